@@ -1,0 +1,73 @@
+# make demo | test | bench | lint | sanitize | build | clean
+#
+# Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV. Changed C++ sources are compiled again,
+# Python files are used as they are (editable install).
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+ifeq ($(origin CXX),default)
+CXX := c++
+endif
+
+PY := $(VENV)/bin/python
+# One stamp per requested torch: asking for another installs it.
+SETUP := $(VENV)/.setup-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
+BUILT := $(VENV)/.built
+SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test bench lint sanitize build clean
+
+demo: $(BUILT)
+	$(PY) examples/train_vae.py
+
+test: $(BUILT)
+	$(PY) -m pytest tests
+
+bench: $(BUILT)
+	$(PY) -m benchmarks
+
+lint: $(SETUP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h')
+	$(VENV)/bin/mypy
+
+# The CPU kernels alone, without torch or Python, in every variant that this machine can run. Flags as in setup.py.
+ISAS := $(if $(filter x86_64 amd64,$(shell uname -m)),avx512 avx2) baseline
+FLAGS_avx2   := -mavx2 -mfma -mf16c
+FLAGS_avx512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl $(FLAGS_avx2)
+SANITIZE := -O1 -g -std=c++17 -Wall -Wextra -ffp-contract=off -fno-omit-frame-pointer -Icsrc \
+  -fsanitize=address,undefined -fno-sanitize-recover=all
+
+sanitize: build/sanitize/run
+	for isa in default avx2 avx512; do echo "$$isa"; ATEN_CPU_CAPABILITY=$$isa $< || exit 1; done
+
+build/sanitize/run: tests/cpp/sanitize.cpp csrc/cpu/dispatch.cpp $(ISAS:%=build/sanitize/%.o)
+	$(CXX) $(SANITIZE) $(if $(filter avx2,$(ISAS)),-DPYVAE_HAVE_AVX2 -DPYVAE_HAVE_AVX512) $^ -o $@
+
+build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
+	@mkdir -p $(@D)
+	$(CXX) $(SANITIZE) -DPYVAE_ISA=$* $(FLAGS_$*) -c $< -o $@
+
+build: $(BUILT)
+
+$(BUILT): $(SETUP) $(SOURCES)
+	$(PY) setup.py build_ext --inplace
+	$(PY) -m pyvae
+	@touch $@
+
+$(SETUP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'pyvae needs Python >= 3.10: name one, as in make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo 'this Python cannot make virtual environments: install its venv package (Debian: python3-venv)'; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' || \
+	  { echo 'the C headers of this Python are missing: install its development package (Debian: python3-dev)'; exit 1; }
+	@command -v $(CXX) || { echo 'no C++ compiler: install g++, or name one, as in make CXX=clang++'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip 'setuptools>=77' ninja '$(TORCH)'
+	$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
+	@rm -f $(VENV)/.setup-* && touch $@
+
+clean:
+	rm -rf build dist pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)

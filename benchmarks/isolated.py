@@ -1,0 +1,69 @@
+"""What can be seen only in a process of its own: the time an import takes and the memory a call needs at its peak."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyvae
+
+from .competitors import CASES, Shape, make_inputs
+from .rows import ROOT, Row
+from .timing import spread
+
+IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
+
+
+def run_python(*arguments: str) -> float:
+    """The number that a fresh interpreter prints, with this process's pyvae and this folder importable."""
+    paths = [str(Path(pyvae.__file__).parent.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
+def import_row(repeats: int) -> Row:
+    """`import pyvae` after `import torch`; the median leaves out that the first reads from disk."""
+    times = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
+    return Row("import", "fused", times.median, "ms", p20=times.p20, p80=times.p80)
+
+
+def memory_rows(elements: int) -> list[Row]:
+    """Peak beyond the inputs, in buffers of the size of recon (loss, forward + backward) or of z (sampler, forward)."""
+    rows = []
+    for what, shape in (
+        ("loss", Shape(64, elements // 64, 1)),
+        ("sample_kl", Shape(64, 1, elements // 64)),
+    ):
+        for name in ("eager", "fused"):
+            value = run_python("-m", "benchmarks.isolated", what, name, *map(str, shape))
+            rows.append(Row(f"{what}_memory", name, value, "buffers", None, *shape))
+    return rows
+
+
+def peak_buffers(what: str, name: str, shape: Shape) -> float:
+    """How far one call raises this process's peak, in float32 buffers of its larger side.
+
+    The inputs must be larger than what start-up took and gave back, or the call stays below an older peak.
+    """
+    import resource  # not on Windows, where the rest of the benchmark runs
+
+    def peak_bytes() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def call(shape: Shape) -> int:
+        (case,) = (case for case in CASES[what](make_inputs(shape), None) if case.name == name)
+        before = peak_bytes()
+        outputs = case.forward()
+        if what == "loss" and case.backward is not None:
+            case.backward(outputs)
+        return peak_bytes() - before
+
+    call(Shape(2, 64, 64))  # loads what is loaded once: libraries, threads
+    return call(shape) / (4 * shape.batch * max(shape.features, shape.latent))
+
+
+if __name__ == "__main__":
+    print(peak_buffers(sys.argv[1], sys.argv[2], Shape(*map(int, sys.argv[3:6]))))

@@ -1,0 +1,224 @@
+// A chunk's way in and out: any layout and any type become a contiguous run of T, and back. Where an operand already is
+// such a run, its own memory is used.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "math/platform.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+using namespace cpu;
+
+// Every buffer of a chunk holds one Partition::kChunk; noise may start up to three elements early.
+constexpr int kBuffer = Partition::kChunk + 16;
+
+template <class T>
+constexpr Type type_of() {
+  return sizeof(T) == sizeof(double) ? Type::kDouble : Type::kFloat;
+}
+
+// ---- 16-bit types ---------------------------------------------------------------------------------------------------
+
+inline float half_to_float(uint16_t half) {
+  const uint32_t magnitude = half & 0x7fffu;
+  const float finite = bit_cast<float>(magnitude << 13) * 0x1p112f;  // denormals too: the product is exact
+  const uint32_t special = 0x7f800000u | magnitude << 13;
+  return bit_cast<float>((magnitude < 0x7c00u ? bit_cast<uint32_t>(finite) : special) | uint32_t(half & 0x8000u) << 16);
+}
+
+inline uint16_t float_to_half(float x) {  // to nearest, ties to even
+  const uint32_t bits = bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffffu;
+  const uint32_t rounded = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
+  const uint32_t normal = rounded < 0x7c00u ? rounded : 0x7c00u;
+  // The last bit of 1/2 is the smallest denormal half: the sum rounds to a multiple of it.
+  const uint32_t denormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  const uint32_t finite = magnitude < 0x38800000u ? denormal : normal;
+  return uint16_t((magnitude > 0x7f800000u ? 0x7e00u : finite) | (bits >> 16 & 0x8000u));
+}
+
+inline float bfloat16_to_float(uint16_t x) { return bit_cast<float>(uint32_t(x) << 16); }
+
+inline uint16_t float_to_bfloat16(float x) {  // to nearest, ties to even
+  const uint32_t bits = bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+}
+
+// ---- runs: n elements `stride` apart --------------------------------------------------------------------------------
+
+template <class T, class Stored, class Convert>
+inline void read_run(const void* data, int64_t offset, int64_t stride, int n, T* out, Convert convert) {
+  const Stored* in = static_cast<const Stored*>(data) + offset;
+  if (stride == 1) {
+    for (int i = 0; i < n; ++i) out[i] = convert(in[i]);
+  } else if (stride == 0) {
+    const T value = convert(in[0]);
+    for (int i = 0; i < n; ++i) out[i] = value;
+  } else {
+    for (int i = 0; i < n; ++i) out[i] = convert(in[i * stride]);
+  }
+}
+
+template <class T, class Stored, class Convert>
+inline void write_run(void* data, int64_t offset, int64_t stride, int n, const T* in, Convert convert) {
+  Stored* out = static_cast<Stored*>(data) + offset;
+  if (stride == 1) {
+    for (int i = 0; i < n; ++i) out[i] = convert(in[i]);
+  } else {
+    for (int i = 0; i < n; ++i) out[i * stride] = convert(in[i]);
+  }
+}
+
+template <class T>
+void read_run(const Operand& operand, int64_t offset, int64_t stride, int n, T* out) {
+  const void* data = operand.data;
+  switch (operand.type) {
+    case Type::kFloat:
+      return read_run<T, float>(data, offset, stride, n, out, [](float x) { return T(x); });
+    case Type::kDouble:
+      return read_run<T, double>(data, offset, stride, n, out, [](double x) { return T(x); });
+    case Type::kHalf:
+      return read_run<T, uint16_t>(data, offset, stride, n, out, [](uint16_t x) { return T(half_to_float(x)); });
+    case Type::kBFloat16:
+      return read_run<T, uint16_t>(data, offset, stride, n, out, [](uint16_t x) { return T(bfloat16_to_float(x)); });
+    case Type::kBool:
+      return read_run<T, uint8_t>(data, offset, stride, n, out, [](uint8_t x) { return T(x != 0); });
+  }
+}
+
+template <class T>
+void write_run(const Operand& operand, int64_t offset, int64_t stride, int n, const T* in) {
+  void* data = operand.data;
+  switch (operand.type) {
+    case Type::kFloat:
+      return write_run<T, float>(data, offset, stride, n, in, [](T x) { return float(x); });
+    case Type::kDouble:
+      return write_run<T, double>(data, offset, stride, n, in, [](T x) { return double(x); });
+    case Type::kHalf:
+      return write_run<T, uint16_t>(data, offset, stride, n, in, [](T x) { return float_to_half(float(x)); });
+    case Type::kBFloat16:
+      return write_run<T, uint16_t>(data, offset, stride, n, in, [](T x) { return float_to_bfloat16(float(x)); });
+    case Type::kBool:
+      return;  // never written
+  }
+}
+
+// ---- chunks: elements [first, first + n) of the index space ---------------------------------------------------------
+
+// Calls run(offset, stride, done, length) for each run of the innermost dimension.
+template <class Run>
+void for_each_run(const Shape& shape, const Operand& operand, int64_t first, int n, Run run) {
+  int64_t index[kMaxDims];
+  for (int d = shape.dims - 1; d >= 0; --d) {
+    index[d] = first % shape.sizes[d];
+    first /= shape.sizes[d];
+  }
+  const int last = shape.dims - 1;
+  for (int done = 0; done < n;) {
+    const int64_t left = shape.sizes[last] - index[last];
+    const int length = left < n - done ? int(left) : n - done;
+    int64_t offset = 0;
+    for (int d = 0; d <= last; ++d) offset += index[d] * operand.strides[d];
+    run(offset, operand.strides[last], done, length);
+    done += length;
+    index[last] += length;
+    for (int d = last; d > 0 && index[d] == shape.sizes[d]; --d) {
+      index[d] = 0;
+      ++index[d - 1];
+    }
+  }
+}
+
+template <class T>
+bool is_run_of(const Operand& operand) {
+  return operand.contiguous && operand.type == type_of<T>();
+}
+
+// The elements as T: in place where the operand is a run of T, else copied to `buffer`.
+template <class T>
+const T* read(const Shape& shape, const Operand& operand, int64_t first, int n, T* buffer) {
+  if (is_run_of<T>(operand)) return static_cast<const T*>(operand.data) + first;
+  if (operand.contiguous) {
+    read_run(operand, first, 1, n, buffer);
+  } else {
+    for_each_run(shape, operand, first, n, [&](int64_t offset, int64_t stride, int done, int length) {
+      read_run(operand, offset, stride, length, buffer + done);
+    });
+  }
+  return buffer;
+}
+
+// Where to compute elements that write() then brings to the operand.
+template <class T>
+T* place(const Operand& operand, int64_t first, T* buffer) {
+  return is_run_of<T>(operand) ? static_cast<T*>(operand.data) + first : buffer;
+}
+
+template <class T>
+void write(const Shape& shape, const Operand& operand, int64_t first, int n, const T* buffer) {
+  if (is_run_of<T>(operand)) return;  // computed in place
+  if (operand.contiguous) return write_run(operand, first, 1, n, buffer);
+  for_each_run(shape, operand, first, n, [&](int64_t offset, int64_t stride, int done, int length) {
+    write_run(operand, offset, stride, length, buffer + done);
+  });
+}
+
+// ---- map and reduce -------------------------------------------------------------------------------------------------
+
+// Sixteen lanes in T, then a tree in double: the same order for every instruction set.
+template <class T>
+double sum(const T* values, int n) {
+  constexpr int kLanes = 16;
+  T lanes[kLanes] = {};
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += values[i + lane];
+  }
+  for (int lane = 0; i + lane < n; ++lane) lanes[lane] += values[i + lane];
+  double tree[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) tree[lane] = double(lanes[lane]);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) tree[lane] += tree[lane + width];
+  }
+  return tree[0];
+}
+
+// The one skeleton of all kernels. For each chunk, map(first, n, row, rows) computes the elements [first, first + n),
+// which are (part of) `rows` rows from `row` on, and returns their values; their sums per row go to `sums`.
+template <class T, class Map>
+void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end, Map map) {
+  const Partition partition(shape);
+  const int64_t features = shape.features;
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    if (features > Partition::kChunk) {
+      const int64_t row = chunk / partition.chunks_per_row;
+      const int64_t column = chunk % partition.chunks_per_row * partition.length;
+      const int64_t rest = features - column;
+      const int n = int(rest < partition.length ? rest : partition.length);
+      const T* values = map(row * features + column, n, row, 1);
+      if (sums) sums[chunk] = sum(values, n);
+    } else {
+      const int64_t row = chunk * partition.rows_per_chunk;
+      const int64_t rest = shape.rows - row;
+      const int rows = int(rest < partition.rows_per_chunk ? rest : partition.rows_per_chunk);
+      const T* values = map(row * features, int(rows * features), row, rows);
+      if (sums) {
+        for (int i = 0; i < rows; ++i) sums[row + i] = sum(values + i * features, int(features));
+      }
+    }
+  }
+}
+
+// Spreads one number per row over the elements of a chunk.
+template <class T>
+void spread(const double* per_row, int64_t row, int rows, int n, T* out) {
+  const int features = rows > 0 ? n / rows : 0;
+  for (int r = 0; r < rows; ++r) {
+    const T value = T(per_row[row + r]);
+    for (int i = 0; i < features; ++i) out[r * features + i] = value;
+  }
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

@@ -1,0 +1,57 @@
+// Chooses the kernels for this machine, once, when they are first asked for.
+#include <cstdlib>
+#include <cstring>
+
+#include "cpu/kernels.h"
+
+namespace pyvae {
+
+// One table per compilation of kernels.cpp.
+namespace avx512 {
+extern const cpu::Table kTable;
+}
+namespace avx2 {
+extern const cpu::Table kTable;
+}
+namespace baseline {
+extern const cpu::Table kTable;
+}
+
+namespace cpu {
+namespace {
+
+bool has_fma() {
+#if defined(__x86_64__) || defined(__i386__)
+  return __builtin_cpu_supports("fma");
+#else
+  return true;  // part of the baseline of every other architecture that torch supports
+#endif
+}
+
+const Table* choose() {
+  if (!has_fma()) return nullptr;
+  const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
+  [[maybe_unused]] const auto allows = [capability](const char* name) {
+    return !capability || !std::strcmp(capability, name) || !std::strcmp(capability, "avx512");
+  };
+#ifdef PYVAE_HAVE_AVX512
+  if (allows("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    return &avx512::kTable;
+  }
+#endif
+#ifdef PYVAE_HAVE_AVX2
+  if (allows("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kTable;
+#endif
+  return &baseline::kTable;
+}
+
+}  // namespace
+
+const Table* table() {
+  static const Table* const chosen = choose();
+  return chosen;
+}
+
+}  // namespace cpu
+}  // namespace pyvae

@@ -1,0 +1,22 @@
+// All CPU kernels for one instruction set: compiled once for each, with PYVAE_ISA=avx512, avx2 or baseline.
+#include "cpu/kernels.h"
+
+#include "cpu/latent.h"
+#include "cpu/objective.h"
+
+#define PYVAE_STRING_(x) #x
+#define PYVAE_STRING(x) PYVAE_STRING_(x)
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// Referred to by dispatch.cpp.
+extern const cpu::Table kTable;
+const cpu::Table kTable = {
+    PYVAE_STRING(PYVAE_ISA),
+    {latent_forward<float>, latent_backward<float>, objective<float>},
+    {latent_forward<double>, latent_backward<double>, objective<double>},
+};
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

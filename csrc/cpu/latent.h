@@ -1,0 +1,138 @@
+// Encoder side: a chunk's sample and divergence, and their gradient. The noise is drawn again in the backward pass.
+#pragma once
+
+#include "cpu/chunk.h"
+#include "math/gaussian.h"
+#include "math/normal.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// The normals of global indices [first, first + n), in `buffer` (at the returned place: a group may start before first).
+// Words first, then normals: two plain loops that the compiler vectorizes, each at its own width.
+template <class T>
+const T* draw(Stream stream, uint64_t first, int n, T* __restrict buffer);
+
+template <>
+inline const float* draw(Stream stream, uint64_t first, int n, float* __restrict buffer) {
+  const uint64_t group = first / 4;
+  const int skip = int(first % 4), groups = (skip + n + 3) / 4;
+  uint32_t w0[kBuffer / 4], w1[kBuffer / 4], w2[kBuffer / 4], w3[kBuffer / 4];
+  for (int i = 0; i < groups; ++i) {
+    const Words w = philox(stream.seed, stream.offset, group + uint64_t(i));
+    w0[i] = w.w0, w1[i] = w.w1, w2[i] = w.w2, w3[i] = w.w3;
+  }
+  for (int i = 0; i < groups; ++i) {
+    const SinCos<float> a = box_muller(w0[i], w1[i]), b = box_muller(w2[i], w3[i]);
+    buffer[4 * i] = a.cos, buffer[4 * i + 1] = a.sin, buffer[4 * i + 2] = b.cos, buffer[4 * i + 3] = b.sin;
+  }
+  return buffer + skip;
+}
+
+template <>
+inline const double* draw(Stream stream, uint64_t first, int n, double* __restrict buffer) {
+  const uint64_t group = first / 2;
+  const int skip = int(first % 2), groups = (skip + n + 1) / 2;
+  for (int i = 0; i < groups; ++i) {
+    const NormalGroup<double> normal = normal_group<double>(stream, group + uint64_t(i));
+    buffer[2 * i] = normal.n[0], buffer[2 * i + 1] = normal.n[1];
+  }
+  return buffer + skip;
+}
+
+// The caller's noise, or our own.
+template <class T, class Call>
+const T* noise(const Call& a, int64_t first, int n, T* buffer) {
+  if (a.eps.data) return read(a.shape, a.eps, first, n, buffer);
+  return draw<T>(Stream{a.seed, a.offset}, a.first_index + uint64_t(first), n, buffer);
+}
+
+template <class Scale, class T>
+void map_sample(const T* __restrict mu, const T* __restrict scale, const T* __restrict eps, int n, T* __restrict z) {
+  for (int i = 0; i < n; ++i) z[i] = fma(Scale::sigma(scale[i]), eps[i], mu[i]);
+}
+
+template <class Scale, class T>
+void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T* __restrict values) {
+  for (int i = 0; i < n; ++i) values[i] = fma(T(0.5) * mu[i], mu[i], Scale::divergence(scale[i]));
+}
+
+template <class Scale, class T>
+void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
+  T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values[kBuffer];
+  map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](int64_t first, int n, int64_t, int) -> const T* {
+    const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
+    const T* scale = read(a.shape, a.scale, first, n, scale_buffer);
+    if (a.z.data) {
+      T* z = place(a.z, first, z_buffer);
+      map_sample<Scale>(mu, scale, noise<T>(a, first, n, eps_buffer), n, z);
+      write(a.shape, a.z, first, n, z);
+    }
+    if (a.divergence) map_divergence<Scale>(mu, scale, n, values);
+    return values;
+  });
+}
+
+// The gradient of the sample: d/dmu = g_z, d/ds = g_z eps dsigma/ds.
+template <class Scale, class T>
+void map_sample_gradient(const T* __restrict scale, const T* __restrict eps, const T* __restrict grad_z, int n,
+                         T* __restrict grad_mu, T* __restrict grad_scale) {
+  for (int i = 0; i < n; ++i) {
+    grad_mu[i] = grad_z[i];
+    grad_scale[i] = grad_z[i] * eps[i] * Scale::sigma_derivative(scale[i], Scale::sigma(scale[i]));
+  }
+}
+
+// And of the divergence: d/dmu = g_kl mu, d/ds = g_kl dKL/ds. Added to the sample's, or alone.
+template <class Scale, bool kAdd, class T>
+void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict grad_kl, int n,
+                             T* __restrict grad_mu, T* __restrict grad_scale) {
+  for (int i = 0; i < n; ++i) {
+    grad_mu[i] = fma(grad_kl[i], mu[i], kAdd ? grad_mu[i] : T(0));
+    grad_scale[i] = fma(grad_kl[i], Scale::divergence_derivative(scale[i]), kAdd ? grad_scale[i] : T(0));
+  }
+}
+
+template <class Scale, class T>
+void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
+  T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], grad_buffer[kBuffer];
+  T grad_mu_buffer[kBuffer], grad_scale_buffer[kBuffer];
+  map_and_reduce<T>(a.shape, nullptr, begin, end, [&](int64_t first, int n, int64_t row, int rows) -> const T* {
+    const T* scale = read(a.shape, a.scale, first, n, scale_buffer);
+    T* grad_mu = place(a.grad_mu, first, grad_mu_buffer);
+    T* grad_scale = place(a.grad_scale, first, grad_scale_buffer);
+    if (a.grad_z.data) {
+      const T* grad_z = read(a.shape, a.grad_z, first, n, grad_buffer);
+      map_sample_gradient<Scale>(scale, noise<T>(a, first, n, eps_buffer), grad_z, n, grad_mu, grad_scale);
+    }
+    if (a.grad_kl) {
+      const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
+      spread(a.grad_kl, row, rows, n, grad_buffer);
+      const auto map = a.grad_z.data ? map_divergence_gradient<Scale, true, T> : map_divergence_gradient<Scale, false, T>;
+      map(mu, scale, grad_buffer, n, grad_mu, grad_scale);
+    }
+    write(a.shape, a.grad_mu, first, n, grad_mu);
+    write(a.shape, a.grad_scale, first, n, grad_scale);
+    return nullptr;
+  });
+}
+
+// One table a direction, indexed by the scale's code.
+#define PYVAE_FORWARD(Scale, name) latent_forward_of<Scale, T>,
+#define PYVAE_BACKWARD(Scale, name) latent_backward_of<Scale, T>,
+template <class T>
+void latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
+  static constexpr void (*kernels[])(const LatentForward&, int64_t, int64_t) = {PYVAE_SCALES(PYVAE_FORWARD)};
+  kernels[a.scale_kind](a, begin, end);
+}
+
+template <class T>
+void latent_backward(const LatentBackward& a, int64_t begin, int64_t end) {
+  static constexpr void (*kernels[])(const LatentBackward&, int64_t, int64_t) = {PYVAE_SCALES(PYVAE_BACKWARD)};
+  kernels[a.scale_kind](a, begin, end);
+}
+#undef PYVAE_FORWARD
+#undef PYVAE_BACKWARD
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

@@ -1,0 +1,76 @@
+// Decoder side: the negative log-likelihood of a chunk and its gradient by `recon`.
+#pragma once
+
+#include "cpu/chunk.h"
+#include "math/likelihood.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// Values and, if kGradient, factor * derivatives of n elements.
+template <class Likelihood, bool kGradient, bool kPosWeight, class T>
+void map_likelihood(const T* __restrict recon, const T* __restrict target, const T* __restrict pos_weight, T factor,
+                    int n, T* __restrict values, T* __restrict gradient) {
+  for (int i = 0; i < n; ++i) {
+    const Term<T> term = Likelihood::evaluate(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
+    values[i] = term.value;
+    if (kGradient) gradient[i] = factor * term.derivative;
+  }
+}
+
+template <class T>
+bool are_probabilities(const T* p, int n) {  // a NaN passes: it goes through to the loss
+  int outside = 0;
+  for (int i = 0; i < n; ++i) outside |= (p[i] < T(0)) | (p[i] > T(1));
+  return !outside;
+}
+
+template <class T>
+void multiply(T* __restrict out, const T* __restrict by, int n) {
+  for (int i = 0; i < n; ++i) out[i] *= by[i];
+}
+
+template <class Likelihood, class T>
+bool objective_of(const Objective& a, int64_t begin, int64_t end) {
+  T recon_buffer[kBuffer], target_buffer[kBuffer], factor_buffer[kBuffer], values[kBuffer], gradient_buffer[kBuffer];
+  bool legal = true;
+  map_and_reduce<T>(a.shape, a.sums, begin, end, [&](int64_t first, int n, int64_t row, int rows) -> const T* {
+    const T* recon = read(a.shape, a.recon, first, n, recon_buffer);
+    const T* target = read(a.shape, a.target, first, n, target_buffer);
+    const T* pos_weight = a.pos_weight.data ? read(a.shape, a.pos_weight, first, n, factor_buffer) : nullptr;
+    T* gradient = a.gradient.data ? place(a.gradient, first, gradient_buffer) : nullptr;
+    if (Likelihood::kProbability) legal &= are_probabilities(recon, n);
+
+    const T factor = T(a.factor);
+    const auto map = gradient ? (pos_weight ? map_likelihood<Likelihood, true, true, T>
+                                            : map_likelihood<Likelihood, true, false, T>)
+                              : (pos_weight ? map_likelihood<Likelihood, false, true, T>
+                                            : map_likelihood<Likelihood, false, false, T>);
+    map(recon, target, pos_weight, factor, n, values, gradient);
+
+    if (a.weight.data) {
+      const T* weight = read(a.shape, a.weight, first, n, factor_buffer);
+      multiply(values, weight, n);
+      if (gradient) multiply(gradient, weight, n);
+    }
+    if (gradient && a.upstream) {
+      spread(a.upstream, row, rows, n, factor_buffer);
+      multiply(gradient, factor_buffer, n);
+    }
+    if (gradient) write(a.shape, a.gradient, first, n, gradient);
+    return values;
+  });
+  return legal;
+}
+
+template <class T>
+bool objective(const Objective& a, int64_t begin, int64_t end) {
+  using Kernel = bool (*)(const Objective&, int64_t, int64_t);
+#define PYVAE_ENTRY(Functor, name) objective_of<Functor, T>,
+  static constexpr Kernel kernels[] = {PYVAE_LIKELIHOODS(PYVAE_ENTRY)};
+#undef PYVAE_ENTRY
+  return kernels[a.likelihood](a, begin, end);
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

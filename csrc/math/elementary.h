@@ -1,0 +1,237 @@
+// exp, expm1, log, log1p, sin and cos, branch-free, in float and double.
+//
+// One algorithm serves both types; only the polynomials differ (minimax fits, printed by minimax.py). Errors, measured
+// by tests/test_elementary.py, are at most 2 ulp. Infinities, NaN, zeros and denormals come out as in <cmath>.
+#pragma once
+
+#include "math/platform.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// ---- the layout of the two types ------------------------------------------------------------------------------------
+
+template <class T>
+struct Real;
+
+template <>
+struct Real<float> {
+  using Bits = uint32_t;
+  using Int = int32_t;
+  static constexpr int kMantissaBits = 23;
+  static constexpr Int kBias = 127;
+  static constexpr float kRounder = 0x1.8p23f;  // x + kRounder has the integer nearest to x in its low bits
+  static constexpr float kLog2e = 0x1.715476p0f;
+  static constexpr float kLn2Hi = 0x1.62e4p-1f;  // 15 bits: n * kLn2Hi is exact
+  static constexpr float kLn2Lo = 0x1.7f7d1cp-20f;
+  static constexpr float kExpMin = -104.0f;  // exp is 0 below
+  static constexpr float kExpMax = 89.0f;    // and inf above
+  static constexpr float kMinNormal = 0x1p-126f;
+  static constexpr float kInfinity = __builtin_inff();
+};
+
+template <>
+struct Real<double> {
+  using Bits = uint64_t;
+  using Int = int64_t;
+  static constexpr int kMantissaBits = 52;
+  static constexpr Int kBias = 1023;
+  static constexpr double kRounder = 0x1.8p52;
+  static constexpr double kLog2e = 0x1.71547652b82fep0;
+  static constexpr double kLn2Hi = 0x1.62e42feep-1;  // 32 bits
+  static constexpr double kLn2Lo = 0x1.a39ef35793c76p-33;
+  static constexpr double kExpMin = -746.0;
+  static constexpr double kExpMax = 710.0;
+  static constexpr double kMinNormal = 0x1p-1022;
+  static constexpr double kInfinity = __builtin_inf();
+};
+
+// ---- polynomials ----------------------------------------------------------------------------------------------------
+
+// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2
+PYVAE_HD float exp_polynomial(float r) {
+  return polynomial(r, 0.5000000013f, 0.1666666653f, 0.04166646545f, 0.008333360729f, 0.001393360651f,
+                    0.0001985780110f);
+}
+PYVAE_HD double exp_polynomial(double r) {
+  return polynomial(r, 0.5, 0.16666666666666666671, 0.041666666666666676725, 0.0083333333333333257880,
+                    0.0013888888888879106263, 0.00019841269841301641521, 0.000024801587336367059327,
+                    2.7557319174225304121e-6, 2.7557263350588228381e-7, 2.5052131880706589389e-8,
+                    2.0918113936436331514e-9, 1.6068222143024984876e-10);
+}
+
+// (log(1 + f) - f + f^2/2) / f^3 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1
+PYVAE_HD float log_polynomial(float f) {
+  return polynomial(f, 0.3333333169f, -0.2500082099f, 0.2000122777f, -0.1662335915f, 0.1420174136f, -0.1316015303f,
+                    0.1276167034f, -0.07634673701f);
+}
+PYVAE_HD double log_polynomial(double f) {
+  return polynomial(f, 0.33333333333333143669, -0.24999999999987976094, 0.20000000000066616113,
+                    -0.16666666669825838105, 0.14285714280092861957, -0.12499999691446956218, 0.11111111147477943449,
+                    -0.10000015206101559643, 0.090909239315300510794, -0.083329135436750857837,
+                    0.076915298253877108025, -0.071494394860011474708, 0.066845890523665347152,
+                    -0.061966784765715815062, 0.056683779334960670855, -0.056777846035070977302,
+                    0.065034910660565423601, -0.059817016352003292783, 0.026150922143760845508);
+}
+
+// log(1 + u) / u for 0 <= u <= 1
+PYVAE_HD float log1p_polynomial(float u) {
+  return polynomial(u, 0.9999999953f, -0.4999990242f, 0.3332996244f, -0.2495413379f, 0.1967593962f, -0.1530559311f,
+                    0.1060365532f, -0.05695953548f, 0.01985146177f, -0.003244024815f);
+}
+PYVAE_HD double log1p_polynomial(double u) {
+  return polynomial(u, 1.0, -0.49999999999999184230, 0.33333333333211260409, -0.24999999992722523694,
+                    0.19999999769467605981, -0.16666662178347267152, 0.14285655679508292716, -0.12499456358807263852,
+                    0.11107381166226490636, -0.099805057328792730346, 0.090115506313686942496,
+                    -0.080772780315524649655, 0.070279824277468856772, -0.057388211546634496888,
+                    0.042166609855230613796, -0.026623313311815903027, 0.013756289223660590897,
+                    -0.0055021491031815289026, 0.0015817138824082012235, -0.00028880724858423269428,
+                    0.000025041676649552999113);
+}
+
+// (sin(x)/x - 1) / x^2 and (cos(x) - 1 + x^2/2) / x^4 in s = x^2, for |x| <= pi/4
+PYVAE_HD float sin_polynomial(float s) {
+  return polynomial(s, -0.1666665461f, 0.008332160760f, -0.0001951528297f);
+}
+PYVAE_HD double sin_polynomial(double s) {
+  return polynomial(s, -0.16666666666666630730, 0.0083333333333221186158, -0.00019841269829589557799,
+                    2.7557313621391467209e-6, -2.5050747763627348789e-8, 1.5896230195926896352e-10);
+}
+PYVAE_HD float cos_polynomial(float s) {
+  return polynomial(s, 0.04166664568f, -0.001388731626f, 2.443315721e-5f);
+}
+PYVAE_HD double cos_polynomial(double s) {
+  return polynomial(s, 0.041666666666666592922, -0.0013888888888873056500, 0.000024801587288851746990,
+                    -2.7557314179306039466e-7, 2.0875700842918746032e-9, -1.1358536556990607549e-11);
+}
+
+// ---- exp ------------------------------------------------------------------------------------------------------------
+
+// x 2^n for |n| < 2 kBias: by two factors, since 2^n alone may overflow where x 2^n does not.
+template <class T>
+PYVAE_HD T scale_by_power_of_2(T x, typename Real<T>::Int n) {
+  using R = Real<T>;
+  using Bits = typename R::Bits;
+  const typename R::Int half = n >> 1;
+  const T low = bit_cast<T>(Bits(Bits(half + R::kBias) << R::kMantissaBits));
+  const T high = bit_cast<T>(Bits(Bits(n - half + R::kBias) << R::kMantissaBits));
+  return (x * low) * high;
+}
+
+// x = n ln(2) + r with |r| <= ln(2)/2, and e^r - 1 = r + q.
+template <class T>
+struct Exponent {
+  typename Real<T>::Int n;
+  T r, q;
+};
+
+template <class T>
+PYVAE_HD Exponent<T> reduce_exponent(T x) {
+  using R = Real<T>;
+  x = at_least(at_most(x, R::kExpMax), R::kExpMin);
+  const T rounded = fma(x, R::kLog2e, R::kRounder);
+  const T n = rounded - R::kRounder;
+  const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
+  // The difference of the bits is the integer; a NaN gives a meaningless one, and stays NaN through r.
+  const auto integer = bit_cast<typename R::Bits>(rounded) - bit_cast<typename R::Bits>(R::kRounder);
+  return {typename R::Int(integer), r, (r * r) * exp_polynomial(r)};
+}
+
+template <class T>
+PYVAE_HD T exp(T x) {
+  const Exponent<T> e = reduce_exponent(x);
+  return scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
+}
+
+// e^x - 1, exact near 0: 2^n (r + q) + (2^n - 1). For large n the 1 is far below the last bit, and 2^n could overflow.
+template <class T>
+PYVAE_HD T expm1(T x) {
+  const Exponent<T> e = reduce_exponent(x);
+  const T near = scale_by_power_of_2(e.r + e.q, e.n) + (scale_by_power_of_2(T(1), e.n) - T(1));
+  const T far = scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
+  return e.n > 60 ? far : near;
+}
+
+// e^x - 1 - x >= 0, exact near 0, where it is x^2/2 and the difference of expm1(x) and x would cancel.
+template <class T>
+PYVAE_HD T exp_excess(T x) {
+  const Exponent<T> e = reduce_exponent(x);
+  const T near = scale_by_power_of_2(e.r + e.q, e.n) + ((scale_by_power_of_2(T(1), e.n) - T(1)) - x);
+  const T far = scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
+  return e.n == 0 ? e.q : (e.n > 60 ? far : near);
+}
+
+// ---- log ------------------------------------------------------------------------------------------------------------
+
+// x = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), for 0 < x < inf.
+template <class T>
+struct Mantissa {
+  T k, f;
+};
+
+template <class T>
+PYVAE_HD Mantissa<T> split_mantissa(T x) {
+  using R = Real<T>;
+  using Bits = typename R::Bits;
+  const bool denormal = x < R::kMinNormal;
+  const T scaled = denormal ? x * T(Bits(1) << (R::kMantissaBits + 1)) : x;
+  // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
+  constexpr T kSqrtHalf = T(0.70710678118654752440);
+  const Bits offset = bit_cast<Bits>(scaled) - bit_cast<Bits>(kSqrtHalf);
+  const typename R::Int k = typename R::Int(offset) >> R::kMantissaBits;
+  const T mantissa = bit_cast<T>(Bits(bit_cast<Bits>(scaled) - (Bits(k) << R::kMantissaBits)));
+  return {T(k) - (denormal ? T(R::kMantissaBits + 1) : T(0)), mantissa - T(1)};
+}
+
+template <class T>
+PYVAE_HD T log(T x) {
+  using R = Real<T>;
+  const auto [k, f] = split_mantissa(x);
+  const T square = f * f;
+  const T tail = fma(k, R::kLn2Lo, fma(square * f, log_polynomial(f), T(-0.5) * square));
+  const T finite = fma(k, R::kLn2Hi, f + tail);
+  const T positive = x < R::kInfinity ? finite : x;          // inf, NaN
+  const T zero_or_less = x == T(0) ? -R::kInfinity : x - x;  // x - x: 0 for x < 0, NaN for NaN
+  return x > T(0) ? positive : (x < T(0) ? zero_or_less / zero_or_less : zero_or_less);
+}
+
+// log(1 + u) for 0 <= u <= 1.
+template <class T>
+PYVAE_HD T log1p_unit(T u) {
+  return u * log1p_polynomial(u);
+}
+
+// log(1 - p) for 0 <= p <= 1. 1 - p rounds by `lost` (only where p < 1/2); first order in it suffices, and 1 + p is
+// close enough to 1/(1 - p) there, since `lost` is below the last bit of 1 - p.
+template <class T>
+PYVAE_HD T log1m_unit(T p) {
+  const T rest = T(1) - p;
+  const T lost = (T(1) - rest) - p;
+  return fma(lost, T(1) + p, log(rest));
+}
+
+// ---- sin, cos -------------------------------------------------------------------------------------------------------
+
+template <class T>
+struct SinCos {
+  T sin, cos;
+};
+
+// Of x + quadrant * pi/2, for |x| <= pi/4; only the quadrant's last two bits count.
+template <class T>
+PYVAE_HD SinCos<T> sincos_quadrant(T x, typename Real<T>::Bits quadrant) {
+  using R = Real<T>;
+  using Bits = typename R::Bits;
+  const T s = x * x;
+  const T sin = fma(s * x, sin_polynomial(s), x);
+  const T cos = fma(s * s, cos_polynomial(s), fma(T(-0.5), s, T(1)));
+  const bool swap = quadrant & 1;
+  constexpr int kSign = int(sizeof(T)) * 8 - 1;
+  const Bits sin_sign = (quadrant >> 1) << kSign;
+  const Bits cos_sign = ((quadrant + 1) >> 1) << kSign;
+  return {bit_cast<T>(Bits(bit_cast<Bits>(swap ? cos : sin) ^ sin_sign)),
+          bit_cast<T>(Bits(bit_cast<Bits>(swap ? sin : cos) ^ cos_sign))};
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

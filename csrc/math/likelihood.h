@@ -1,0 +1,65 @@
+// The likelihoods p(x|z): the negative log-likelihood of one element, in nats, and its derivative by `recon`.
+//
+// To add one: a functor here, a line in PYVAE_LIKELIHOODS, its reference in pyvae/reference.py, its tests.
+#pragma once
+
+#include "math/elementary.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+template <class T>
+struct Term {
+  T value, derivative;
+};
+
+// recon = p, the probability of a one. Both logarithms are clamped at -100 and the derivative's denominator at 1e-12,
+// as in torch's binary_cross_entropy.
+//   value      -(t log p + (1 - t) log(1 - p))
+//   derivative (p - t) / (p (1 - p))
+struct Bernoulli {
+  static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
+  template <class T>
+  PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
+    const T log_p = at_least(log(p), T(-100)), log_rest = at_least(log1m_unit(p), T(-100));
+    const T value = (t - T(1)) * log_rest - t * log_p;
+    return {value, (p - t) / at_least((T(1) - p) * p, T(1e-12))};
+  }
+};
+
+// recon = x, a logit: p = sigmoid(x). Only terms of one sign are added, so that both tails are exact.
+//   value      (1 - t) softplus(x) + w t softplus(-x),  softplus(x) = max(x, 0) + log(1 + e^-|x|)
+//   derivative (1 - t) sigmoid(x) - w t sigmoid(-x)
+struct BernoulliLogits {
+  static constexpr bool kProbability = false;
+  template <class T>
+  PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {
+    const T ones = pos_weight * t, zeros = T(1) - t;
+    const T negative = x < T(0) ? x : -x;  // -|x|
+    const T u = exp(negative);
+    const T above = x > T(0) ? x : T(0), below = x < T(0) ? -x : T(0);
+    const T value = fma(zeros + ones, log1p_unit(u), fma(zeros, above, ones * below));
+    const T near = T(1) / (T(1) + u), far = u * near;  // sigmoid(|x|), sigmoid(-|x|)
+    const bool positive = x > T(0);
+    const T sigmoid = positive ? near : far, opposite = positive ? far : near;
+    return {value, zeros * sigmoid - ones * opposite};
+  }
+};
+
+// recon = the mean of N(recon, 1); the constant 1/2 log(2 pi) is left out.
+//   value      1/2 (recon - t)^2
+//   derivative recon - t
+struct Gaussian {
+  static constexpr bool kProbability = false;
+  template <class T>
+  PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
+    const T difference = recon - t;
+    return {T(0.5) * difference * difference, difference};
+  }
+};
+
+// In the order of their codes (pyvae/_checks.py: LIKELIHOODS).
+#define PYVAE_LIKELIHOODS(X) X(Bernoulli, "bernoulli") X(BernoulliLogits, "bernoulli_logits") X(Gaussian, "gaussian")
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

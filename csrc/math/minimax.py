@@ -1,0 +1,79 @@
+"""Prints the polynomial coefficients of elementary.h: minimax fits of the relative error, by Remez exchange in mpmath.
+
+    python csrc/math/minimax.py
+
+The fits are made in 90 digits; rounding to the working type is left to the compiler that reads the decimal literal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath as mp
+
+mp.mp.dps = 90
+Function = Callable[[mp.mpf], mp.mpf]
+
+
+def remez(f: Function, lo: float, hi: float, degree: int, weight: Function) -> tuple[list[mp.mpf], mp.mpf]:
+    """Coefficients c with max |(sum c_k x^k - f(x)) / weight(x)| smallest on [lo, hi], and that maximum."""
+    lo, hi = mp.mpf(lo), mp.mpf(hi)
+    n = degree + 2
+    nodes = [(lo + hi) / 2 - (hi - lo) / 2 * mp.cos(mp.pi * k / (n - 1)) for k in range(n)]
+    for _ in range(12):
+        rows = [[x**k for k in range(degree + 1)] + [(-1) ** i * weight(x)] for i, x in enumerate(nodes)]
+        solution = mp.lu_solve(mp.matrix(rows), mp.matrix([f(x) for x in nodes]))
+        c = [solution[k] for k in range(degree + 1)]
+
+        def error(x: mp.mpf, c: list[mp.mpf] = c) -> mp.mpf:
+            return (mp.polyval(c[::-1], x) - f(x)) / weight(x)
+
+        # The extrema of the error between consecutive sign changes are the next nodes.
+        grid = [(lo + hi) / 2 - (hi - lo) / 2 * mp.cos(mp.pi * k / 1200) for k in range(1201)]
+        values = [error(x) for x in grid]
+        extrema: list[int] = []
+        for i, v in enumerate(values):
+            if extrema and (v > 0) == (values[extrema[-1]] > 0):
+                if abs(v) > abs(values[extrema[-1]]):
+                    extrema[-1] = i
+            else:
+                extrema.append(i)
+        if len(extrema) < n:
+            break
+        while len(extrema) > n:  # drop the smaller end
+            extrema.pop(0 if abs(values[extrema[0]]) < abs(values[extrema[-1]]) else -1)
+        nodes = [grid[i] for i in extrema]
+        heights = [abs(values[i]) for i in extrema]
+        if min(heights) / max(heights) > mp.mpf("0.999"):
+            break
+    return c, max(abs(v) for v in values)
+
+
+def show(name: str, f: Function, lo: float, hi: float, degrees: tuple[int, int], weight: Function) -> None:
+    for kind, degree, digits in zip(("float", "double"), degrees, (10, 20), strict=True):
+        c, error = remez(f, lo, hi, degree, weight)
+        print(f"{name} {kind}: degree {degree}, error {mp.nstr(error, 3)} (2^{mp.nstr(mp.log(error, 2), 4)})")
+        print("  ", ", ".join(mp.nstr(v, digits, strip_zeros=False) for v in c))
+
+
+def safe(f: Function) -> Function:
+    """f away from 0, its neighbour's value at 0 (the fits have removable singularities there)."""
+    return lambda x: f(x if abs(x) > mp.mpf("1e-25") else mp.mpf("1e-25"))
+
+
+if __name__ == "__main__":
+    ln2_half = mp.log(2) / 2 * mp.mpf("1.0001")
+    quadratic = safe(lambda r: (mp.exp(r) - 1 - r) / r**2)
+    show("(exp(r) - 1 - r) / r^2 on |r| <= ln2/2", quadratic, -ln2_half, ln2_half, (5, 11), quadratic)
+    lo, hi = mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1
+    cubic = safe(lambda f: (mp.log1p(f) - f + f * f / 2) / f**3)
+    weight = safe(lambda f: mp.log1p(f) / f**3)
+    show("(log1p(f) - f + f^2/2) / f^3 on sqrt(1/2)-1 .. sqrt(2)-1", cubic, lo, hi, (7, 18), lambda f: abs(weight(f)))
+    slope = safe(lambda u: mp.log1p(u) / u)
+    show("log1p(u) / u on 0 .. 1", slope, 0, 1, (9, 20), slope)
+    quarter = mp.pi / 4
+    sine = safe(lambda s: (mp.sin(mp.sqrt(s)) / mp.sqrt(s) - 1) / s)
+    cosine = safe(lambda s: (mp.cos(mp.sqrt(s)) - 1 + s / 2) / s**2)
+    top = quarter**2
+    show("(sin(x)/x - 1) / x^2 in s = x^2", sine, 0, top, (2, 5), safe(lambda s: mp.sin(mp.sqrt(s)) / mp.sqrt(s) / s))
+    show("(cos(x) - 1 + x^2/2) / x^4 in s = x^2", cosine, 0, top, (2, 5), safe(lambda s: mp.cos(mp.sqrt(s)) / s**2))

@@ -1,0 +1,66 @@
+// What the formulas need from the compiler: host + device inlining, bit casts, and arithmetic that rounds once.
+//
+// Everything in csrc/math compiles as plain C++17 (g++ vectorizes the loops around it) and as CUDA device code. The
+// noise must have the same bits everywhere, so the only operations used are those that IEEE 754 rounds correctly
+// (+, -, *, /, sqrt, fma) and integer ones; contraction of a*b + c is switched off in the build (-ffp-contract=off,
+// -fmad=false) and asked for explicitly with fma().
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define PYVAE_HD __host__ __device__ __forceinline__
+#else
+#define PYVAE_HD inline __attribute__((always_inline))
+#endif
+
+// The CPU kernels compile these headers once per instruction set. Each copy lives in a namespace of its own: otherwise
+// the linker could keep the AVX-512 copy of an inline function and call it on a machine that lacks AVX-512.
+#ifndef PYVAE_ISA
+#define PYVAE_ISA portable
+#endif
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+template <class To, class From>
+PYVAE_HD To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+PYVAE_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+PYVAE_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+#ifdef __CUDA_ARCH__
+PYVAE_HD float sqrt(float x) { return __fsqrt_rn(x); }
+PYVAE_HD double sqrt(double x) { return __dsqrt_rn(x); }
+#else
+PYVAE_HD float sqrt(float x) { return __builtin_sqrtf(x); }
+PYVAE_HD double sqrt(double x) { return __builtin_sqrt(x); }
+#endif
+
+// A NaN in `a` stays: each comparison with it is false.
+template <class T>
+PYVAE_HD T at_most(T a, T limit) {
+  return a > limit ? limit : a;
+}
+template <class T>
+PYVAE_HD T at_least(T a, T limit) {
+  return a < limit ? limit : a;
+}
+
+// c0 + c1 x + c2 x^2 + ..., by Horner's rule.
+template <class T>
+PYVAE_HD T polynomial(T, T c0) {
+  return c0;
+}
+template <class T, class... Rest>
+PYVAE_HD T polynomial(T x, T c0, Rest... rest) {
+  return fma(polynomial(x, T(rest)...), x, c0);
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

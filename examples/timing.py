@@ -1,0 +1,42 @@
+"""What a training step spends on the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from objective import Objective, objective
+from training import autocast
+
+ROUNDS, CALLS = 15, 30
+
+
+def objective_step(objective: Objective, x: Tensor, latent: int, amp: str | None) -> Callable[[], object]:
+    """Sampler, KL and likelihood, forward and backward, on a batch like x: what surrounds the networks in a step."""
+    dtype = torch.float32 if amp is None else torch.bfloat16  # what the networks give
+    mu = torch.randn(len(x), latent, device=x.device).to(dtype).requires_grad_()
+    logvar = torch.randn(len(x), latent, device=x.device).to(dtype).requires_grad_()
+    logits = torch.randn_like(x).to(dtype).requires_grad_()
+
+    def step() -> object:
+        with autocast(x.device, amp):
+            z, kl = objective.sample(mu, logvar, 0, 0)
+            loss = objective.negative_elbo(logits, x, kl, 1.0)
+        # z's gradient would come from the decoder; any will do.
+        return torch.autograd.grad([loss, z], [logits, mu, logvar], [torch.ones_like(loss), torch.ones_like(z)])
+
+    return step
+
+
+def time_objectives(names: list[str], x: Tensor, latent: int, amp: str | None) -> dict[str, float]:
+    """Median seconds a step of each, measured in turns so that a busy machine is busy for all of them."""
+    steps = [objective_step(objective(name), x, latent, amp) for name in names]
+    timers = [Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads()) for step in steps]
+    for timer in timers:
+        timer.timeit(CALLS)  # warm up; torch.compile compiles here
+    rounds = [[timer.timeit(CALLS).median for timer in timers] for _ in range(ROUNDS)]
+    return dict(zip(names, map(median, zip(*rounds, strict=True)), strict=True))

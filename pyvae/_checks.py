@@ -1,0 +1,292 @@
+"""The refusals of the public functions: what was expected of an argument, and what came instead.
+
+Plain Python over shapes, dtypes and devices, so that it costs nothing on the device, reads no data (`probabilities`
+excepted) and can be traced by torch.compile. Every message has one form: the function, the argument in backticks,
+what was expected, what came.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# The position of a name is its code in the compiled kernels.
+LIKELIHOODS = ("bernoulli", "bernoulli_logits", "gaussian")
+SCALES = ("logvar", "std", "logstd")
+REDUCTIONS = ("none", "sum", "batchmean")
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Posterior(NamedTuple):
+    """The diagonal Gaussian q(z|x): its mean, its scale, and which of `SCALES` the scale is."""
+
+    mu: Tensor
+    scale: Tensor
+    kind: str
+
+
+def posterior(
+    function: str, mu: Tensor | None, logvar: Tensor | None, std: Tensor | None, logstd: Tensor | None
+) -> Posterior:
+    """Check the encoder's output: a mean and exactly one scale, of one shape (B, ...) and on one device."""
+    if mu is None:
+        raise TypeError(f"{function}: `mu` must be a Tensor, but is None")
+    _floating(function, "mu", mu, ".float()")
+    _batched(function, "mu", mu)
+    given = [(kind, scale) for kind, scale in zip(SCALES, (logvar, std, logstd), strict=True) if scale is not None]
+    if len(given) != 1:
+        came = " and ".join(f"`{kind}`" for kind, _ in given) or "none"
+        raise ValueError(f"{function}: exactly one of `logvar`, `std`, `logstd` must be given, but got {came}")
+    kind, scale = given[0]
+    _floating(function, kind, scale, ".to(mu.dtype)")
+    _same_shape(function, kind, scale, "mu", mu)
+    _same_device(function, kind, scale, "mu", mu)
+    return Posterior(mu, scale, kind)
+
+
+def noise(
+    function: str,
+    mu: Tensor,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    row_offset: int,
+    generator: torch.Generator | None,
+) -> None:
+    """Check where the noise comes from: the caller's `eps`, a `seed`, a `generator`, or (none) torch's default."""
+    _row_offset(function, row_offset)
+    if eps is not None:
+        _floating(function, "eps", eps, ".to(mu.dtype)")
+        _same_shape(function, "eps", eps, "mu", mu)
+        _same_device(function, "eps", eps, "mu", mu)
+        for name, given in (
+            ("seed", seed is not None),
+            ("generator", generator is not None),
+            ("row_offset", row_offset),
+        ):
+            if given:
+                raise ValueError(f"{function}: `{name}` must not be given with `eps`, which is the noise itself")
+    if seed is not None:
+        _seed(function, seed, mu)
+        if generator is not None:
+            raise ValueError(f"{function}: `generator` must not be given with `seed`, which decides the noise alone")
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"{function}: `generator` must be a torch.Generator, but is {_kind(generator)}")
+        if generator.device.type != mu.device.type:
+            raise ValueError(
+                f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
+            )
+
+
+def reduction(function: str, reduction: str) -> None:
+    """Check that `reduction` is one of `REDUCTIONS`; "mean" is refused in words of its own."""
+    if isinstance(reduction, str) and reduction == "mean":
+        raise ValueError(
+            f'{function}: `reduction` must be "sum", "batchmean" or "none", but is "mean", which over all elements '
+            'would divide the KL and the reconstruction by different counts and so re-weight them; use "batchmean" '
+            'for the mean over the batch of each sample\'s sum, or "sum" for the sum over everything'
+        )
+    _choice(function, "reduction", reduction, REDUCTIONS)
+
+
+def likelihood(function: str, likelihood: str, pos_weight: Tensor | float | None) -> None:
+    """Check that `likelihood` is one of `LIKELIHOODS` and that it is the one that takes `pos_weight`, if given."""
+    _choice(function, "likelihood", likelihood, LIKELIHOODS)
+    if pos_weight is not None and likelihood != "bernoulli_logits":
+        raise ValueError(
+            f'{function}: `pos_weight` must come with likelihood="bernoulli_logits", but likelihood is "{likelihood}"'
+        )
+
+
+# `objective` has parameters of these names.
+_reduction = reduction
+_likelihood = likelihood
+
+
+def objective(
+    function: str,
+    recon: Tensor,
+    target: Tensor,
+    mu: Tensor | None,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    kl: Tensor | None,
+    likelihood: str,
+    beta: float | Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | float | None,
+    reduction: str,
+) -> Posterior | None:
+    """Check a call of the objective; the posterior is None where the KL comes as `kl` or not at all."""
+    _reduction(function, reduction)
+    _likelihood(function, likelihood, pos_weight)
+    _data(function, recon, target)
+    if weight is not None:
+        _factor(function, "weight", weight, recon)
+    if pos_weight is not None and not isinstance(pos_weight, (int, float)):
+        _factor(function, "pos_weight", pos_weight, recon)
+    _beta(function, beta, recon)
+    return _divergence(function, recon, mu, logvar, std, logstd, kl)
+
+
+def probabilities(function: str, recon: Tensor) -> None:
+    """Refuse a `recon` with values outside [0, 1]; NaN passes, to be seen in the loss. Reads the data."""
+    outside = recon.detach()[(recon < 0) | (recon > 1)]
+    if outside.numel():
+        raise ValueError(
+            f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds '
+            f'{outside[0].item():g}; logits go with likelihood="bernoulli_logits"'
+        )
+
+
+def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """The 64 bits that key the noise, as int64 of shape (1,): those given, or drawn from torch's generator."""
+    if seed is None:
+        return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
+    if isinstance(seed, Tensor):
+        return seed.detach().reshape(1)
+    return torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
+
+
+def _data(function: str, recon: Tensor, target: Tensor) -> None:
+    _floating(function, "recon", recon, ".float()")
+    _floating(function, "target", target, ".to(recon.dtype)")
+    _batched(function, "recon", recon)
+    _batched(function, "target", target)
+    came, expected = tuple(target.shape), tuple(recon.shape)
+    if came != expected and came != _flattened(expected) and _flattened(came) != expected:
+        raise ValueError(
+            f"{function}: `target` must have recon's shape {expected} or its flattened form, but has shape {came}"
+        )
+    _same_device(function, "target", target, "recon", recon)
+
+
+def _divergence(
+    function: str,
+    recon: Tensor,
+    mu: Tensor | None,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    kl: Tensor | None,
+) -> Posterior | None:
+    named = (("mu", mu), ("logvar", logvar), ("std", std), ("logstd", logstd))
+    given = [name for name, value in named if value is not None]
+    batch = recon.shape[0]
+    if kl is not None:
+        if given:
+            came = " and ".join(f"`{name}`" for name in given)
+            raise ValueError(f"{function}: `kl` must be given without a posterior, but came with {came}")
+        _floating(function, "kl", kl, ".float()", (torch.float32, torch.float64))
+        if tuple(kl.shape) != (batch,):
+            raise ValueError(
+                f"{function}: `kl` must have shape ({batch},), one value a sample, but has shape {tuple(kl.shape)}"
+            )
+        _same_device(function, "kl", kl, "recon", recon)
+        return None
+    if not given:
+        return None
+    if mu is None:
+        raise ValueError(f"{function}: `mu` must be given with `{given[0]}`, but is None")
+    checked = posterior(function, mu, logvar, std, logstd)
+    if mu.shape[0] != batch:
+        raise ValueError(f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}")
+    _same_device(function, "mu", mu, "recon", recon)
+    return checked
+
+
+def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
+    if isinstance(beta, (int, float)):
+        return
+    if not isinstance(beta, Tensor):
+        raise TypeError(f"{function}: `beta` must be a number or a 0-d Tensor, but is {_kind(beta)}")
+    if beta.dtype.is_complex:
+        raise TypeError(f"{function}: `beta` must be real, but has dtype {beta.dtype}")
+    if beta.ndim:
+        raise ValueError(f"{function}: `beta` must be a number or a 0-d Tensor, but has shape {tuple(beta.shape)}")
+    if beta.device.type != "cpu":  # as everywhere in torch, a 0-d tensor on the CPU goes with any device
+        _same_device(function, "beta", beta, "recon", recon)
+
+
+def _factor(function: str, name: str, factor: Tensor, recon: Tensor) -> None:
+    _floating(function, name, factor, ".to(recon.dtype)", (*FLOATS, torch.bool))
+    came, expected = tuple(factor.shape), tuple(recon.shape)
+    aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
+    if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
+        raise ValueError(f"{function}: `{name}` must broadcast to recon's shape {expected}, but has shape {came}")
+    _same_device(function, name, factor, "recon", recon)
+
+
+def _row_offset(function: str, row_offset: int) -> None:
+    if isinstance(row_offset, bool) or not isinstance(row_offset, int):
+        raise TypeError(f"{function}: `row_offset` must be an int, but is {_kind(row_offset)}")
+    if not 0 <= row_offset < 2**63:
+        raise ValueError(f"{function}: `row_offset` must be in [0, 2**63), but is {row_offset}")
+
+
+def _seed(function: str, seed: int | Tensor, mu: Tensor) -> None:
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64:
+            raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but has dtype {seed.dtype}")
+        if seed.numel() != 1:
+            raise ValueError(f"{function}: `seed` must have one element, but has shape {tuple(seed.shape)}")
+        _same_device(function, "seed", seed, "mu", mu)
+    elif isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but is {_kind(seed)}")
+    elif not -(2**63) <= seed < 2**64:
+        raise ValueError(f"{function}: `seed` must be in [-2**63, 2**64), but is {seed}")
+
+
+def _choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> None:
+    listed = ", ".join(f'"{option}"' for option in options)
+    if not isinstance(value, str):
+        raise TypeError(f"{function}: `{name}` must be one of {listed}, but is {_kind(value)}")
+    if value not in options:
+        raise ValueError(f'{function}: `{name}` must be one of {listed}, but is "{value}"')
+
+
+def _floating(function: str, name: str, value: Any, remedy: str, dtypes: tuple[torch.dtype, ...] = FLOATS) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{function}: `{name}` must be a Tensor, but is {_kind(value)}")
+    if value.dtype not in dtypes:
+        listed = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(
+            f"{function}: `{name}` must have one of the dtypes {listed}, but has {value.dtype}; "
+            f"convert it with `{name}{remedy}`"
+        )
+    if value.layout != torch.strided:
+        raise TypeError(f"{function}: `{name}` must be a dense (strided) Tensor, but has layout {value.layout}")
+
+
+def _batched(function: str, name: str, value: Tensor) -> None:
+    if value.ndim == 0:
+        raise ValueError(f"{function}: `{name}` must have a batch dimension, (B, ...), but has shape ()")
+
+
+def _same_shape(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    came, expected = tuple(value.shape), tuple(other.shape)
+    if came != expected:
+        raise ValueError(f"{function}: `{name}` must have {other_name}'s shape {expected}, but has shape {came}")
+
+
+def _same_device(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        raise ValueError(
+            f"{function}: `{name}` must be on {other_name}'s device {other.device}, but is on {value.device}"
+        )
+
+
+def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

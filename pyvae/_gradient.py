@@ -1,0 +1,79 @@
+"""The gradients that the kernels do not compute, through the reference: second derivatives, and derivatives by target,
+weight, pos_weight, beta and eps. The C++ backward passes call `reference_gradient`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._checks import LIKELIHOODS, REDUCTIONS, SCALES
+
+Outputs = tuple[Tensor, ...]
+Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
+
+
+def _reparameterize(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
+    mu, scale, eps, seed = inputs
+    scale_kind, row_offset = codes
+    return reference.reparameterize_kl(mu, **{SCALES[scale_kind]: scale}, eps=eps, seed=seed, row_offset=row_offset)
+
+
+def _kl_divergence(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
+    scale_kind, reduction = codes
+    return (reference.kl_divergence(inputs[0], **{SCALES[scale_kind]: inputs[1]}, reduction=REDUCTIONS[reduction]),)
+
+
+def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
+    recon, target, mu, scale, kl, weight, pos_weight, beta_tensor = inputs
+    likelihood, scale_kind, reduction = codes
+    return reference.elbo_terms(
+        recon,
+        target,
+        mu,
+        **{SCALES[scale_kind]: scale},
+        kl=kl,
+        likelihood=LIKELIHOODS[likelihood],
+        beta=beta if beta_tensor is None else beta * beta_tensor,
+        weight=weight,
+        pos_weight=pos_weight,
+        reduction=REDUCTIONS[reduction],
+    )
+
+
+_OPERATORS: dict[str, Callable[[Tensors, Sequence[int], float], Outputs]] = {
+    "reparameterize": _reparameterize,
+    "kl_divergence": _kl_divergence,
+    "elbo": _elbo,
+}
+
+
+def reference_gradient(
+    name: str, inputs: Tensors, codes: Sequence[int], beta: float, upstream: Tensors, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The vector-Jacobian product of operator `name` for the `wanted` inputs, differentiable if grad mode is on."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases bound the differentiation here; with create_graph they tie the result to the graph before them.
+        aliases = [
+            None if x is None else (x.view_as(x) if create_graph else x.detach().requires_grad_(need))
+            for x, need in zip(inputs, wanted, strict=True)
+        ]
+        outputs = _OPERATORS[name](aliases, codes, beta)
+        pairs = [
+            (y, g.to(y.dtype))
+            for y, g in zip(outputs, upstream, strict=False)
+            if g is not None and y.requires_grad
+        ]
+        sought = [x for x, need in zip(aliases, wanted, strict=True) if need]
+        found = iter(
+            torch.autograd.grad(
+                [y for y, _ in pairs], sought, [g for _, g in pairs], create_graph=create_graph, allow_unused=True
+            )
+            if pairs
+            else [None] * len(sought)
+        )
+    return [next(found) if need else None for need in wanted]

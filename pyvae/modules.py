@@ -1,0 +1,82 @@
+"""The objective as a module, for code that configures its loss once."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from . import _checks, functional
+
+
+class ELBOLoss(nn.Module):
+    """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module.
+
+    Args:
+        likelihood: "bernoulli" (probabilities), "bernoulli_logits" or "gaussian".
+        beta: factor of the KL, a number or a 0-d tensor. A tensor becomes a buffer (an `nn.Parameter` a parameter) and
+            follows the module's device; either may be set anew between steps: `criterion.beta = 0.5`.
+        reduction: "sum", "batchmean" or "none".
+        weight: factor of each element's reconstruction term, broadcastable to recon; kept as a buffer.
+        pos_weight: factor of the positive class, for "bernoulli_logits" only; a tensor is kept as a buffer.
+
+    Raises:
+        TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses.
+
+    Example:
+        >>> import torch, pyvae
+        >>> criterion = pyvae.ELBOLoss(likelihood="gaussian", beta=0.5, reduction="batchmean")
+        >>> x = torch.ones(4, 3)
+        >>> criterion(torch.zeros(4, 3), x, torch.ones(4, 2), torch.zeros(4, 2))
+        tensor(2.)
+    """
+
+    def __init__(
+        self,
+        *,
+        likelihood: str = "bernoulli",
+        beta: float | Tensor = 1.0,
+        reduction: str = "sum",
+        weight: Tensor | None = None,
+        pos_weight: Tensor | float | None = None,
+    ) -> None:
+        super().__init__()
+        _checks.reduction("ELBOLoss", reduction)
+        _checks.likelihood("ELBOLoss", likelihood, pos_weight)
+        self.likelihood = likelihood
+        self.reduction = reduction
+        for name, value in (("beta", beta), ("weight", weight), ("pos_weight", pos_weight)):
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def forward(
+        self,
+        recon: Tensor,
+        target: Tensor,
+        mu: Tensor | None = None,
+        logvar: Tensor | None = None,
+        *,
+        std: Tensor | None = None,
+        logstd: Tensor | None = None,
+        kl: Tensor | None = None,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | float | None = None,
+    ) -> Tensor:
+        """The loss in nats of `pyvae.elbo_loss`; `weight` and `pos_weight` take the place of the module's own."""
+        return functional.elbo_loss(
+            recon,
+            target,
+            mu,
+            logvar,
+            std=std,
+            logstd=logstd,
+            kl=kl,
+            likelihood=self.likelihood,
+            beta=self.beta,
+            weight=self.weight if weight is None else weight,
+            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return f"likelihood={self.likelihood!r}, beta={self.beta}, reduction={self.reduction!r}"

@@ -1,0 +1,193 @@
+"""Builds the extension `pyvae._C`. What pyproject.toml cannot say is here, and nothing else.
+
+The files that include torch (csrc/bindings.cpp, csrc/ops, csrc/cpu/dispatch.cpp) are an ordinary torch extension.
+csrc/cpu/kernels.cpp, which does not, is compiled once per instruction set; dispatch.cpp chooses among them at load.
+
+Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+import setuptools
+from setuptools.command.build_ext import build_ext
+
+try:
+    import torch
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError:  # metadata and the sdist need no torch; building does, and says so
+    torch, BuildExtension, CppExtension = None, build_ext, setuptools.Extension
+
+MINIMUM_TORCH = (2, 11)
+MINIMUM_SETUPTOOLS = (77, 0)
+
+SOURCES = ["csrc/bindings.cpp", *sorted(glob("csrc/ops/*.cpp")), "csrc/cpu/dispatch.cpp"]
+KERNELS = "csrc/cpu/kernels.cpp"
+INCLUDE = os.path.abspath("csrc")  # absolute, because ninja runs in the folder of the objects
+
+# Never -march or -ffast-math for everything: the first crashes on older CPUs, the second changes the process's floating
+# point mode. The noise must have the same bits in every variant, hence no contraction of a * b + c behind our back.
+VARIANT_FLAGS = {
+    "avx512": [
+        *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"),
+        *("-mavx2", "-mfma", "-mf16c"),
+    ],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "baseline": [],  # on aarch64 this is NEON
+}
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+VARIANTS = list(VARIANT_FLAGS) if X86 else ["baseline"]
+HAVE = [f"-DPYVAE_HAVE_{variant.upper()}" for variant in VARIANTS if variant != "baseline"]
+
+COMMON_FLAGS = ["-g0", "-fPIC", "-fvisibility=hidden", *HAVE]
+TORCH_FLAGS = ["-O2", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
+KERNEL_FLAGS = [
+    *("-O3", "-std=c++17", *COMMON_FLAGS),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+]
+
+
+def version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def compiler_command() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))
+
+
+def compiler_name() -> str:
+    try:
+        shown = subprocess.run([*compiler_command(), "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"pyvae: no C++ compiler ({error}): install g++ >= 11 or clang, or name one in CXX")
+    return shown.stdout.splitlines()[0]
+
+
+def has_openmp() -> bool:
+    """Whether both torch and the compiler have OpenMP, without which at::parallel_for uses one thread."""
+    command = [*compiler_command(), "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
+    probe = subprocess.run(command, input="#include <omp.h>\n", capture_output=True, text=True, check=False)
+    return torch.backends.openmp.is_available() and probe.returncode == 0
+
+
+def jobs() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("MAX_JOBS", "")
+    return max(1, int(limit)) if limit.isdigit() else cores
+
+
+class BuildKernels(BuildExtension):
+    """BuildExtension, plus the kernels' variants and a record of what was built (pyvae/_build.py)."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if torch is not None:
+            # Kept between builds (pip's own folder is not), so that ninja compiles only what changed; and one for each
+            # torch and Python, so that their objects never meet.
+            self.build_temp = os.path.join("build", f"torch-{torch.__version__}-{sys.implementation.cache_tag}")
+
+    def run(self) -> None:
+        if torch is None:
+            sys.exit(
+                "pyvae: building needs the torch that it will run with, and there is none in this environment. "
+                "Install torch >= 2.11 and build without isolation: pip install --no-build-isolation ."
+            )
+        if version(torch.__version__) < MINIMUM_TORCH:
+            sys.exit(f"pyvae: needs torch >= 2.11, but this environment has torch {torch.__version__}")
+        super().run()
+
+    def build_extension(self, ext: setuptools.Extension) -> None:
+        name, openmp = compiler_name(), has_openmp()
+        if openmp:
+            ext.extra_compile_args.append("-fopenmp")
+            # Not linked with g++: torch has loaded a libgomp already; a second one would be a second pool of threads
+            # that torch.set_num_threads does not reach. clang's runtime is another one, so it is needed.
+            if "clang" in name:
+                ext.extra_link_args.append("-fopenmp")
+        self.report(name, openmp)
+        self.write_record(name, openmp)
+        ext.depends.append(str(self.record))  # another torch or compiler: link again
+
+        # Without ninja, torch swaps the compiler's settings for each file: one at a time then.
+        with ThreadPoolExecutor(jobs() if self.use_ninja else 1) as pool:
+            for objects in pool.map(self.compile_variant, VARIANTS):
+                ext.extra_objects += objects
+        super().build_extension(ext)
+
+    def compile_variant(self, variant: str) -> list[str]:
+        return self.compiler.compile(
+            [KERNELS],
+            output_dir=os.path.join(self.build_temp, variant),
+            include_dirs=[INCLUDE],
+            extra_postargs=[*KERNEL_FLAGS, f"-DPYVAE_ISA={variant}", *VARIANT_FLAGS[variant]],
+        )
+
+    def report(self, compiler: str, openmp: bool) -> None:
+        cuda = "no: this version of pyvae has kernels for the CPU only"
+        if torch.version.cuda:
+            cuda += f" (torch is a CUDA {torch.version.cuda} build; pyvae's functions use the reference there)"
+        switches = {
+            "torch": torch.__version__,
+            "compiler": f"{compiler} ({shlex.join(compiler_command())})",
+            "instruction sets": ", ".join(VARIANTS),
+            "OpenMP": "yes" if openmp else "no: the kernels use one thread",
+            "CUDA": cuda,
+            "ninja": "yes" if self.use_ninja else "no: slower; pip install ninja",
+            "jobs": jobs(),
+        }
+        print(f"building pyvae {self.distribution.get_version()}")
+        for switch, value in switches.items():
+            print(f"  {switch:<16} {value}", flush=True)
+
+    @property
+    def record(self) -> Path:
+        return Path(self.build_lib, "pyvae", "_build.py")
+
+    def write_record(self, compiler: str, openmp: bool) -> None:
+        """Writes what `pyvae._extension` must know before it loads the extension; not touched when nothing changed."""
+        values = {
+            "TORCH": torch.__version__,
+            "COMPILER": compiler,
+            "INSTRUCTION_SETS": tuple(VARIANTS),
+            "OPENMP": openmp,
+            "CUDA": None,
+        }
+        text = '"""Written by setup.py: what the extension was built with."""\n\n'
+        text += "".join(f"{key} = {value!r}\n" for key, value in values.items())
+        if not self.record.exists() or self.record.read_text(encoding="utf-8") != text:
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            self.record.write_text(text, encoding="utf-8")
+
+    def copy_extensions_to_source(self) -> None:  # in-place and editable builds
+        super().copy_extensions_to_source()
+        self.copy_file(str(self.record), "pyvae/_build.py")
+
+
+if os.name == "nt":
+    sys.exit("pyvae: Windows is not supported; WSL is")
+if version(setuptools.__version__) < MINIMUM_SETUPTOOLS:
+    sys.exit(f"pyvae: needs setuptools >= 77, this is {setuptools.__version__}: pip install -U setuptools ninja")
+
+setuptools.setup(
+    ext_modules=[
+        CppExtension(
+            "pyvae._C",
+            SOURCES,
+            include_dirs=[INCLUDE],
+            extra_compile_args=TORCH_FLAGS,
+            extra_link_args=[],
+            extra_objects=[],
+            depends=[KERNELS, *sorted(glob("csrc/**/*.h", recursive=True))],
+        )
+    ],
+    cmdclass={"build_ext": BuildKernels},
+)

@@ -1,0 +1,174 @@
+"""What the tests' tables are made of: dtypes, layouts, shapes, inputs, and distances in units in the last place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LIKELIHOODS = ("bernoulli", "bernoulli_logits", "gaussian")
+SCALES = ("logvar", "std", "logstd")
+REDUCTIONS = ("none", "sum", "batchmean")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MIXED_DTYPES = (
+    *((dtype, dtype) for dtype in DTYPES),
+    (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.float16, torch.bfloat16),
+    (torch.float32, torch.float64),
+    (torch.float64, torch.float16),
+)
+
+
+def result_dtype(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+# ---- shapes: around vector widths (16), chunks (512), with tiny, large, many and no rows -----------------------------
+
+SHAPES: tuple[tuple[int, ...], ...] = (
+    *((2, columns) for columns in (1, 7, 15, 16, 17, 31, 33, 63, 65, 511, 512, 513, 1023, 1024, 1025)),
+    *((batch, 17) for batch in (1, 3, 7, 15, 16, 17, 33)),
+    (1, 1),
+    (1, 1_000_003),
+    (20_011, 3),
+    (513,),
+    (0, 5),
+    (3, 0),
+    (0,),
+    (2, 3, 5, 7),
+    (2, 1, 3, 1, 5),
+)
+
+
+# ---- layouts: the same values laid out otherwise ---------------------------------------------------------------------
+
+
+def _strided(x: Tensor) -> Tensor:
+    """Every second column of a wider tensor."""
+    wide = x.new_full((*x.shape[:-1], 2 * x.shape[-1] + 1), float("nan"))
+    return wide[..., 1::2].copy_(x)
+
+
+def _sliced(x: Tensor) -> Tensor:
+    """The inside of a tensor with a border of NaN, which must not be read."""
+    padded = x.new_full([n + 3 for n in x.shape], float("nan"))
+    return padded[tuple(slice(1, n + 1) for n in x.shape)].copy_(x)
+
+
+def _batch_last(x: Tensor) -> Tensor:
+    return x.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
+def _odd_offset(x: Tensor) -> Tensor:
+    """Contiguous, but starting one element past the allocation: no vector load is aligned."""
+    storage = x.new_full((x.numel() + 1,), float("nan"))
+    return storage[1:].view(x.shape).copy_(x)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _expanded(x: Tensor) -> Tensor:
+    """The first sample for all of them, with stride 0 along the batch. The one layout that changes the values."""
+    return x[:1].clone().expand(x.shape)
+
+
+def _expanded_features(x: Tensor) -> Tensor:
+    """One value per sample, with stride 0 along the features."""
+    return x.flatten(1)[:, :1].clone().reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "strided": _strided,
+    "sliced": _sliced,
+    "batch_last": _batch_last,
+    "odd_offset": _odd_offset,
+    "channels_last": _channels_last,
+    "expanded": _expanded,
+    "expanded_features": _expanded_features,
+    "flattened": lambda x: x.flatten(1),
+}
+DENSE_LAYOUTS = ("contiguous", "batch_last", "odd_offset", "channels_last")
+
+
+# ---- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def data(
+    likelihood: str,
+    shape: tuple[int, ...],
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
+    seed: int = 0,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """recon and target; for the Bernoulli likelihoods two thirds of the targets are 0 or 1, the others between."""
+    draw = generator(seed)
+    recon = 3 * torch.randn(shape, generator=draw, dtype=torch.float64)
+    soft = torch.rand(shape, generator=draw, dtype=torch.float64)
+    hard = torch.rand(shape, generator=draw, dtype=torch.float64) < 2 / 3
+    target = recon.flip(0) if likelihood == "gaussian" else torch.where(hard, soft.round(), soft)
+    if likelihood == "bernoulli":
+        recon = torch.sigmoid(recon)
+    return recon.to(device, dtypes[0]), target.to(device, dtypes[1])
+
+
+def posterior(
+    kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 1, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """mu, at least 1/2 away from 0 so that no element's KL is near 0, and the scale."""
+    draw = generator(seed)
+    mu = torch.randn(shape, generator=draw, dtype=torch.float64)
+    logvar = 0.8 * torch.randn(shape, generator=draw, dtype=torch.float64)
+    scale = {"logvar": logvar, "std": torch.exp(logvar / 2), "logstd": logvar / 2}[kind]
+    return (mu + torch.where(mu < 0, -0.5, 0.5)).to(device, dtype), scale.to(device, dtype)
+
+
+def leaf(x: Tensor) -> Tensor:
+    """x as a leaf that requires grad, in the same layout."""
+    return x.detach().requires_grad_()
+
+
+# ---- distances -------------------------------------------------------------------------------------------------------
+
+
+def ulp(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
+    """The spacing of dtype's numbers at each magnitude; in the subnormal range that of the subnormals."""
+    info = torch.finfo(dtype)
+    exponent = (torch.frexp(magnitude).exponent - 1).clamp(min=math.frexp(info.tiny)[1] - 1)
+    exponent = torch.where(magnitude == 0, math.frexp(info.tiny)[1] - 1, exponent)
+    return torch.from_numpy(np.ldexp(info.eps, exponent.numpy()))
+
+
+def assert_ulp(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], magnitude: Tensor | None = None) -> None:
+    """got is within bound units in the last place of want, units taken at `magnitude` (default: want's own)."""
+    want = want.reshape(got.shape)
+    magnitude = want.abs() if magnitude is None else magnitude.reshape(got.shape)
+    value = got.detach().cpu().to(torch.float64)
+    same = (value == want.to(got.dtype)) | (value.isnan() & want.isnan())
+    error = torch.where(same, 0.0, (value - want).abs() / ulp(magnitude.nan_to_num(), got.dtype))
+    if error.numel():
+        worst = int(error.nan_to_num(math.inf).argmax())
+        assert error.flatten()[worst] <= bound[got.dtype], (
+            f"element {worst}: {error.flatten()[worst]:.3g} ulp of {got.dtype}: "
+            f"{value.flatten()[worst]!r} instead of {want.flatten()[worst]!r}"
+        )
+
+
+def assert_relative(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], **context: Any) -> None:
+    """got is within a relative bound of want, element by element; NaN and inf must agree."""
+    torch.testing.assert_close(
+        got.detach().cpu().to(torch.float64), want, rtol=bound[got.dtype], atol=0.0, equal_nan=True,
+        msg=lambda text: f"{context} {text}",
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""Fixtures: where a test runs (device), on which implementation (backend), and that it draws the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+import pyvae
+from pyvae import _extension
+
+# Tests never depend on the clock, and a failing example is found again by the next run.
+hypothesis.settings.register_profile("pyvae", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("pyvae")
+
+
+def _why_no_cuda() -> str | None:
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    if not pyvae.build_info()["cuda_architectures"]:
+        return "pyvae is built without CUDA kernels"
+    return None
+
+
+_NO_CUDA = _why_no_cuda()
+DEVICES = ("cpu",) if _NO_CUDA else ("cpu", "cuda")
+
+
+def pytest_report_header() -> list[str]:
+    """Says once, rather than in a skip per test, on which devices the tests run."""
+    kernels = "built" if _extension._C is not None else f"missing ({_extension.why_missing})"
+    return [f"pyvae: kernels {kernels}; cuda {'not tested: ' + _NO_CUDA if _NO_CUDA else 'tested'}"]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def kernels() -> None:
+    """For tests of the compiled kernels: without them the test fails, since passing or skipping would show nothing."""
+    if _extension._C is None:
+        pytest.fail(f"the compiled kernels are missing: {_extension.why_missing}", pytrace=False)
+
+
+@pytest.fixture(params=("kernels", "reference"))
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test twice: on the kernels and on pyvae.reference."""
+    if request.param == "kernels":
+        request.getfixturevalue("kernels")
+        yield "kernels"
+    else:
+        with pyvae.backend("reference"):
+            yield "reference"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(20131220)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Lets a test change the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,109 @@
+// The formulas of csrc/math over arrays, for tests/test_elementary.py: one loop a function, written as the kernels write
+// theirs, so that the compiler vectorizes it the same way.
+//
+// Entry points: float and double forms of unary_NAME(n, x, y); the rest is spelled out below.
+
+#include <cstdint>
+
+#include "math/gaussian.h"
+#include "math/likelihood.h"
+#include "math/normal.h"
+
+#define UNARY(NAME, FUNCTION)                                                         \
+  extern "C" void NAME##_float(int64_t n, const float* __restrict x, float* __restrict y) {    \
+    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                            \
+  }                                                                                   \
+  extern "C" void NAME##_double(int64_t n, const double* __restrict x, double* __restrict y) { \
+    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                            \
+  }
+
+UNARY(exp, pyvae::exp)
+UNARY(expm1, pyvae::expm1)
+UNARY(exp_excess, pyvae::exp_excess)
+UNARY(log, pyvae::log)
+UNARY(log1p_unit, pyvae::log1p_unit)
+UNARY(log1m_unit, pyvae::log1m_unit)
+
+#define SCALE(FORM, NAME)                                                  \
+  UNARY(FORM##_sigma, pyvae::FORM::sigma)                                  \
+  UNARY(FORM##_divergence, pyvae::FORM::divergence)                        \
+  UNARY(FORM##_divergence_derivative, pyvae::FORM::divergence_derivative)
+PYVAE_SCALES(SCALE)
+
+// Value and derivative of every likelihood: recon, target and pos_weight in, all [n].
+#define LIKELIHOOD(FORM, NAME)                                                                                   \
+  extern "C" void FORM##_float(int64_t n, const float* x, const float* t, const float* w, float* __restrict value, \
+                               float* __restrict derivative) {                                                   \
+    for (int64_t i = 0; i < n; ++i) {                                                                            \
+      const auto term = pyvae::FORM::evaluate(x[i], t[i], w[i]);                                                 \
+      value[i] = term.value, derivative[i] = term.derivative;                                                    \
+    }                                                                                                            \
+  }                                                                                                              \
+  extern "C" void FORM##_double(int64_t n, const double* x, const double* t, const double* w,                    \
+                                double* __restrict value, double* __restrict derivative) {                       \
+    for (int64_t i = 0; i < n; ++i) {                                                                            \
+      const auto term = pyvae::FORM::evaluate(x[i], t[i], w[i]);                                                 \
+      value[i] = term.value, derivative[i] = term.derivative;                                                    \
+    }                                                                                                            \
+  }
+PYVAE_LIKELIHOODS(LIKELIHOOD)
+
+// counter [n, 4] and key [n, 2] to words [n, 4]
+extern "C" void philox(int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t* words) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t* c = counter + 4 * i;
+    const uint32_t* k = key + 2 * i;
+    const pyvae::Words w = pyvae::philox(k[0] | uint64_t(k[1]) << 32, c[0] | uint64_t(c[1]) << 32,
+                                         c[2] | uint64_t(c[3]) << 32);
+    words[4 * i] = w.w0, words[4 * i + 1] = w.w1, words[4 * i + 2] = w.w2, words[4 * i + 3] = w.w3;
+  }
+}
+
+// Radius and angle words [n] to normals [n] each.
+extern "C" void box_muller_float(int64_t n, const uint32_t* radius, const uint32_t* angle, float* __restrict cosine,
+                                 float* __restrict sine) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto pair = pyvae::box_muller(radius[i], angle[i]);
+    cosine[i] = pair.cos, sine[i] = pair.sin;
+  }
+}
+
+extern "C" void box_muller_double(int64_t n, const uint64_t* radius, const uint64_t* angle, double* __restrict cosine,
+                                  double* __restrict sine) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto pair = pyvae::box_muller(radius[i], angle[i]);
+    cosine[i] = pair.cos, sine[i] = pair.sin;
+  }
+}
+
+// n groups from `first` on: [n, 4] floats, [n, 2] doubles.
+extern "C" void normal_group_float(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, float* normals) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto group = pyvae::normal_group<float>({seed, offset}, first + uint64_t(i));
+    for (int j = 0; j < 4; ++j) normals[4 * i + j] = group.n[j];
+  }
+}
+
+extern "C" void normal_group_double(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, double* normals) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto group = pyvae::normal_group<double>({seed, offset}, first + uint64_t(i));
+    for (int j = 0; j < 2; ++j) normals[2 * i + j] = group.n[j];
+  }
+}
+
+// sin and cos of angles x [n] within a quadrant [n].
+extern "C" void sincos_quadrant_float(int64_t n, const float* x, const uint32_t* quadrant, float* __restrict cosine,
+                                      float* __restrict sine) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto pair = pyvae::sincos_quadrant(x[i], quadrant[i]);
+    cosine[i] = pair.cos, sine[i] = pair.sin;
+  }
+}
+
+extern "C" void sincos_quadrant_double(int64_t n, const double* x, const uint64_t* quadrant, double* __restrict cosine,
+                                       double* __restrict sine) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto pair = pyvae::sincos_quadrant(x[i], quadrant[i]);
+    cosine[i] = pair.cos, sine[i] = pair.sin;
+  }
+}

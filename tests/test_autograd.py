@@ -1,0 +1,242 @@
+"""The gradient made in the forward pass is consumed once, recomputed after, and never wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+import truth
+from cases import LIKELIHOODS, REDUCTIONS, assert_ulp, data, leaf, posterior
+from tolerances import FLOAT32_ROUNDING, GRADIENT_ULP, SCALED_GRADIENT_ULP
+from torch import Tensor
+from torch.autograd import grad
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("backend")
+SHAPE = (6, 3, 70)
+
+
+def inputs(likelihood: str = "bernoulli_logits", shape: tuple[int, ...] = SHAPE, seed: int = 0) -> list[Tensor]:
+    """recon, target, mu, logvar; all but the target are leaves that require grad."""
+    recon, target = data(likelihood, shape, seed=seed)
+    mu, logvar = posterior("logvar", (shape[0], 9), seed=seed + 1)
+    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+
+
+def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, reduction: str = "sum") -> Tensor:
+    """The two-kernel training step; z enters the decoder's output, as it does in a VAE."""
+    z, kl = pyvae.reparameterize_kl(mu, logvar, seed=11)
+    logits = recon + z.mean(1).reshape(-1, *[1] * (recon.dim() - 1))
+    return pyvae.elbo_loss(logits, target, kl=kl, likelihood="bernoulli_logits", beta=0.5, reduction=reduction)
+
+
+def slope(recon: Tensor, target: Tensor, likelihood: str = "bernoulli_logits") -> tuple[Tensor, Tensor]:
+    return truth.likelihood_slope(likelihood, truth.exact(recon), truth.exact(target))
+
+
+# ---- several backward passes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_retain_graph_and_a_held_gradient(likelihood: str) -> None:
+    """Three passes with different upstream gradients; whoever holds an earlier gradient may even write into it."""
+    recon, target, mu, logvar = inputs(likelihood)
+    want, magnitude = slope(recon, target, likelihood)
+    for reduction in REDUCTIONS:
+        loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction=reduction)
+        mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
+        held: list[tuple[Tensor, Tensor]] = []
+        for factor in (1.0, 4.0, -0.5):
+            (got, *_) = grad(loss, (recon, mu, logvar), torch.full_like(loss, factor), retain_graph=True)
+            assert_ulp(got, factor * mean * want, SCALED_GRADIENT_ULP, magnitude=abs(factor) * mean * magnitude)
+            held.append((got, got.clone()))
+        assert all(torch.equal(got, kept) for got, kept in held)
+        held[0][0].zero_()
+        (again,) = grad(loss, recon, torch.full_like(loss, 4.0))
+        assert torch.equal(again, held[1][1])
+
+
+def test_accumulation_over_backward_calls() -> None:
+    """.grad of a leaf may be the very buffer: later passes of this and of other losses must add to it, not write it."""
+    recon, target, mu, logvar = inputs()
+    loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
+    loss.backward(retain_graph=True)
+    first = [x.grad.clone() for x in (recon, mu, logvar)]  # type: ignore[union-attr]
+    loss.backward(retain_graph=True)
+    (3 * pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")).backward()
+    loss.backward()
+    for x, once in zip((recon, mu, logvar), first, strict=True):
+        assert (x.grad - 6 * once).norm() <= FLOAT32_ROUNDING * (6 * once).norm()  # type: ignore[operator]
+
+
+def test_a_second_backward_without_retain_graph_is_torchs_error() -> None:
+    loss = step(*inputs())
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
+def test_create_graph() -> None:
+    """A gradient penalty: the first backward must itself be differentiable, and be followed by others."""
+    for likelihood in LIKELIHOODS:
+        recon, target, mu, logvar = inputs(likelihood)
+        loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction="none").pow(2).sum()
+        firsts = grad(loss, (recon, mu, logvar), create_graph=True)
+        seconds = grad(sum(g.pow(2).sum() for g in firsts), (recon, mu, logvar))
+        wide = [leaf(x.double()) for x in (recon, mu, logvar)]
+        with pyvae.backend("reference"):
+            loss = pyvae.elbo_loss(wide[0], target, *wide[1:], likelihood=likelihood, reduction="none").pow(2).sum()
+            want_firsts = grad(loss, wide, create_graph=True)
+            want_seconds = grad(sum(g.pow(2).sum() for g in want_firsts), wide)
+        for got, want in zip((*firsts, *seconds), (*want_firsts, *want_seconds), strict=True):
+            error = (got.double() - want).norm() / want.norm()
+            assert error <= FLOAT32_ROUNDING
+
+
+# ---- upstream gradients ----------------------------------------------------------------------------------------------
+
+
+def upstreams() -> dict[str, Tensor]:
+    per_sample = torch.tensor([1.0, 2.0, -0.5, 0.0, 1.0, 4.0])
+    return {
+        "ones": torch.ones(6),
+        "per sample": per_sample,
+        "expanded": torch.tensor(2.0).expand(6),
+        "strided": torch.stack([per_sample, torch.full((6,), torch.nan)], 1)[:, 0],
+        "zero": torch.zeros(6),
+        "requires grad": per_sample.clone().requires_grad_(),
+    }
+
+
+@pytest.mark.parametrize("name", list(upstreams()))
+def test_upstream_gradients(name: str) -> None:
+    upstream = upstreams()[name]
+    for likelihood in LIKELIHOODS:
+        recon, target, mu, logvar = inputs(likelihood)
+        kl = leaf(pyvae.kl_divergence(mu, logvar))
+        loss = pyvae.elbo_loss(recon, target, kl=kl, beta=0.25, likelihood=likelihood, reduction="none")
+        got, got_kl = grad(loss, (recon, kl), upstream)
+        want, magnitude = slope(recon, target, likelihood)
+        factor = truth.exact(upstream)[:, None, None]
+        assert_ulp(got, factor * want, GRADIENT_ULP, magnitude=(factor * magnitude).abs())
+        assert torch.equal(got_kl, 0.25 * upstream.detach())
+
+
+@pytest.mark.parametrize(
+    "used", [u for n in (1, 2, 3) for u in itertools.combinations(("loss", "recon", "kl"), n)], ids=str
+)
+def test_each_output_of_elbo_terms(used: tuple[str, ...]) -> None:
+    """Alone and together, with an upstream gradient of its own."""
+    factors = {"loss": 1.0, "recon": 2.0, "kl": -4.0}
+    for likelihood, reduction in itertools.product(LIKELIHOODS, REDUCTIONS):
+        recon, target, mu, logvar = inputs(likelihood)
+        terms = pyvae.elbo_terms(recon, target, mu, logvar, beta=0.5, likelihood=likelihood, reduction=reduction)
+        outputs = [getattr(terms, name) for name in used]
+        upstream = [torch.full_like(term, factors[name]) for name, term in zip(used, outputs, strict=True)]
+        got = grad(outputs, (recon, mu, logvar), upstream, allow_unused=True, materialize_grads=True)
+        mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
+        data_factor = mean * sum(factors[name] for name in used if name != "kl")
+        kl_factor = mean * sum(factors[name] * (0.5 if name == "loss" else 1) for name in used if name != "recon")
+        want, magnitude = slope(recon, target, likelihood)
+        assert_ulp(got[0], data_factor * want, SCALED_GRADIENT_ULP, magnitude=abs(data_factor) * magnitude)
+        for value, want in zip(got[1:], truth.kl_slope("logvar", truth.exact(mu), truth.exact(logvar)), strict=True):
+            assert_ulp(value, kl_factor * want, SCALED_GRADIENT_ULP)
+
+
+def test_a_large_loss_scale_does_not_underflow_in_float16() -> None:
+    """GradScaler starts at 65536: a gradient of 2e-9 is zero in float16, 65536 times it is not."""
+    recon = leaf(torch.linspace(-24, 24, 97).half().repeat(2, 1))
+    target = torch.zeros(2, 97).half()
+    loss = pyvae.reconstruction_loss(recon, target, likelihood="bernoulli_logits", reduction="batchmean")
+    (got,) = grad(loss, recon, torch.tensor(65536.0))
+    assert_ulp(got, 32768 * slope(recon, target)[0], GRADIENT_ULP)
+    assert (got != 0).all()
+
+
+# ---- subsets, modes, in-place writes ---------------------------------------------------------------------------------
+
+
+def test_gradients_of_a_subset_of_the_inputs() -> None:
+    tensors = inputs()
+    names = dict(zip(("recon", "mu", "logvar"), (tensors[0], *tensors[2:]), strict=True))
+    every = dict(zip(names, grad(step(*tensors), list(names.values())), strict=True))
+    for chosen in (c for n in (1, 2) for c in itertools.combinations(names, n)):
+        for name, got in zip(chosen, grad(step(*tensors), [names[name] for name in chosen]), strict=True):
+            assert torch.equal(got, every[name])
+        frozen = [x.detach() for x in tensors]
+        for index, name in ((0, "recon"), (2, "mu"), (3, "logvar")):
+            frozen[index] = frozen[index].requires_grad_(name in chosen)
+        step(*frozen).backward()
+        for index, name in ((0, "recon"), (2, "mu"), (3, "logvar")):
+            assert torch.equal(frozen[index].grad, every[name]) if name in chosen else frozen[index].grad is None
+
+
+def test_gradients_of_target_weight_and_beta() -> None:
+    """Rare, so it may be slow; never silently zero."""
+    recon, target, mu, logvar = inputs()
+    target, weight, beta = leaf(target), leaf(torch.rand(70) + 0.5), leaf(torch.tensor(0.5))
+    loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits", beta=beta, weight=weight)
+    got = grad(loss, (target, weight, beta, recon), retain_graph=True)
+    x, t = truth.exact(recon), truth.exact(target)
+    kl = truth.kl_divergence("logvar", mu, logvar, "sum")
+    wants = (
+        -x * truth.exact(weight),
+        truth.likelihood("bernoulli_logits", x, t).sum((0, 1)),
+        kl,
+        slope(recon, target)[0],
+    )
+    wants = (*wants[:3], wants[3] * truth.exact(weight))
+    for value, want in zip(got, wants, strict=True):
+        assert (value.double() - want).norm() <= FLOAT32_ROUNDING * want.norm()
+    assert all(torch.equal(a, b) for a, b in zip(got, grad(loss, (target, weight, beta, recon)), strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_grad_and_inference_mode(mode: Callable[[], torch.no_grad]) -> None:
+    tensors = inputs()
+    for reduction in REDUCTIONS:
+        want = step(*tensors, reduction=reduction)
+        with mode():
+            got = step(*tensors, reduction=reduction)
+            assert got.is_inference() == (mode is torch.inference_mode)
+        assert not got.requires_grad
+        assert torch.equal(got, want)
+
+
+WRITTEN = ("recon", "target", "mu", "logvar", "weight", "beta", "kl", "eps", "seed")
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_writing_to_an_input_before_backward(written: str) -> None:
+    """The gradient of the values that the forward saw, or torch's error; nothing else. First and second pass."""
+    recon, target, mu, logvar = inputs()
+    tensors = {"recon": recon, "target": target, "mu": mu, "logvar": logvar, "weight": torch.rand(70) + 0.5}
+    tensors |= {"beta": torch.tensor(0.5), "eps": torch.randn(6, 9), "seed": torch.tensor([5])}
+    tensors["kl"] = leaf(torch.rand(6))
+
+    def losses() -> tuple[Tensor, Tensor, Tensor]:
+        t = {name: x.clone() if name in ("recon", "mu", "logvar", "kl") else x for name, x in tensors.items()}
+        copies.update(t)
+        source = {"kl": t["kl"]} if written == "kl" else {"mu": t["mu"], "logvar": t["logvar"]}
+        options = {"likelihood": "bernoulli_logits", "weight": t["weight"], "beta": t["beta"]}
+        noise = {"seed": t["seed"]} if written == "seed" else {"eps": t["eps"]}
+        z, kl = pyvae.reparameterize_kl(t["mu"], t["logvar"], **noise)
+        return pyvae.elbo_loss(t["recon"], t["target"], **source, **options), z.sum(), kl.sum()
+
+    copies: dict[str, Tensor] = {}
+    sources = [tensors[name] for name in ("recon", "mu", "logvar", "kl")]
+    want = [grad(loss, sources, allow_unused=True) for loss in losses()]
+    for loss, gradients in zip(losses(), want, strict=True):
+        with torch.no_grad():
+            copies[written].add_(1)
+        for _ in range(2):
+            try:
+                got = grad(loss, sources, retain_graph=True, allow_unused=True)
+            except RuntimeError as error:
+                assert "modified by an inplace operation" in str(error)
+            else:
+                assert [x is None for x in got] == [x is None for x in gradients]
+                assert all(torch.equal(a, b) for a, b in zip(got, gradients, strict=True) if a is not None)

@@ -1,0 +1,136 @@
+"""The build: what the sdist holds, what is recorded, what setup.py says where it cannot build."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import pyvae
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = (".ci", "benchmarks", "csrc", "examples", "pyvae", "tests")
+FILES = (".clang-format", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "MANIFEST.in", "README.md")
+BUILD_FILES = ("pyproject.toml", "setup.py")
+UNWANTED = shutil.ignore_patterns("__pycache__", ".*_cache")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project: building an sdist writes next to setup.py."""
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / "project" / folder, ignore=UNWANTED)
+    for file in FILES + BUILD_FILES:
+        shutil.copy(ROOT / file, tmp_path / "project" / file)
+    return tmp_path / "project"
+
+
+def fake_torch(folder: Path, text: str) -> None:
+    """Puts a `torch` in front of the real one."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").write_text(text, encoding="utf-8")
+
+
+def setup(checkout: Path, *arguments: str, torch_at: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(torch_at)}
+    command = [sys.executable, "setup.py", "-q", *arguments]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "pyvae" / "_build.py").touch()
+    (checkout / "pyvae" / "_C.cpython-310-x86_64-linux-gnu.so").touch()
+    fake_torch(tmp_path / "none", "raise ImportError")
+    run = setup(checkout, "sdist", "--dist-dir", str(tmp_path), torch_at=tmp_path / "none")
+    assert run.returncode == 0, run.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        top = f"pyvae-{pyvae.__version__}/"
+        held = {name.removeprefix(top) for name in tar.getnames()}
+        metadata = tar.extractfile(f"{top}PKG-INFO")
+        assert metadata is not None
+        assert f"\nVersion: {pyvae.__version__}\n" in metadata.read().decode()
+    sources = {
+        str(path.relative_to(checkout))
+        for folder in FOLDERS
+        for path in (checkout / folder).rglob("*")
+        if path.is_file()
+    }
+    built = {name for name in sources if name == "pyvae/_build.py" or name.endswith(".so")}
+    assert sources - built <= held
+    assert {*FILES, *BUILD_FILES} <= held
+    assert not built & held
+
+
+def test_building_without_torch_says_what_to_do(checkout: Path, tmp_path: Path) -> None:
+    fake_torch(tmp_path / "none", "raise ImportError")
+    run = setup(checkout, "build_ext", torch_at=tmp_path / "none")
+    assert run.returncode != 0
+    assert "pip install --no-build-isolation" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_building_with_an_old_torch_says_so(checkout: Path, tmp_path: Path) -> None:
+    fake_torch(tmp_path / "old", "__version__ = '2.10.1+cpu'")
+    (tmp_path / "old" / "torch" / "utils").mkdir()
+    (tmp_path / "old" / "torch" / "utils" / "cpp_extension.py").write_text(
+        "from setuptools import Extension as CppExtension\n"
+        "from setuptools.command.build_ext import build_ext as BuildExtension\n"
+    )
+    run = setup(checkout, "build_ext", torch_at=tmp_path / "old")
+    assert run.returncode != 0
+    assert "needs torch >= 2.11" in run.stderr and "2.10.1+cpu" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_variants_share_no_inline_function(tmp_path: Path) -> None:
+    """The linker keeps one copy of an inline function. Were it shared, older CPUs could be left with AVX-512 code."""
+    object_file = tmp_path / "kernels.o"
+    # Without optimization every function that could be shared is emitted; the namespace does not depend on -m flags.
+    compiler = [*shlex.split(os.environ.get("CXX", "c++")), "-O0", "-std=c++17", f"-I{ROOT / 'csrc'}"]
+    source = ROOT / "csrc" / "cpu" / "kernels.cpp"
+    subprocess.run([*compiler, "-DPYVAE_ISA=baseline", "-c", str(source), "-o", str(object_file)], check=True)
+    listing = subprocess.run(["nm", "-C", str(object_file)], capture_output=True, text=True, check=True).stdout
+    defined = [line.split(maxsplit=2)[1:] for line in listing.splitlines() if not line.startswith(" ")]
+    names = [name for kind, name in defined if kind not in "rtbd"]  # lower case: local to the file
+    assert names
+    assert [name for name in names if "pyvae::baseline::" not in name] == []
+
+
+@pytest.mark.usefixtures("kernels")
+def test_build_info() -> None:
+    info = pyvae.build_info()
+    assert list(info) == [
+        "pyvae",
+        "torch",
+        "built_for_torch",
+        "compiler",
+        "instruction_sets",
+        "instruction_set",
+        "openmp",
+        "cuda_architectures",
+        "why_missing",
+    ]
+    assert info["pyvae"] == pyvae.__version__
+    assert info["torch"] == torch.__version__
+    assert info["built_for_torch"].split(".")[:2] == torch.__version__.split(".")[:2]
+    assert info["compiler"]
+    assert info["instruction_set"] in info["instruction_sets"]
+    assert info["openmp"] in (True, False)
+    assert info["cuda_architectures"] == []
+    assert info["why_missing"] is None
+
+
+def test_python_m_pyvae_prints_build_info(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pyvae"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    printed = dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
+    assert list(printed) == list(pyvae.build_info())
+    assert printed["torch"] == torch.__version__
+    assert printed["pyvae"] == pyvae.__version__

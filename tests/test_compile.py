@@ -1,0 +1,206 @@
+"""torch.compile, torch.export, and torch's own check of the registered operators."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from cases import LAYOUTS, LIKELIHOODS, SCALES, data, leaf, posterior
+from tolerances import FLOAT32_ROUNDING
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def step(
+    recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, seed: Tensor, likelihood: str, beta: float | Tensor = 0.5
+) -> tuple[Tensor, Tensor]:
+    z, kl = pyvae.reparameterize_kl(mu, logvar, seed=seed)
+    recon = recon * torch.sigmoid(z.mean(1, keepdim=True))
+    return pyvae.elbo_loss(recon, target, kl=kl, likelihood=likelihood, beta=beta), z
+
+
+def inputs(likelihood: str = "bernoulli_logits", batch: int = 6) -> list[Tensor]:
+    return [*data(likelihood, (batch, 70)), *posterior("logvar", (batch, 9)), torch.tensor([17])]
+
+
+def run(function: Callable[..., tuple[Tensor, Tensor]], given: list[Tensor], *options: Any) -> list[Tensor]:
+    """The outputs and the gradients of recon, mu and logvar."""
+    leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
+    loss, z = function(*leaves, *options)
+    (loss + z.sum()).backward()
+    return [loss.detach(), z.detach(), *(x.grad for x in leaves if x.grad is not None)]
+
+
+def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
+    for a, b in zip(got, want, strict=True):
+        assert (a - b).norm() <= FLOAT32_ROUNDING * b.norm()
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_compiled_training_step(likelihood: str, compiler: str) -> None:
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
+    given = inputs(likelihood)
+    want = run(step, given, likelihood)
+    for _ in range(2):
+        assert_same(run(compiled, given, likelihood), want)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "aot_eager_decomp_partition", "inductor"])
+def test_two_equal_calls_draw_differently(compiler: str) -> None:
+    """The compiler merges equal calls of pure operators, and even of random ones."""
+
+    @torch.compile(fullgraph=True, backend=compiler)
+    def twice(mu: Tensor, logvar: Tensor) -> tuple[Tensor, ...]:
+        draw = pyvae.reparameterize
+        return draw(mu, logvar), draw(mu, logvar), draw(mu, logvar, seed=1)
+
+    mu, logvar = (leaf(x) for x in posterior("logvar", (4, 33)))
+    first, second, seeded = twice(mu, logvar)
+    again, *_ = twice(mu, logvar)
+    assert len({tuple(z.flatten().tolist()) for z in (first, second, again)}) == 3
+    assert torch.equal(seeded, pyvae.reparameterize(mu, logvar, seed=1))
+    first_gradient = torch.autograd.grad(first.sum(), logvar, retain_graph=True)[0]
+    assert (first_gradient - (first - mu) / 2).norm() <= FLOAT32_ROUNDING * first.norm()
+
+
+def test_every_function_compiles() -> None:
+    recon, target, mu, _, seed = inputs("bernoulli_logits")
+    weight = torch.rand(70)
+    functions: list[Callable[[], Any]] = [
+        lambda: pyvae.reconstruction_loss(recon, target, likelihood="bernoulli_logits", weight=weight, pos_weight=2.0),
+        lambda: pyvae.elbo_loss(recon, target, likelihood="bernoulli_logits", reduction="batchmean", pos_weight=weight),
+        lambda: pyvae.reparameterize(mu, mu, row_offset=3, seed=2**64 - 1),
+        lambda: pyvae.reparameterize(mu, mu, eps=mu),
+        lambda: pyvae.ELBOLoss(likelihood="gaussian", beta=2.0)(recon, target),
+    ]
+    for scale in SCALES:
+        m, s = posterior(scale, (6, 9))
+        functions += [
+            lambda m=m, s=s, k=scale: pyvae.kl_divergence(m, **{k: s}, reduction="batchmean"),
+            lambda m=m, s=s, k=scale: pyvae.reparameterize_kl(m, **{k: s}, seed=seed),
+            lambda m=m, s=s, k=scale: pyvae.elbo_terms(recon.sigmoid(), target, m, **{k: s}, reduction="none"),
+        ]
+    for function in functions:
+        got, want = torch.compile(function, fullgraph=True, backend="aot_eager")(), function()
+        for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (got, want)), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_dynamic_shapes_compile_once() -> None:
+    counter = CompileCounter()
+    compiled = torch.compile(step, fullgraph=True, backend=counter, dynamic=True)
+    for batch in (6, 9, 5, 13):
+        given = inputs(batch=batch)
+        assert_same(run(compiled, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
+    assert counter.frame_count == 1
+
+
+def test_a_marked_batch_stays_dynamic_through_aot_autograd() -> None:
+    counter = CompileCounter()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    counted = torch.compile(step, fullgraph=True, backend=counter)
+    for batch in (6, 9, 5):
+        given = inputs(batch=batch)
+        want = run(step, given, "bernoulli_logits")
+        for function in (compiled, counted):
+            leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
+            for x in leaves[:4]:
+                torch._dynamo.mark_dynamic(x, 0)  # fails where the code fixes the size
+            loss, z = function(*leaves, "bernoulli_logits")
+            (loss + z.sum()).backward()
+            assert_same([loss.detach(), z.detach(), *(x.grad for x in leaves if x.grad is not None)], want)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, float])
+def test_annealing_beta_does_not_recompile(kind: Callable[[float], Any]) -> None:
+    counter = CompileCounter()
+    compiled = torch.compile(step, fullgraph=True, backend=counter)
+    given = inputs()
+    for beta in (0.1, 0.2, 0.35, 0.7, 0.9):
+        options = ("bernoulli_logits", kind(beta))
+        assert_same(run(compiled, given, *options), run(step, given, *options))
+    assert counter.frame_count == (2 if kind is float else 1)  # torch makes a number symbolic when it first changes
+
+
+class Exported(nn.Module):
+    def forward(self, recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        return step(recon, target, mu, logvar, seed, "bernoulli_logits")
+
+
+def test_export() -> None:
+    """With the batch left open; the program holds the operators."""
+    batch = torch.export.Dim("batch", min=2, max=64)
+    shapes = {name: {0: batch} for name in ("recon", "target", "mu", "logvar")} | {"seed": None}
+    program = torch.export.export(Exported(), tuple(inputs()), dynamic_shapes=shapes)
+    assert any("pyvae" in str(node.target) for node in program.graph.nodes)
+    for size in (6, 11):
+        given = inputs(batch=size)
+        for got, want in zip(program.module()(*given), Exported()(*given), strict=True):
+            torch.testing.assert_close(got, want, rtol=FLOAT32_ROUNDING, atol=0)
+
+
+# ---- torch.library.opcheck -------------------------------------------------------------------------------------------
+
+KINDS, LIKELIHOOD_CODES, REDUCTION_CODES = range(3), range(3), range(3)
+
+
+def operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Samples of every operator: each code, each optional argument there and absent, and layouts."""
+    seed = torch.tensor([3])
+    for kind, dtype in itertools.product(KINDS, (torch.float32, torch.bfloat16)):
+        mu, s = posterior(SCALES[kind], (3, 4, 2, 5), dtype)
+        mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
+        eps = torch.randn(3, 4, 2, 5)
+        yield "reparameterize", (mu, s, None, seed, kind, 2, True)
+        yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, False)
+        plain = mu.detach(), s.detach()
+        for reduction in REDUCTION_CODES:
+            yield "kl_divergence", (mu, s, kind, reduction)
+            yield "latent_forward", (*plain, None, seed, kind, 1, reduction != 1, reduction != 2, reduction)
+        grads = torch.randn(3, 4, 2, 5, dtype=dtype), torch.randn(3)
+        yield "latent_backward", (*grads, *plain, None, seed, kind, 1)
+        yield "latent_backward", (grads[0], None, *plain, eps.detach(), None, kind, 0)
+        yield "latent_backward", (None, grads[1], *plain, None, None, kind, 0)
+    for code, reduction in itertools.product(LIKELIHOOD_CODES, REDUCTION_CODES):
+        recon, target = data(LIKELIHOODS[code], (3, 4, 2, 5))
+        recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
+        mu, s = posterior("std", (3, 4))
+        weight = torch.rand(4, 1, 5)
+        positive = weight if LIKELIHOODS[code] == "bernoulli_logits" else None
+        beta = torch.tensor(0.5)
+        codes = (code, 1, reduction)
+        for with_gradient in (True, False):
+            yield "elbo_forward", (recon, target, mu, s, None, weight, positive, beta, 2.0, *codes, with_gradient)
+        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, torch.rand(3), code)
+        mu, s, recon = leaf(mu), leaf(s), leaf(recon)
+        yield "elbo", (recon, target, mu, s, None, None, None, None, 0.5, *codes)
+        yield "elbo", (recon, target, None, None, leaf(torch.rand(3)), weight, positive, beta, 1.0, *codes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reparameterize", "kl_divergence", "elbo", "latent_forward", "latent_backward", "elbo_forward", "elbo_gradient"],
+)
+def test_opcheck(name: str) -> None:
+    """Schema, autograd registration, fake kernel, AOTAutograd with dynamic shapes."""
+    operator = getattr(torch.ops.pyvae, name).default
+    calls = [arguments for called, arguments in operator_calls() if called == name]
+    assert calls
+    for arguments in calls:
+        torch.library.opcheck(operator, arguments)

@@ -1,0 +1,271 @@
+"""csrc/math against exact values, in units in the last place, and every instruction set against the others, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import mpmath
+import noise_truth
+import numpy as np
+import probe
+import pytest
+from noise_truth import LONG, ulps
+from numpy.typing import NDArray
+from probe import Probe, evenly
+from tolerances import ELEMENTARY_ULP, NORMAL_ULP
+
+INF, NAN = float("inf"), float("nan")
+FLOATS = [np.float32, np.float64]
+WIDER = {np.float32: np.float64, np.float64: LONG}  # where the truth is computed
+SAMPLES = {np.float32: 1 << 21, np.float64: 1 << 19}
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Probe]:
+    """The formulas, compiled for every instruction set that this machine has; the first is the widest."""
+    folder = tmp_path_factory.mktemp("probe")
+    return {name: probe.build(name, folder) for name in probe.supported()}
+
+
+@pytest.fixture(scope="session")
+def widest(probes: dict[str, Probe]) -> Probe:
+    return next(iter(probes.values()))
+
+
+def test_probe_is_compiled_as_the_kernels_are() -> None:
+    assert {"-O3", "-ffp-contract=off"} <= set(probe.FLAGS)
+    assert "-mfma" in probe.VARIANTS["avx2"] and not probe.VARIANTS["baseline"]
+
+
+# ---- elementary functions -------------------------------------------------------------------------------------------
+
+
+def exp_excess(x: NDArray[np.longdouble]) -> NDArray[np.longdouble]:
+    """e^x - 1 - x, by its series where the difference would cancel."""
+    small = np.clip(x, -0.5, 0.5)
+    series = np.ones_like(small)
+    for k in range(30, 2, -1):
+        series = 1 + series * small / k
+    return np.where(np.abs(x) < 0.5, series * small * small / 2, np.expm1(x) - x)
+
+
+# The truth, in a wider type, and the ranges that are sampled: everything, then where the algorithm changes its way.
+FUNCTIONS: dict[str, tuple[Callable[[NDArray], NDArray], dict[type, list[tuple[float, float]]]]] = {
+    "exp": (np.exp, {np.float32: [(-105, 90), (-1, 1)], np.float64: [(-747, 711), (-1, 1)]}),
+    "expm1": (np.expm1, {np.float32: [(-105, 90), (0.25, 1.5)], np.float64: [(-747, 711), (0.25, 1.5)]}),
+    "exp_excess": (
+        exp_excess,
+        {np.float32: [(-1e30, 90), (-0.5, -0.2), (0.2, 0.5)], np.float64: [(-1e300, 711), (-0.5, -0.2), (0.2, 0.5)]},
+    ),
+    "log": (
+        np.log,
+        {np.float32: [(1e-45, 3.4028235e38), (0.5, 2)], np.float64: [(5e-324, 1.7976931348623157e308), (0.5, 2)]},
+    ),
+    "log1p_unit": (np.log1p, {np.float32: [(0, 1), (0.25, 1)], np.float64: [(0, 1), (0.25, 1)]}),
+    "log1m_unit": (lambda p: np.log1p(-p), {np.float32: [(0, 1), (0.25, 1)], np.float64: [(0, 1), (0.25, 1)]}),
+}
+
+
+def check(function: Probe, name: str, x: NDArray) -> None:
+    """Within the bound where the exact value is a normal or denormal number, and equal where it is zero or infinite."""
+    (got,) = function(name, x)
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        exact = FUNCTIONS[name][0](x.astype(WIDER[x.dtype.type]))
+        rounded = exact.astype(x.dtype)
+    finite = np.isfinite(rounded)
+    assert np.array_equal(got[~finite], rounded[~finite])
+    error = ulps(got[finite], exact[finite])
+    worst = error.argmax()
+    where = f"{name}({x[finite][worst]!r}) = {got[finite][worst]!r} is {error[worst]:.2f} ulp off"
+    assert error[worst] <= ELEMENTARY_ULP[name], where
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_is_within_its_bound(widest: Probe, name: str, kind: type) -> None:
+    for low, high in FUNCTIONS[name][1][kind]:
+        check(widest, name, evenly(low, high, SAMPLES[kind], kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_is_within_its_bound_for_every_float(widest: Probe, name: str) -> None:
+    low, high = FUNCTIONS[name][1][np.float32][0]
+    edges = evenly(low, high, 256, np.float32)
+    for a, b in itertools.pairwise(edges.tolist()):
+        check(widest, name, evenly(a, b, 2**32, np.float32))
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("exp", mpmath.exp),
+        ("expm1", mpmath.expm1),
+        ("exp_excess", lambda x: mpmath.expm1(x) - x),
+        ("log", mpmath.log),
+        ("log1p_unit", mpmath.log1p),
+        ("log1m_unit", lambda x: mpmath.log1p(-x)),
+    ],
+)
+def test_truth_is_true(name: str, exact: Callable, kind: type) -> None:
+    """The truth of the tests above, at a few points of each range, against many digits."""
+    for low, high in FUNCTIONS[name][1][kind]:
+        x = evenly(low, high, 60, kind)[1:-1].astype(WIDER[kind])
+        got = FUNCTIONS[name][0](x)
+        kept = (np.abs(got) > 1e-290) & np.isfinite(got.astype(np.float64))
+        assert kept.sum() > 10
+        for argument, value in zip(x[kept], got[kept], strict=True):
+            with mpmath.workdps(700):
+                true = exact(mpmath.mpf(float(argument)))
+                head = float(value)
+                error = mpmath.mpf(head) + mpmath.mpf(float(value - WIDER[kind](head))) - true
+                assert abs(error) <= abs(true) * mpmath.mpf(2) ** (3 - np.finfo(WIDER[kind]).nmant)
+
+
+TINY = {np.float32: 1e-45, np.float64: 5e-324}
+BIG = {np.float32: 3.4028235e38, np.float64: 1.7976931348623157e308}
+# Per function: (argument, exact result); functions of one type where the edge depends on it.
+SPECIAL: dict[str, Callable[[float, float], list[tuple[float, float]]]] = {
+    "exp": lambda tiny, big: [(0.0, 1), (-0.0, 1), (tiny, 1), (-tiny, 1), (big, INF), (-big, 0), (INF, INF), (-INF, 0)],
+    "expm1": lambda tiny, big: [(0.0, 0), (tiny, tiny), (-tiny, -tiny), (big, INF), (-big, -1), (INF, INF), (-INF, -1)],
+    "exp_excess": lambda tiny, big: [(0.0, 0), (-0.0, 0), (tiny, 0), (big, INF), (-big, big), (INF, INF), (-INF, INF)],
+    "log": lambda tiny, big: [(1.0, 0), (0.0, -INF), (-0.0, -INF), (INF, INF), (-tiny, NAN), (-1.0, NAN), (-INF, NAN)],
+    "log1p_unit": lambda tiny, big: [(0.0, 0), (tiny, tiny)],
+    "log1m_unit": lambda tiny, big: [(0.0, 0), (tiny, -tiny), (1.0, -INF)],
+}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", SPECIAL)
+def test_special_values(probes: dict[str, Probe], name: str, kind: type) -> None:
+    cases = [*SPECIAL[name](TINY[kind], BIG[kind]), (NAN, NAN), (-NAN, NAN)]
+    # Among 40 others, so that each meets the vector code as well as the remainder loop.
+    for place in (0, 17, 39):
+        for argument, expected in cases:
+            x = np.full(40, 0.5, dtype=kind)
+            x[place] = argument
+            for name_of_variant, function in probes.items():
+                (got,) = function(name, x)
+                np.testing.assert_equal(got[place], kind(expected), err_msg=f"{name_of_variant}: {name}({argument})")
+
+
+# ---- the noise ------------------------------------------------------------------------------------------------------
+
+EDGES = np.array(
+    [base + step for base in (0, 2**24, 2**29, 2**30, 3 * 2**29, 2**31, 3 * 2**30, 7 * 2**29) for step in (-1, 0, 1)]
+    + [2**32 - 129, 2**32 - 128, 2**32 - 1],
+    dtype=np.int64,
+).astype(np.uint64) & np.uint64(2**32 - 1)
+
+
+def words(kind: type, count: int) -> tuple[NDArray, NDArray]:
+    """Radius and angle words: uniform ones, ones near zero (the tails), and all pairs of edges."""
+    draw = np.random.default_rng(20)
+    bits = 32 if kind == np.float32 else 64
+    top = np.concatenate([EDGES << np.uint64(bits - 32), EDGES, EDGES << np.uint64(min(11, bits - 32))])
+    small = np.exp2(draw.uniform(0, bits - 0.01, count)).astype(np.uint64)
+    radius = np.concatenate([draw.integers(0, 2**bits, count, dtype=np.uint64), small, np.repeat(top, top.size)])
+    angle = np.concatenate([draw.integers(0, 2**bits, 2 * count, dtype=np.uint64), np.tile(top, top.size)])
+    unsigned = np.uint32 if bits == 32 else np.uint64
+    return radius.astype(unsigned), angle.astype(unsigned)
+
+
+def exact_pair(radius: NDArray, angle: NDArray) -> NDArray[np.longdouble]:
+    if radius.dtype == np.uint32:
+        return noise_truth.box_muller(noise_truth.uniform32(radius), angle.astype(np.uint64), 32)
+    shifted = radius >> np.uint64(11), angle >> np.uint64(11)
+    return noise_truth.box_muller((shifted[0] + np.uint64(1)).astype(np.float64) * 2.0**-53, shifted[1], 53)
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_box_muller_is_within_the_bound(widest: Probe, kind: type) -> None:
+    radius, angle = words(kind, SAMPLES[kind] // 2)
+    exact = exact_pair(radius, angle)
+    for got, true in zip(widest("box_muller", radius, angle, outputs=2, dtype=kind), exact.T, strict=True):
+        assert ulps(got, true).max() <= NORMAL_ULP
+
+
+def test_box_muller_is_within_the_bound_where_all_errors_add_up(widest: Probe) -> None:
+    """Random words do not find the worst case: the angles whose cosine or sine is worst, each with many radii."""
+    turns = np.arange(509, 2**29 + 1, 509, dtype=np.uint32)
+    tail = np.zeros_like(turns)  # the largest radius, for all: what remains is the angle's error
+    pair, exact = widest("box_muller", tail, turns, outputs=2, dtype=np.float32), exact_pair(tail, turns)
+    radii = np.random.default_rng(21).integers(0, 2**32, 20_000, dtype=np.uint64).astype(np.uint32)
+    for side in (0, 1):
+        error = ((pair[side] - exact[:, side]) / exact[:, side]).astype(np.float64)
+        worst = turns[np.argsort(error)[[*range(20), *range(-20, 0)]]]
+        radius, angle = np.repeat(radii, worst.size), np.tile(worst, radii.size)
+        got = widest("box_muller", radius, angle, outputs=2, dtype=np.float32)[side]
+        assert ulps(got, exact_pair(radius, angle)[:, side]).max() <= NORMAL_ULP
+
+
+def test_tails_reach_as_far_as_promised(widest: Probe) -> None:
+    for kind, sigma in ((np.float32, 6.7), (np.float64, 8.5)):
+        unsigned = np.uint32 if kind == np.float32 else np.uint64
+        zero, top = np.zeros(1, unsigned), np.full(1, np.iinfo(unsigned).max, unsigned)
+        cosine, sine = widest("box_muller", zero, zero, outputs=2, dtype=kind)
+        assert cosine[0] > sigma and sine[0] == 0
+        assert widest("box_muller", top, zero, outputs=2, dtype=kind)[0][0] == 0  # u = 1
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_groups_take_their_words_in_order(widest: Probe, kind: type) -> None:
+    per_group = 4 if kind == np.float32 else 2
+    for seed, first in [(0, 0), (-1, 2**32 - 3), (0x0123456789ABCDEF, 2**62)]:
+        got = widest.normals(seed, first, 7, kind).reshape(-1)
+        exact = noise_truth.normals(seed, first * per_group, got.size, kind is np.float64)
+        assert ulps(got, exact).max() <= NORMAL_ULP
+
+
+def hexadecimal(text: str) -> NDArray[np.uint32]:
+    return np.array([[int(word, 16) for word in text.split()]], dtype=np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "result"),
+    [  # the three philox4x32-10 lines of Random123's kat_vectors
+        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ],
+)
+def test_philox_gives_the_published_vectors(probes: dict[str, Probe], counter: str, key: str, result: str) -> None:
+    assert (noise_truth.philox(hexadecimal(counter), hexadecimal(key)[0]) == hexadecimal(result)).all()
+    for function in probes.values():
+        many = function.philox(np.repeat(hexadecimal(counter), 37, 0), np.repeat(hexadecimal(key), 37, 0))
+        assert (many == hexadecimal(result)).all()
+
+
+# ---- one source, several instruction sets ---------------------------------------------------------------------------
+
+SCALES = ("LogVariance", "StandardDeviation", "LogStandardDeviation")
+UNARY = [*FUNCTIONS, *(f"{s}_{part}" for s in SCALES for part in ("sigma", "divergence", "divergence_derivative"))]
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", UNARY)
+def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, kind: type) -> None:
+    special = np.array([NAN, INF, -INF, 0.0, -0.0, TINY[kind], -TINY[kind], BIG[kind], -BIG[kind]], dtype=kind)
+    x = np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])
+    results = [function(name, x) for function in probes.values()]
+    assert all(probe.same(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", ["Bernoulli", "BernoulliLogits", "Gaussian"])
+def test_variants_agree_on_likelihoods(probes: dict[str, Probe], name: str, kind: type) -> None:
+    x = np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])
+    target, weight = np.random.default_rng(3).uniform(size=(2, x.size)).astype(kind)
+    results = [function(name, x, target, weight, outputs=2) for function in probes.values()]
+    assert all(probe.same(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_variants_agree_on_normals(probes: dict[str, Probe], kind: type) -> None:
+    radius, angle = words(kind, 150_001)
+    pairs = [function("box_muller", radius, angle, outputs=2, dtype=kind) for function in probes.values()]
+    groups = [[function.normals(5, 2**32 - 1000, 20_001, kind)] for function in probes.values()]
+    assert all(probe.same(pairs[0], other) for other in pairs[1:])
+    assert all(probe.same(groups[0], other) for other in groups[1:])

@@ -1,0 +1,196 @@
+"""The example trains, draws, resumes exactly, and comes to the same on two processes as on one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tolerances import FLOAT32_ROUNDING
+
+import pyvae
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))  # the example's files import each other as a script's neighbors do
+
+import train_vae  # noqa: E402
+
+EPOCHS = 4
+# 1,437 = 4 * 359 + 1: the last batch is a single image, of which two processes share out 0 and 1 rows.
+ARGUMENTS = ("--batch-size", "359", "--lr", "0.005")
+PICTURES = ("reconstructions", "samples", "latent_plane", "curves")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads: None) -> None:
+    """8x8 images are no work for several; the module's fixture below runs with whatever comes first."""
+    torch.set_num_threads(1)
+
+
+def example(out: Path, *arguments: str) -> str:
+    """Runs it in this process; what it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        train_vae.main([*ARGUMENTS, "--out", str(out), *arguments])
+    return printed.getvalue()
+
+
+def history(out: Path, loss: str = "fused") -> list[dict[str, Any]]:
+    return json.loads((out / f"history-{loss}.json").read_text(encoding="utf-8"))
+
+
+def checkpoint(out: Path, loss: str = "fused") -> dict[str, Any]:
+    return torch.load(out / f"checkpoint-{loss}.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A whole run: its folder and what it printed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("example")
+    yield out, example(out, "--epochs", str(EPOCHS))
+    torch.set_num_threads(threads)
+
+
+def test_it_draws_its_pictures_and_ends_with_the_comparison(finished: tuple[Path, str]) -> None:
+    from matplotlib.image import imread
+
+    out, printed = finished
+    for name in PICTURES:
+        picture = imread(out / f"{name}.png")
+        assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.1, name
+    last = printed.splitlines()[-1]
+    assert "fused" in last and "eager" in last and "Held-out ELBO" in last
+    assert printed.count("nats per image") == 2
+
+
+def test_it_learns(finished: tuple[Path, str]) -> None:
+    for loss in ("fused", "eager"):
+        records = history(finished[0], loss)
+        assert [record["epoch"] for record in records] == list(range(1, EPOCHS + 1))
+        for part in ("train", "held_out"):
+            elbos = [record[part]["elbo"] for record in records]
+            assert elbos == sorted(elbos)
+            assert elbos[-1] > -64 * math.log(2)  # better than a gray image, whose pixels cost ln 2 each
+
+
+def test_the_terms_add_up(finished: tuple[Path, str]) -> None:
+    for record in history(finished[0]):
+        for part in ("train", "held_out"):
+            terms = record[part]
+            assert terms["elbo"] == pytest.approx(-terms["reconstruction"] - terms["kl"], rel=FLOAT32_ROUNDING)
+        sizes = [359, 359, 359, 359, 1]
+        mean = sum(loss * size for loss, size in zip(record["steps"], sizes, strict=True)) / sum(sizes)
+        assert record["train"]["elbo"] == pytest.approx(-mean, rel=FLOAT32_ROUNDING)
+
+
+def test_both_losses_start_from_the_same_weights(finished: tuple[Path, str]) -> None:
+    """Before the first update the two differ in their noise only: the KL is the same."""
+    import data
+    from model import VAE
+
+    images = data.load("digits", "").train
+    torch.manual_seed(0)
+    mu, logvar = VAE(images.shape[1:], latent=2).encode(images)
+    kl = pyvae.kl_divergence(mu, logvar, reduction="sum")
+    eager = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+    torch.testing.assert_close(kl, eager, rtol=1e-3, atol=0)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(finished: tuple[Path, str], tmp_path: Path) -> None:
+    whole, _ = finished
+    example(tmp_path, "--epochs", "1")
+    example(tmp_path, "--epochs", str(EPOCHS), "--resume")
+    for loss in ("fused", "eager"):
+        assert history(tmp_path, loss) == history(whole, loss)
+        once, twice = checkpoint(whole, loss), checkpoint(tmp_path, loss)
+        assert all(torch.equal(once["model"][name], twice["model"][name]) for name in once["model"])
+
+
+def test_resuming_a_finished_run_trains_no_further(finished: tuple[Path, str]) -> None:
+    out, _ = finished
+    before = history(out)
+    example(out, "--epochs", str(EPOCHS), "--resume")
+    assert history(out) == before
+
+
+def test_two_processes_equal_one(finished: tuple[Path, str], tmp_path: Path) -> None:
+    one, _ = finished
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [str(EXAMPLES / "train_vae.py"), *ARGUMENTS, "--epochs", str(EPOCHS), "--out", str(tmp_path)]
+    path = os.pathsep.join([str(EXAMPLES.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command + script, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("Held-out ELBO") == 1  # only the first process speaks
+    for alone, shared in zip(history(one), history(tmp_path), strict=True):
+        assert shared["steps"] == pytest.approx(alone["steps"], rel=FLOAT32_ROUNDING)
+        assert shared["held_out"] == pytest.approx(alone["held_out"], rel=FLOAT32_ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--loss", "compile"), ("--loss", "eager"), ("--amp", "bf16"), ("--latent", "1"), ("--latent", "5")],
+    ids="=".join,
+)
+def test_the_other_ways(arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without code generation, which would take half a minute and is torch's own affair.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    printed = example(tmp_path, "--epochs", "1", *arguments)
+    assert all((tmp_path / f"{name}.png").exists() for name in PICTURES)
+    loss = arguments[1] if arguments[0] == "--loss" else "fused"
+    assert history(tmp_path, loss)[0]["held_out"]["elbo"] > -64 * math.log(2)
+    assert f"{loss} loss" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", "0"], "argument --epochs: expected a whole number of at least 1, got '0'"),
+        (["--batch-size", "1.5"], "argument --batch-size: expected a whole number of at least 1, got '1.5'"),
+        (["--latent", "-2"], "argument --latent: expected a whole number of at least 1, got '-2'"),
+        (["--beta", "nan"], "argument --beta: expected a number of at least 0, got 'nan'"),
+        (["--seed", "-1"], "argument --seed: expected a whole number of at least 0, got '-1'"),
+        (["--loss", "fast"], "invalid choice: 'fast'"),
+        (["--data", "cats"], "invalid choice: 'cats'"),
+        (["--device", "abacus"], "argument --device: 'abacus' cannot be used here"),
+        (["--resume"], "--resume: there is no checkpoint-fused.pt in "),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_bad_arguments_are_answered_in_words(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train_vae.main(["--out", str(tmp_path), *arguments])
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SystemExit):
+        train_vae.main(["--out", str(tmp_path / "out")])
+    assert "is a file, not a folder" in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_is_refused(finished: tuple[Path, str]) -> None:
+    with pytest.raises(SystemExit, match="was trained with latent = 2, this run asks for 3"):
+        example(finished[0], "--resume", "--latent", "3")
+
+
+def test_missing_torchvision_is_answered_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # as if not installed, where it is
+    with pytest.raises(SystemExit, match="--data mnist needs torchvision"):
+        example(tmp_path, "--data", "mnist")

@@ -1,0 +1,146 @@
+"""`import pyvae` always succeeds: without the extension, with one for another torch, with a broken one.
+
+Each case is a process of its own over a copy of the package, since a process imports pyvae once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pyvae import _extension
+
+PACKAGE = Path(_extension.__file__).parent
+
+RECORD = """
+TORCH = {torch!r}
+COMPILER = "c++"
+INSTRUCTION_SETS = ("baseline",)
+OPENMP = True
+CUDA = None
+"""
+
+# Prints what a user sees: warnings of the import and of two calls (one of them under backend), and build_info().
+PROGRAM = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import torch
+    caught.clear()
+    import pyvae
+    at_import = [str(w.message) for w in caught]
+    mu = torch.tensor([[3.0, 4.0]])
+    with pyvae.backend("reference"):
+        pyvae.kl_divergence(mu, torch.zeros(1, 2))
+    when_asked_for = [str(w.message) for w in caught]
+    kl = [pyvae.kl_divergence(mu, torch.zeros(1, 2)).item() for _ in range(3)]
+    at_call = [str(w.message) for w in caught]
+print(json.dumps([at_import, when_asked_for, at_call, kl, pyvae.build_info()]))
+"""
+
+
+def import_copy(folder: Path, files: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """Runs PROGRAM over a copy of the package without its extension but with `files`; its warnings and build_info."""
+    ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
+    shutil.copytree(PACKAGE, folder / "pyvae", ignore=ignored)
+    for name, text in files.items():
+        (folder / "pyvae" / name).write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    at_import, when_asked_for, at_call, kl, info = json.loads(run.stdout)
+    assert at_import == when_asked_for == []
+    assert kl == [12.5] * 3
+    assert info["instruction_set"] is None
+    return at_call, info
+
+
+def test_without_the_extension(tmp_path: Path) -> None:
+    caught, info = import_copy(tmp_path, {})
+    assert len(caught) == 1
+    assert "not built" in caught[0] and "pip install --no-build-isolation" in caught[0]
+    assert info["why_missing"] in caught[0]
+    assert info["built_for_torch"] is None and info["instruction_sets"] == []
+
+
+def test_extension_for_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    # This _C ends the process if it is imported.
+    caught, info = import_copy(
+        tmp_path, {"_build.py": RECORD.format(torch="1.99.3+cpu"), "_C.py": "raise SystemExit(3)"}
+    )
+    running = ".".join(torch.__version__.split(".")[:2])
+    assert info["why_missing"] == (
+        f"built for torch 1.99, running {running}: "
+        "rebuild with `pip install --no-build-isolation --force-reinstall --no-deps .`"
+    )
+    assert len(caught) == 1 and info["why_missing"] in caught[0]
+    assert info["built_for_torch"] == "1.99.3+cpu"
+
+
+def test_extension_that_does_not_load(tmp_path: Path) -> None:
+    record = RECORD.format(torch=str(torch.__version__))
+    caught, _ = import_copy(tmp_path, {"_build.py": record, "_C.py": "raise ImportError('undefined symbol: x')"})
+    assert len(caught) == 1
+    assert "does not load" in caught[0] and "undefined symbol: x" in caught[0] and "rebuild" in caught[0]
+
+
+@pytest.mark.parametrize(
+    ("running", "loads"), [("2.13.0+cpu", True), ("2.13.1+cu130", True), ("2.14.0a0+git1", False), ("3.13.0", False)]
+)
+def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch, running: str, loads: bool) -> None:
+    extension = object()
+    monkeypatch.setattr(torch, "__version__", running)
+    monkeypatch.setattr(_extension, "import_module", lambda name: extension)
+    record = SimpleNamespace(TORCH="2.13.0+cpu")
+    loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
+    assert (loaded is extension, why_missing is None) == (loads, loads)
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "_warned", set())
+
+
+@pytest.mark.usefixtures("warned")
+@pytest.mark.parametrize(
+    ("device", "isa", "words"),
+    [
+        ("cpu", "none", ["FMA"]),
+        ("cuda", "avx2", ["'cuda'", "CPU"]),
+        ("mps", "avx2", ["'mps'", "CPU"]),
+    ],
+)
+def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, isa: str, words: list[str]) -> None:
+    monkeypatch.setattr(_extension, "_C", SimpleNamespace(isa=lambda: isa))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert [_extension.kernels_for(torch.device(device, index)) for index in (0, 0)] == [False, False]
+    assert len(caught) == 1
+    assert all(word in str(caught[0].message) for word in words)
+
+
+@pytest.mark.usefixtures("warned")
+def test_reasons_do_not_hide_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "_C", SimpleNamespace(isa=lambda: "none"))
+    with pytest.warns(RuntimeWarning, match="FMA"):
+        _extension.kernels_for(torch.device("cpu"))
+    with pytest.warns(RuntimeWarning, match="device type 'cuda'"):
+        _extension.kernels_for(torch.device("cuda"))
+
+
+@pytest.mark.usefixtures("warned", "kernels")
+def test_kernels_for_the_cpu_and_meta() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _extension.kernels_for(torch.device("cpu"))
+        assert _extension.kernels_for(torch.device("meta"))

@@ -1,0 +1,265 @@
+"""The noise: exact values, golden bits, splits, seeds, generators, layouts and types."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+
+import golden
+import noise_truth
+import pyvae
+from cases import LAYOUTS
+from golden import draw
+from pyvae import reference
+from tolerances import LOSS, NORMAL_ULP, REFERENCE_NORMAL_ULP, SAMPLE_EPS
+
+FEATURES = (1, 2, 3, 4, 5, 20, 784, 1000)
+SEEDS = [0, 1, -1, 12345, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 0x1234567_89ABCDEF]
+# Those that keep values and shape.
+SAME_VALUES = ("contiguous", "strided", "sliced", "batch_last", "odd_offset", "channels_last")
+TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def posterior(rows: int, *features: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """A mu and a logvar without structure, always the same."""
+    made = torch.Generator().manual_seed(rows + sum(features))
+    mu, logvar = torch.randn(2, rows, *features, generator=made, dtype=torch.float64)
+    return mu.to(dtype), logvar.to(dtype)
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_draw_is_the_exact_transform(backend: str, seed: int, dtype: torch.dtype) -> None:
+    got = draw(seed, 257, 63, dtype).flatten().numpy()
+    exact = noise_truth.normals(seed, 0, got.size, dtype == torch.float64)
+    limit = NORMAL_ULP if backend == "kernels" else REFERENCE_NORMAL_ULP[dtype]
+    assert noise_truth.ulps(got, exact).max() <= limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_draws_are_the_exact_transform(dtype: torch.dtype) -> None:
+    got = draw(2, 2048, 512, dtype).flatten().numpy()
+    exact = noise_truth.normals(2, 0, got.size, dtype == torch.float64)
+    assert noise_truth.ulps(got, exact).max() <= NORMAL_ULP
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("row_offset", "features"), [(2**31, 3), (2**32 - 1, 5), (2**34 + 3, 1), (10**15, 31)])
+def test_index_has_64_bits(backend: str, row_offset: int, features: int, dtype: torch.dtype) -> None:
+    got = draw(9, 4, features, dtype, row_offset).flatten().numpy()
+    exact = noise_truth.normals(9, row_offset * features, got.size, dtype == torch.float64)
+    assert noise_truth.ulps(got, exact).max() <= NORMAL_ULP
+
+
+@pytest.mark.parametrize("entry", json.loads(golden.FILE.read_text()), ids=lambda e: f"{e['dtype']}-{e['seed']}")
+def test_golden_bits(entry: dict) -> None:
+    dtype, _ = golden.BITS[entry["dtype"]]
+    values = draw(entry["seed"], entry["rows"], entry["features"], dtype, entry["row_offset"])
+    assert golden.bits(values) == entry["bits"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_reference_normal_is_within_ulps_of_the_kernels(seed: int, dtype: torch.dtype) -> None:
+    signed = (seed + 2**63) % 2**64 - 2**63
+    expected = reference.normal(torch.tensor([signed]), (129, 31), dtype, row_offset=5)
+    got = draw(seed, 129, 31, dtype, row_offset=5)
+    assert noise_truth.ulps(got.numpy(), expected.numpy().astype(noise_truth.LONG)).max() <= NORMAL_ULP
+
+
+# ---- one stream, however it is cut ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("features", FEATURES)
+def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype) -> None:
+    rows = 23
+    mu, logvar = posterior(rows, features, dtype=dtype)
+    whole, whole_kl = pyvae.reparameterize_kl(mu, logvar, seed=77, row_offset=11)
+    for cuts in [(0, 1, rows), (0, 7, 8, 16, rows), tuple(range(rows + 1))]:
+        parts = [
+            pyvae.reparameterize_kl(mu[a:b], logvar[a:b], seed=77, row_offset=11 + a)
+            for a, b in itertools.pairwise(cuts)
+        ]
+        assert torch.equal(torch.cat([z for z, _ in parts]), whole)
+        assert torch.equal(torch.cat([kl for _, kl in parts]), whole_kl)
+
+
+def test_feature_dimensions_are_flattened_in_logical_order(backend: str) -> None:
+    mu, logvar = posterior(4, 3, 5, 7)
+    flat = pyvae.reparameterize(mu.flatten(1), logvar.flatten(1), seed=3)
+    assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3).flatten(1), flat)
+
+
+def test_a_vector_has_one_feature_a_row(backend: str) -> None:
+    mu, logvar = posterior(9)
+    column = pyvae.reparameterize(mu[:, None], logvar[:, None], seed=3, row_offset=2)
+    assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3, row_offset=2), column[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", SAME_VALUES)
+def test_layout_does_not_move_the_noise(backend: str, layout: str, dtype: torch.dtype) -> None:
+    mu, logvar = posterior(5, 4, 3, 6, dtype=dtype)
+    expected, expected_kl = pyvae.reparameterize_kl(mu, logvar, seed=8)
+    relaid = LAYOUTS[layout]
+    for a, b in [(relaid(mu), logvar), (mu, relaid(logvar)), (relaid(mu), relaid(logvar))]:
+        z, kl = pyvae.reparameterize_kl(a, b, seed=8)
+        assert torch.equal(z, expected)
+        if backend == "kernels":
+            assert torch.equal(kl, expected_kl)
+        else:  # torch sums in an order that depends on the strides
+            torch.testing.assert_close(kl, expected_kl, rtol=LOSS[kl.dtype], atol=0)
+
+
+def test_expanded_parameters_draw_fresh_noise_everywhere(backend: str) -> None:
+    zero = torch.zeros(1, 1).expand(6, 10)
+    assert torch.equal(pyvae.reparameterize(zero, zero, seed=4), draw(4, 6, 10, torch.float32))
+
+
+# ---- seeds and generators -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_seed_counts_modulo_2_64(backend: str, seed: int) -> None:
+    signed = (seed + 2**63) % 2**64 - 2**63
+    expected = draw(seed, 5, 9, torch.float32)
+    assert torch.equal(draw(signed, 5, 9, torch.float32), expected)
+    for tensor in (torch.tensor(signed), torch.tensor([signed]), torch.tensor([[0, signed]])[0, 1]):
+        assert torch.equal(draw(tensor, 5, 9, torch.float32), expected)
+
+
+def test_every_seed_bit_and_row_counts(backend: str) -> None:
+    seeds = [0, *(1 << bit for bit in range(64))]
+    draws = torch.stack([draw(seed, 2, 8, torch.float32) for seed in seeds])
+    assert len(torch.unique(draws.flatten(1), dim=0)) == len(seeds)
+    assert len(torch.unique(draws)) == draws.numel()
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype) -> None:
+    mu, logvar = posterior(6, 20, dtype=dtype)
+    torch.manual_seed(5)
+    first, second = pyvae.reparameterize(mu, logvar), pyvae.reparameterize_kl(mu, logvar)[0]
+    torch.manual_seed(5)
+    assert torch.equal(pyvae.reparameterize_kl(mu, logvar)[0], first)
+    assert torch.equal(pyvae.reparameterize(mu, logvar), second)
+    assert not torch.isclose(first, second).all(dim=1).any()
+
+
+def test_seed_is_drawn_as_documented(backend: str) -> None:
+    mu, logvar = posterior(6, 20)
+    ours, theirs = torch.Generator().manual_seed(6), torch.Generator().manual_seed(6)
+    for _ in range(3):
+        seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, generator=theirs)
+        expected = pyvae.reparameterize(mu, logvar, seed=seed)
+        assert torch.equal(pyvae.reparameterize(mu, logvar, generator=ours), expected)
+        assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+def test_default_generator_moves_only_when_it_is_the_source(backend: str) -> None:
+    mu, logvar = posterior(6, 20)
+    before = torch.get_rng_state()
+    pyvae.reparameterize(mu, logvar, seed=1)
+    pyvae.reparameterize(mu, logvar, eps=torch.zeros_like(mu))
+    pyvae.reparameterize(mu, logvar, generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), before)
+    pyvae.reparameterize(mu, logvar)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_kernels_and_reference_take_the_same_seed_from_the_generator() -> None:
+    mu, logvar = posterior(6, 20)
+    torch.manual_seed(7)
+    z, after = pyvae.reparameterize(mu, logvar), torch.get_rng_state()
+    torch.manual_seed(7)
+    expected = reference.reparameterize(mu, logvar)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert torch.allclose(z, expected, rtol=0, atol=SAMPLE_EPS * 2.0**-23 * z.abs().max().item())
+
+
+# ---- types, eps, sizes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
+def test_16_bit_types_round_the_float32_sample_once(form: str, dtype: torch.dtype) -> None:
+    mu, scale = posterior(50, 33, dtype=dtype)
+    scale = scale.abs() if form == "std" else scale
+    wide = pyvae.reparameterize(mu.float(), **{form: scale.float()}, seed=13)
+    assert torch.equal(pyvae.reparameterize(mu, **{form: scale}, seed=13), wide.to(dtype))
+
+
+@pytest.mark.parametrize("pair", list(itertools.permutations(TYPES, 2)), ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def test_mixed_types_draw_for_the_wider(backend: str, pair: tuple[torch.dtype, torch.dtype]) -> None:
+    zeros, ones = torch.zeros(3, 10, dtype=pair[0]), torch.ones(3, 10, dtype=pair[1])
+    compute = torch.float64 if torch.float64 in pair else torch.float32
+    z = pyvae.reparameterize(zeros, std=ones, seed=21)
+    assert z.dtype == torch.promote_types(*pair)
+    assert torch.equal(z, draw(21, 3, 10, compute).to(z.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_eps_is_used_as_given(backend: str, dtype: torch.dtype) -> None:
+    mu, logvar = posterior(7, 19, dtype=dtype)
+    std, eps = logvar.exp(), mu.roll(1)
+    assert torch.equal(pyvae.reparameterize(mu, std=std, eps=eps), mu + eps * std)
+    for inputs in ({"logvar": logvar}, {"logstd": 0.5 * logvar}):
+        expected = mu.double() + eps.double() * (0.5 * logvar.double()).exp()
+        error = (pyvae.reparameterize(mu, **inputs, eps=eps).double() - expected).abs()
+        terms = mu.double().abs() + (expected - mu.double()).abs()
+        assert (error <= SAMPLE_EPS * torch.finfo(dtype).eps * terms).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0,), (1,), (1, 1), (2, 0, 3)], ids=str)
+def test_smallest_shapes(backend: str, shape: tuple[int, ...]) -> None:
+    for dtype in TYPES:
+        zeros = torch.zeros(shape, dtype=dtype, requires_grad=True)
+        z, kl = pyvae.reparameterize_kl(zeros, std=torch.ones(shape, dtype=dtype), seed=1)
+        assert z.shape == shape and z.dtype == dtype
+        assert kl.shape == shape[:1] and not kl.any()
+        assert torch.equal(z.detach(), draw(1, 1, max(z.numel(), 1), dtype).flatten()[: z.numel()].view(shape))
+        (z.sum() + kl.sum()).backward()
+        assert torch.equal(zeros.grad, torch.ones(shape, dtype=dtype))
+
+
+# ---- backward draws it again ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", SAME_VALUES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
+def test_backward_draws_the_same_noise(backend: str, form: str, dtype: torch.dtype, layout: str) -> None:
+    relaid = LAYOUTS[layout]
+    mu = relaid(torch.zeros(5, 4, 3, 6, dtype=dtype)).requires_grad_()
+    scale = relaid(torch.full((5, 4, 3, 6), 1.0 if form == "std" else 0.0, dtype=dtype)).requires_grad_()
+    z = pyvae.reparameterize(mu, **{form: scale}, seed=31, row_offset=2)
+    slope = torch.autograd.grad(z, [mu, scale], relaid(torch.ones_like(z)))
+    assert torch.equal(slope[0], torch.ones_like(mu))
+    assert torch.equal(slope[1] * (2 if form == "logvar" else 1), z.detach())
+
+
+@pytest.mark.parametrize("unseeded", [True, False])
+def test_backward_remembers_its_own_seed(backend: str, unseeded: bool) -> None:
+    mu, std = torch.zeros(4, 9), torch.ones(4, 9, requires_grad=True)
+    samples = [pyvae.reparameterize(mu, std=std, **({} if unseeded else {"seed": s})) for s in range(3)]
+    torch.manual_seed(0)
+    for z in reversed(samples):
+        assert torch.equal(torch.autograd.grad(z.sum(), std)[0], z.detach())
+
+
+def test_a_seed_tensor_may_change_after_the_call(backend: str) -> None:
+    seed, std = torch.tensor([5]), torch.ones(4, 9, requires_grad=True)
+    z = pyvae.reparameterize(torch.zeros(4, 9), std=std, seed=seed)
+    try:
+        seed.add_(1)
+        slope = torch.autograd.grad(z.sum(), std)[0]
+    except RuntimeError as refusal:  # autograd's own answer to a saved tensor that was modified
+        assert "modified by an inplace operation" in str(refusal)
+    else:
+        assert torch.equal(slope, z.detach())

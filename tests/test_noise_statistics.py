@@ -1,0 +1,158 @@
+"""The noise is standard normal and independent: distribution, moments, tails and correlations of many draws.
+
+Each statistic is compared with its expectation in units of its standard deviation. Seeds are fixed, so a test that
+passes passes always; one that fails does so because the noise has changed for the worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from golden import draw
+from tolerances import DEVIATIONS, KOLMOGOROV
+from torch import Tensor
+
+pytestmark = pytest.mark.usefixtures("kernels")
+TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+ROWS, FEATURES = 1 << 12, 1 << 10  # 2^22 draws at a time
+MOMENTS = (1, 1, 3, 15, 105, 945, 10395, 135135, 2027025)  # E z^0, z^2, z^4 ... z^16
+
+
+def moment(order: int) -> int:
+    return 0 if order % 2 else MOMENTS[order // 2]
+
+
+def deviation(mean: float, expected: float, variance: float, count: int) -> float:
+    """How many standard deviations a mean of `count` values is off."""
+    return abs(mean - expected) / math.sqrt(variance / count)
+
+
+def moment_deviations(sums: Tensor, count: int) -> list[float]:
+    """Of the sums of z, z^2 .. z^8."""
+    orders = range(1, len(sums) + 1)
+    variances = [moment(2 * k) - moment(k) ** 2 for k in orders]
+    return [deviation(sums[k - 1].item() / count, moment(k), variances[k - 1], count) for k in orders]
+
+
+def power_sums(z: Tensor) -> Tensor:
+    z = z.double().flatten()
+    power, sums = torch.ones_like(z), []
+    for _ in range(8):
+        power *= z
+        sums.append(power.sum())
+    return torch.stack(sums)
+
+
+def tail_deviations(counts: list[int], count: int) -> list[float]:
+    """Of the numbers of draws beyond 1, 2, 3, 4 and 5 sigma; the last are few, so that Poisson's variance is theirs."""
+    expected = [math.erfc(sigma / math.sqrt(2)) for sigma in range(1, 6)]
+    return [deviation(c / count, p, p * (1 - p), count) for c, p in zip(counts, expected, strict=True)]
+
+
+def tail_counts(z: Tensor) -> list[int]:
+    return [int((z.abs() > sigma).sum()) for sigma in range(1, 6)]
+
+
+def kolmogorov(z: Tensor) -> float:
+    """sqrt(n) times the largest distance between the empirical and the normal distribution function."""
+    ordered = torch.special.ndtr(z.double().flatten()).sort().values
+    n = len(ordered)
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    return math.sqrt(n) * max((steps[1:] - ordered).max().item(), (ordered - steps[:-1]).max().item())
+
+
+# ---- 2^24 draws -----------------------------------------------------------------------------------------------------
+
+
+@TYPES
+@pytest.mark.parametrize("seed", [1, 2**63 + 5])
+def test_distribution_is_normal(seed: int, dtype: torch.dtype) -> None:
+    z = draw(seed, ROWS, FEATURES, dtype)
+    assert kolmogorov(z) < KOLMOGOROV
+    for residue in range(4):  # every output of a group by itself
+        assert kolmogorov(z.flatten()[residue::4]) < KOLMOGOROV
+
+
+@TYPES
+def test_moments_and_tails(dtype: torch.dtype) -> None:
+    sums, tails, count = torch.zeros(8, dtype=torch.float64), [0] * 5, 0
+    for seed in range(4):
+        z = draw(seed, ROWS, FEATURES, dtype)
+        sums += power_sums(z)
+        tails = [a + b for a, b in zip(tails, tail_counts(z), strict=True)]
+        count += z.numel()
+    assert count == 1 << 24
+    assert max(moment_deviations(sums, count)) < DEVIATIONS
+    assert max(tail_deviations(tails, count)) < DEVIATIONS
+
+
+def correlation_deviation(a: Tensor, b: Tensor) -> float:
+    """Of the products of two sequences that are independent, with mean 0 and variance 1."""
+    a, b = a.double().flatten(), b.double().flatten()
+    return deviation(torch.dot(a, b).item() / len(a), 0.0, 1.0, len(a))
+
+
+def pairs(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Sequences that share no element: lags along and across rows, neighboring seeds and rows."""
+    z = draw(3, ROWS, FEATURES, dtype)
+    flat = z.flatten()
+    for lag in (*range(1, 17), 64, FEATURES - 1, FEATURES, FEATURES + 1, 1 << 16):
+        yield f"lag {lag}", flat[:-lag], flat[lag:]
+    for seed in (2, 4, 3 + 2**32, 3 - 2**64, -4, 2**63 + 3):
+        if seed % 2**64 != 3:
+            yield f"seeds 3 and {seed}", z, draw(seed, ROWS, FEATURES, dtype)
+    yield "next rows", z, draw(3, ROWS, FEATURES, dtype, row_offset=ROWS)
+    yield "far rows", z, draw(3, ROWS, FEATURES, dtype, row_offset=2**32)
+
+
+@TYPES
+def test_nothing_is_correlated(dtype: torch.dtype) -> None:
+    for name, a, b in pairs(dtype):
+        assert correlation_deviation(a, b) < DEVIATIONS, name
+        # Squares and magnitudes too: a Box-Muller pair shares its radius, and must not show it.
+        assert correlation_deviation((a.double() ** 2 - 1) / math.sqrt(2), (b.double() ** 2 - 1) / math.sqrt(2)) < DEVIATIONS, name
+        mean, std = math.sqrt(2 / math.pi), math.sqrt(1 - 2 / math.pi)
+        assert correlation_deviation((a.abs() - mean) / std, (b.abs() - mean) / std) < DEVIATIONS, name
+
+
+@TYPES
+def test_pairs_point_in_every_direction(dtype: torch.dtype) -> None:
+    """Angle and radius of (z0, z1) and (z2, z3): uniform and, squared, exponential; over 16 x 16 equally likely cells."""
+    z = draw(6, ROWS, FEATURES, dtype).double().view(-1, 2)
+    angle = ((torch.atan2(z[:, 1], z[:, 0]) / (2 * math.pi)) % 1 * 16).long().clamp(max=15)
+    radius = (torch.exp(-0.5 * (z**2).sum(1)) * 16).long().clamp(max=15)
+    counts = torch.bincount(angle * 16 + radius, minlength=256).double()
+    expected = len(z) / 256
+    chi_squared = ((counts - expected) ** 2 / expected).sum().item()
+    assert abs(chi_squared - 255) / math.sqrt(2 * 255) < DEVIATIONS
+
+
+# ---- 10^9 draws -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_billion_draws() -> None:
+    """Moments, tails and the distribution in 2^16 equally likely cells, in bounded memory."""
+    cells, batches = 1 << 16, 240
+    sums, tails, largest = torch.zeros(8, dtype=torch.float64), [0] * 5, 0.0
+    histogram = torch.zeros(cells, dtype=torch.float64)
+    for batch in range(batches):
+        z = draw(10, ROWS, FEATURES, torch.float32, row_offset=batch * ROWS)
+        sums += power_sums(z)
+        tails = [a + b for a, b in zip(tails, tail_counts(z), strict=True)]
+        largest = max(largest, z.abs().max().item())
+        cell = (torch.special.ndtr(z.double().flatten()) * cells).long().clamp(max=cells - 1)
+        histogram += torch.bincount(cell, minlength=cells)
+    count = batches * ROWS * FEATURES
+    assert count > 10**9
+    assert max(moment_deviations(sums, count)) < DEVIATIONS
+    assert max(tail_deviations(tails, count)) < DEVIATIONS
+    assert 5.5 < largest < 6.8  # the largest of 10^9 normals is 6.1, give or take 0.2
+    expected = count / cells
+    chi_squared = ((histogram - expected) ** 2 / expected).sum().item()
+    assert abs(chi_squared - (cells - 1)) / math.sqrt(2 * (cells - 1)) < DEVIATIONS
+    distance = (histogram.cumsum(0) / count - torch.arange(1, cells + 1) / cells).abs().max().item()
+    assert math.sqrt(count) * distance < KOLMOGOROV

@@ -1,0 +1,164 @@
+"""Properties over random shapes, values, dtypes and layouts, extremes included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import truth
+from cases import LAYOUTS, LIKELIHOODS, REDUCTIONS, SCALES, assert_relative, assert_ulp, data, leaf, posterior
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tolerances import GRADIENT_ULP, LOSS
+from torch import Tensor
+from torch.autograd import grad
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("kernels")
+# The fixture only asserts that the kernels are there: nothing that must be fresh in each example.
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+
+dtypes = st.sampled_from((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+likelihoods, scales, reductions = (st.sampled_from(x) for x in (LIKELIHOODS, SCALES, REDUCTIONS))
+shapes = st.one_of(
+    st.tuples(st.integers(0, 5), st.integers(0, 1100)),
+    st.tuples(st.integers(0, 700), st.integers(0, 4)),
+    st.lists(st.integers(0, 6), min_size=1, max_size=6).map(tuple),
+)
+layouts = st.sampled_from([name for name in LAYOUTS if name not in ("channels_last", "flattened")])
+
+
+def wild(draw: Any, count: int, low: float, high: float, dtype: torch.dtype) -> Tensor:
+    """(count,) numbers of [low, high] as dtype holds them, from a handful that hypothesis chooses."""
+    width = {torch.float16: 16, torch.bfloat16: 32, torch.float32: 32, torch.float64: 64}[dtype]
+    few = draw(st.lists(st.floats(low, high, width=width), min_size=1, max_size=12))
+    return torch.tensor(few, dtype=torch.float64).to(dtype).repeat(math.ceil(count / len(few)) + 1)[:count]
+
+
+@st.composite
+def wild_data(draw: Any, rows: int, columns: int) -> tuple[str, Tensor, Tensor]:
+    likelihood, dtype = draw(likelihoods), draw(dtypes)
+    low, high = {"bernoulli": (0, 1), "bernoulli_logits": (-2048, 2048), "gaussian": (-1024, 1024)}[likelihood]
+    t_low, t_high = (-1024, 1024) if likelihood == "gaussian" else (0, 1)
+    values = wild(draw, rows * columns, low, high, dtype), wild(draw, rows * columns, t_low, t_high, dtype)
+    return likelihood, *(x.reshape(rows, columns) for x in values)
+
+
+# ---- fused == truth --------------------------------------------------------------------------------------------------
+
+
+@relaxed
+@given(likelihoods, dtypes, dtypes, shapes, layouts, layouts, reductions, st.booleans())
+def test_objective_of_any_shape_and_layout(
+    likelihood: str,
+    dtype: torch.dtype,
+    target_dtype: torch.dtype,
+    shape: tuple[int, ...],
+    layout: str,
+    target_layout: str,
+    reduction: str,
+    flattened: bool,
+) -> None:
+    if reduction == "batchmean" and shape[0] == 0:
+        return  # a mean over nothing
+    recon, target = data(likelihood, shape, (dtype, target_dtype))
+    recon = leaf(LAYOUTS[layout](recon) if recon.numel() else recon)
+    target = LAYOUTS[target_layout](target) if target.numel() else target
+    target = target.reshape(shape[0], math.prod(shape[1:])) if flattened else target
+    got = pyvae.elbo_loss(recon, target, likelihood=likelihood, reduction=reduction)
+    assert_relative(got, truth.reconstruction(likelihood, recon, target, reduction=reduction), LOSS)
+    (gradient,) = grad(got.sum(), recon)
+    slope, summand = truth.likelihood_slope(likelihood, truth.rows(recon), truth.rows(target))
+    mean = 1 / max(shape[0], 1) if reduction == "batchmean" else 1.0
+    units = summand if likelihood == "bernoulli_logits" else slope.abs()
+    assert_ulp(gradient, mean * slope, GRADIENT_ULP, magnitude=mean * units)
+
+
+@relaxed
+@given(st.data(), st.integers(1, 3), st.integers(1, 40))
+def test_objective_of_any_value(values: st.DataObject, rows: int, columns: int) -> None:
+    likelihood, recon, target = values.draw(wild_data(rows, columns))
+    recon = leaf(recon)
+    got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+    want = truth.reconstruction(likelihood, recon, target)
+    tiny = torch.finfo(got.dtype).tiny * columns  # sums of subnormal numbers have no relative accuracy
+    assert ((truth.exact(got) - want).abs() <= LOSS[got.dtype] * want.abs() + tiny).all()
+    (gradient,) = grad(got.sum(), recon)
+    slope, summand = truth.likelihood_slope(likelihood, truth.rows(recon), truth.rows(target))
+    assert_ulp(gradient, slope, GRADIENT_ULP, magnitude=summand if likelihood == "bernoulli_logits" else None)
+
+
+@relaxed
+@given(st.data(), scales, dtypes, st.integers(1, 3), st.integers(1, 40))
+def test_posterior_of_any_value(values: st.DataObject, scale: str, dtype: torch.dtype, rows: int, columns: int) -> None:
+    low, high = {"logvar": (-80, 80), "std": (2**-14, 1024), "logstd": (-40, 40)}[scale]
+    mu = leaf(wild(values.draw, rows * columns, -256, 256, dtype).reshape(rows, columns))
+    s = leaf(wild(values.draw, rows * columns, low, high, dtype).reshape(rows, columns))
+    got, want = pyvae.kl_divergence(mu, **{scale: s}), truth.kl_divergence(scale, mu, s)
+    tiny = torch.finfo(got.dtype).tiny * columns
+    # In float64 the truth's own difference near the prior is the less accurate one.
+    cancelled = 1e-15 * columns if got.dtype == torch.float64 else 0.0
+    assert ((truth.exact(got) - want).abs() <= LOSS[got.dtype] * want.abs() + tiny + cancelled).all()
+    slopes = truth.kl_slope(scale, truth.exact(mu), truth.exact(s))
+    for value, slope in zip(grad(got.sum(), (mu, s)), slopes, strict=True):
+        assert_ulp(value, slope, GRADIENT_ULP)
+
+
+# ---- relations between calls -----------------------------------------------------------------------------------------
+
+
+@relaxed
+@given(likelihoods, dtypes, st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 1100))
+def test_the_loss_of_a_concatenation_is_the_sum(
+    likelihood: str, dtype: torch.dtype, batches: list[int], columns: int
+) -> None:
+    recon, target = data(likelihood, (sum(batches), columns), (dtype, dtype))
+    each = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+    pieces = [
+        pyvae.reconstruction_loss(x, t, likelihood=likelihood)
+        for x, t in zip(recon.split(batches), target.split(batches), strict=True)
+    ]
+    assert torch.equal(torch.cat(pieces), each)
+    total = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction="sum")
+    assert_relative(total, truth.exact(each).sum(), LOSS)
+
+
+@relaxed
+@given(likelihoods, scales, dtypes, st.integers(1, 40), st.integers(1, 1100), st.integers(0, 2**32))
+def test_a_permutation_of_the_batch_permutes_the_losses(
+    likelihood: str, scale: str, dtype: torch.dtype, batch: int, columns: int, seed: int
+) -> None:
+    """Bit for bit: a sample's loss does not depend on its neighbors or its place."""
+    order = torch.randperm(batch, generator=torch.Generator().manual_seed(seed))
+    recon, target = data(likelihood, (batch, columns), (dtype, dtype))
+    mu, s = posterior(scale, (batch, columns), dtype)
+
+    def terms(rows: Tensor) -> pyvae.ELBO:
+        options: dict[str, Any] = {scale: s[rows], "likelihood": likelihood, "reduction": "none"}
+        return pyvae.elbo_terms(recon[rows], target[rows], mu[rows], **options)
+
+    for permuted, straight in zip(terms(order), terms(torch.arange(batch)), strict=True):
+        assert torch.equal(permuted, straight[order])
+
+
+@pytest.mark.parametrize("shape", [(3, 200_003), (1, 1 << 20), (5000, 17), (64, 4096), (40_001,)], ids=str)
+def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], threads: None) -> None:
+    def everything(count: int) -> list[Tensor]:
+        torch.set_num_threads(count)
+        out = []
+        for likelihood, scale in zip(LIKELIHOODS, SCALES, strict=True):
+            recon, target = data(likelihood, shape)
+            mu, s = (leaf(x) for x in posterior(scale, shape))
+            recon = leaf(recon)
+            z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, seed=9)
+            for reduction in REDUCTIONS:
+                terms = pyvae.elbo_terms(recon, target, kl=kl, likelihood=likelihood, reduction=reduction)
+                out += [z, *terms, *grad(terms.loss.sum() + z.sum(), (recon, mu, s), retain_graph=True)]
+        return out
+
+    want = everything(1)
+    for count in (2, 3, 4):
+        assert all(torch.equal(a, b) for a, b in zip(everything(count), want, strict=True))

@@ -1,0 +1,127 @@
+"""Every refusal in its own words, the same from the kernels and from the reference, and what must not be refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from refusals import ACCEPTED, LATENTS, OBJECTIVES, REFUSALS, Refusal
+from torch import Tensor
+
+import pyvae
+
+
+@pytest.fixture(params=("kernels", "reference"))
+def functions(request: pytest.FixtureRequest) -> ModuleType:
+    """The public functions on the kernels, and those of the specification."""
+    if request.param == "reference":
+        return pyvae.reference
+    request.getfixturevalue("kernels")
+    return pyvae
+
+
+def legal(function: str) -> dict[str, Any]:
+    """Arguments that the function takes; a case replaces some of them, and drops those that it sets to None."""
+    latent = {"mu": torch.zeros(4, 3), "logvar": torch.zeros(4, 3)}
+    if function in LATENTS:
+        return latent
+    data = {"recon": torch.full((4, 2, 3), 0.5), "target": torch.ones(4, 2, 3)}
+    return data if function == "reconstruction_loss" else data | latent
+
+
+def call(functions: ModuleType, function: str, changed: dict[str, Any]) -> Any:
+    return getattr(functions, function)(**{k: v for k, v in (legal(function) | changed).items() if v is not None})
+
+
+CASES = [
+    pytest.param(function, case, id=f"{function}-{index}-{'-'.join(case.changed)}")
+    for index, case in enumerate(REFUSALS)
+    for function in case.functions
+]
+
+
+@pytest.mark.parametrize(("function", "case"), CASES)
+def test_refusal(functions: ModuleType, function: str, case: Refusal) -> None:
+    with pytest.raises(Exception) as caught:  # the type is compared below: a subclass would be another answer
+        call(functions, function, case.changed)
+    assert (type(caught.value), str(caught.value)) == (case.error, f"{function}: {case.words}")
+
+
+@pytest.mark.parametrize("function", LATENTS)
+def test_mu_is_needed(functions: ModuleType, function: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{function}: `mu` must be a Tensor, but is None$"):
+        getattr(functions, function)(None, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("function", "changed"),
+    [
+        pytest.param(function, changed, id=f"{function}-{index}-{'-'.join(changed)}")
+        for index, (names, changed) in enumerate(ACCEPTED)
+        for function in names
+    ],
+)
+def test_what_is_not_refused(functions: ModuleType, function: str, changed: dict[str, Any]) -> None:
+    result = call(functions, function, changed)
+    for value in result if isinstance(result, tuple) else (result,):
+        assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("function", OBJECTIVES)
+def test_nan_is_a_value_and_not_an_error(functions: ModuleType, function: str) -> None:
+    recon = torch.full((4, 2, 3), 0.5)
+    recon[2, 0, 1] = math.nan
+    loss = call(functions, function, {"recon": recon, "reduction": "none"})
+    loss = loss.loss if function == "elbo_terms" else loss
+    assert loss.isnan().tolist() == [False, False, True, False]
+
+
+def _vmapped(loss: Callable[[Tensor], Tensor], recon: Tensor) -> Tensor:
+    return torch.func.vmap(loss)(recon)
+
+
+def _graded(loss: Callable[[Tensor], Tensor], recon: Tensor) -> Tensor:
+    return torch.func.grad_and_value(lambda r: loss(r).sum())(recon)[1]
+
+
+@pytest.mark.parametrize("transform", (_vmapped, _graded))
+def test_a_transform_sees_nan_outside_of_0_to_1(functions: ModuleType, transform: Callable[..., Tensor]) -> None:
+    """Values cannot be looked at in a transform, but they do not go unnoticed either."""
+
+    def loss(recon: Tensor) -> Tensor:
+        return functions.reconstruction_loss(recon, torch.ones_like(recon))
+
+    assert transform(loss, torch.tensor([[0.5], [1.5]])).isnan().any()
+    assert transform(loss, torch.tensor([[0.5], [1.0]])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"reduction": "avg"}, ValueError, '`reduction` must be one of "none", "sum", "batchmean", but is "avg"'),
+        (
+            {"likelihood": "mse"},
+            ValueError,
+            '`likelihood` must be one of "bernoulli", "bernoulli_logits", "gaussian", but is "mse"',
+        ),
+        (
+            {"pos_weight": 2.0},
+            ValueError,
+            '`pos_weight` must come with likelihood="bernoulli_logits", but likelihood is "bernoulli"',
+        ),
+    ],
+)
+def test_module_refuses_its_settings_at_once(settings: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(Exception) as caught:
+        pyvae.ELBOLoss(**settings)
+    assert (type(caught.value), str(caught.value)) == (error, f"ELBOLoss: {words}")
+
+
+def test_module_takes_keywords_only() -> None:
+    """A likelihood in the place of a beta would be hard to see."""
+    with pytest.raises(TypeError, match="positional"):
+        pyvae.ELBOLoss("gaussian")  # type: ignore[misc]

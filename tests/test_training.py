@@ -1,0 +1,247 @@
+"""What training loops do around a loss: hooks, threads, offloading, autocast, checkpointing, copies of the module."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+import torch
+from cases import LIKELIHOODS, data, leaf, posterior
+from tolerances import FLOAT32_ROUNDING, TRAJECTORY
+from torch import Tensor, nn
+from torch.autograd import grad
+from torch.utils.checkpoint import checkpoint
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def inputs(seed: int = 0, batch: int = 6) -> list[Tensor]:
+    recon, target = data("bernoulli_logits", (batch, 130), seed=seed)
+    mu, logvar = posterior("logvar", (batch, 9), seed=seed + 1)
+    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+
+
+def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    z, kl = pyvae.reparameterize_kl(mu, logvar, seed=11)
+    return pyvae.elbo_loss(recon * z.mean(1, keepdim=True), target, kl=kl, likelihood="bernoulli_logits", beta=0.5)
+
+
+def gradients(tensors: list[Tensor]) -> list[Tensor]:
+    return list(grad(step(*tensors), [x for x in tensors if x.requires_grad]))
+
+
+def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---- hooks -----------------------------------------------------------------------------------------------------------
+
+
+def test_hooks_see_and_change_the_gradient() -> None:
+    tensors = inputs()
+    want = gradients(tensors)
+    seen: list[Tensor] = []
+    handles = [x.register_hook(lambda g: (seen.append(g.clone()), 2 * g)[1]) for x in tensors if x.requires_grad]
+    assert all_equal(gradients(tensors), [2 * g for g in want])
+    assert len(seen) == 3
+    for handle in handles:
+        handle.remove()
+    assert all_equal(gradients(tensors), want)
+
+
+def test_a_hook_that_writes_into_the_gradient_spoils_no_later_pass() -> None:
+    recon, target, mu, logvar = inputs()
+    loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
+    handle = recon.register_hook(lambda g: g.zero_())
+    assert not grad(loss, recon, retain_graph=True)[0].any()
+    handle.remove()
+    assert all_equal([*grad(loss, (recon, mu))], gradients_of_a_fresh_loss(recon, target, mu, logvar))
+
+
+def gradients_of_a_fresh_loss(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> list[Tensor]:
+    return list(grad(pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits"), (recon, mu)))
+
+
+def test_saved_tensors_go_through_the_hooks() -> None:
+    """Offloading to the CPU, and hooks of any kind, see what is saved; a gradient survives the round trip."""
+    want = gradients(inputs())
+    packed: list[torch.Size] = []
+
+    def pack(x: Tensor) -> Tensor:
+        packed.append(x.shape)
+        return x.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x.clone()):
+        assert all_equal(gradients(inputs()), want)
+    assert packed
+    with torch.autograd.graph.save_on_cpu():
+        loss = step(*(tensors := inputs()))
+    sources = [x for x in tensors if x.requires_grad]
+    assert all_equal(list(grad(loss, sources, retain_graph=True)), want)
+    assert all_equal(list(grad(loss, sources)), want)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """work(0), ..., work(count - 1), started at the same moment in as many Python threads."""
+    barrier = Barrier(count)
+
+    def run(context: Context, index: int) -> Any:
+        barrier.wait()
+        return context.run(work, index)
+
+    with ThreadPoolExecutor(count) as pool:  # `backend` is a setting of the context, which threads do not inherit
+        return list(pool.map(run, [copy_context() for _ in range(count)], range(count)))
+
+
+def test_backward_from_another_thread() -> None:
+    tensors = inputs()
+    loss = step(*tensors)
+    thread = Thread(target=loss.backward)
+    thread.start()
+    thread.join()
+    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs()))  # type: ignore[misc]
+
+
+def test_threads_with_steps_of_their_own() -> None:
+    for batch in (6, 600):
+        want = [gradients(inputs(seed, batch)) for seed in range(4)]
+        got = in_threads(4, lambda seed, batch=batch: [gradients(inputs(seed, batch)) for _ in range(10)])
+        for results, expected in zip(got, want, strict=True):
+            assert all(all_equal(result, expected) for result in results)
+
+
+def test_threads_that_share_a_graph() -> None:
+    """Only one of them may take the gradient that the forward made; the others recompute it."""
+    tensors = inputs(batch=64)
+    sources = [x for x in tensors if x.requires_grad]
+    want = gradients(tensors)
+    for _ in range(20):
+        loss = step(*tensors)
+        for got in in_threads(4, lambda _, loss=loss: list(grad(loss, sources, retain_graph=True))):
+            assert all_equal(got, want)
+
+
+# ---- automatic mixed precision and checkpointing ---------------------------------------------------------------------
+
+
+class VAE(nn.Module):
+    """Just large enough to be one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(130, 18), nn.Linear(9, 130)
+
+    def forward(self, x: Tensor, seed: int | None = 3) -> tuple[Tensor, Tensor]:
+        mu, logvar = self.encoder(x).chunk(2, 1)
+        z, kl = pyvae.reparameterize_kl(mu, logvar, seed=seed)
+        return self.decoder(z), kl
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_autocast(likelihood: str) -> None:
+    """bfloat16 activations against float32 data: nothing is cast down, losses are float32, as without autocast."""
+    x = inputs()[1]
+    model = VAE()
+    link = torch.sigmoid if likelihood == "bernoulli" else nn.Identity()
+    with torch.autocast("cpu", torch.bfloat16):
+        recon, kl = model(x)
+        recon = link(recon)
+        assert (recon.dtype, kl.dtype) == (torch.bfloat16, torch.float32)
+        loss = pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood)
+    assert loss.dtype == torch.float32
+    outside = pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood)
+    assert torch.equal(loss, outside)
+    loss.backward()
+    got = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        recon, kl = model(x)
+        recon = link(recon)
+    pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood).backward()
+    assert all_equal(got, [p.grad for p in model.parameters()])  # type: ignore[misc]
+    assert all(g.dtype == torch.float32 and g.isfinite().all() and g.any() for g in got)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_draws_the_same_noise_again(reentrant: bool) -> None:
+    """With the default generator, whose state checkpoint restores for the second forward."""
+    model, x = VAE(), leaf(inputs()[1])
+
+    def loss(inside: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
+        torch.manual_seed(5)
+        model.zero_grad()
+        logits, kl = inside(x)
+        value = pyvae.elbo_loss(logits, x.detach(), kl=kl, likelihood="bernoulli_logits")
+        value.backward()
+        return value, [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+
+    want, want_gradients = loss(lambda x: model(x, seed=None))
+    got, got_gradients = loss(lambda x: checkpoint(model, x, None, use_reentrant=reentrant))
+    assert torch.equal(got, want)
+    assert all_equal(got_gradients, want_gradients)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_the_loss(reentrant: bool) -> None:
+    tensors = inputs()
+    checkpoint(step, *tensors, use_reentrant=reentrant).backward()
+    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs()))  # type: ignore[misc]
+
+
+# ---- the module ------------------------------------------------------------------------------------------------------
+
+
+def test_copies_of_the_module() -> None:
+    recon, target, mu, logvar = inputs()
+    module = pyvae.ELBOLoss(likelihood="bernoulli_logits", beta=0.25, reduction="batchmean")
+    want = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits", beta=0.25, reduction="batchmean")
+    for twin in (module, copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module)), module.double()):
+        assert torch.equal(twin(recon, target, mu, logvar), want)
+        kl = pyvae.kl_divergence(mu, logvar)
+        torch.testing.assert_close(twin(recon, target, kl=kl), want, rtol=FLOAT32_ROUNDING, atol=0)
+        assert "bernoulli_logits" in repr(twin)
+
+
+def test_training_lowers_the_loss_as_the_textbook_does() -> None:
+    """Two hundred steps of Adam on the same noise: the fused trajectory stays on the eager one."""
+
+    def textbook(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        bce = nn.functional.binary_cross_entropy_with_logits(recon, x, reduction="sum")
+        return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+    def fused(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+        return pyvae.elbo_loss(recon, x, mu, logvar, likelihood="bernoulli_logits")
+
+    x = inputs()[1]
+    eps = torch.randn(200, 6, 9)
+    start = VAE()
+    losses = []
+    for loss_function in (textbook, fused):
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        losses.append([])
+        for noise in eps:
+            mu, logvar = model.encoder(x).chunk(2, 1)
+            sampled = (
+                pyvae.reparameterize(mu, logvar, eps=noise)
+                if loss_function is fused
+                else mu + noise * torch.exp(logvar / 2)
+            )
+            loss = loss_function(model.decoder(sampled), x, mu, logvar)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert losses[1][-1] < 0.8 * losses[1][0]
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=TRAJECTORY, atol=0)

@@ -1,0 +1,211 @@
+"""torch.func, forward mode, subclasses and modes: every way through torch other than eager reverse mode."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.autograd.forward_ad as fwAD
+import truth
+from cases import LIKELIHOODS, SCALES, data, leaf, posterior
+from tolerances import FLOAT32_ROUNDING
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    """To float32 rounding of the whole: elements may cancel."""
+    assert got.shape == want.shape
+    assert (got.double() - want.double()).norm() <= FLOAT32_ROUNDING * want.double().norm()
+
+
+def inputs(likelihood: str = "bernoulli_logits", scale: str = "logvar") -> tuple[Tensor, ...]:
+    return *data(likelihood, (4, 3, 5)), *posterior(scale, (4, 6)), torch.randn(4, 6)
+
+
+def objective(likelihood: str, scale: str, reduction: str = "sum") -> Any:
+    """recon, target, mu, scale, eps -> loss + what z weighs."""
+
+    def step(recon: Tensor, target: Tensor, mu: Tensor, s: Tensor, eps: Tensor) -> Tensor:
+        z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, eps=eps)
+        options = {"likelihood": likelihood, "beta": 0.5, "reduction": reduction}
+        return pyvae.elbo_loss(recon, target, kl=kl, **options) + (z * z).sum()
+
+    return step
+
+
+# ---- torch.func ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_func_grad_vjp_and_jvp(likelihood: str, scale: str) -> None:
+    step, given = objective(likelihood, scale), inputs(likelihood, scale)
+    leaves = [leaf(x) for x in given]
+    want = torch.autograd.grad(step(*leaves), [leaves[0], *leaves[2:]])
+    for got, expected in zip(grad(step, argnums=(0, 2, 3, 4))(*given), want, strict=True):
+        close(got, expected)
+    value, pull = vjp(step, *given)
+    close(value, step(*given))
+    close(pull(torch.tensor(2.0))[0], 2 * want[0])
+    directions = [torch.randn_like(x) for x in (given[0], *given[2:])]
+    value, tangent = jvp(lambda x, m, s, e: step(x, given[1], m, s, e), (given[0], *given[2:]), tuple(directions))
+    close(value, step(*given))
+    # The tangent is a sum of terms of both signs: compared with the size of those.
+    parts = torch.stack([(g * d).sum() for g, d in zip(want, directions, strict=True)])
+    assert (tangent - parts.sum()).abs() <= 10 * FLOAT32_ROUNDING * parts.abs().sum()
+
+
+def test_per_sample_gradients() -> None:
+    """vmap over grad, the usual way to them, and jacrev and jacfwd of the unreduced loss."""
+    step, given = objective("bernoulli_logits", "logvar"), inputs()
+    each = vmap(lambda *sample: grad(step)(*(x[None] for x in sample))[0])(*given)
+    close(each, grad(step)(*given))
+    for jacobian in (jacrev, jacfwd):
+        full = jacobian(lambda x: pyvae.reconstruction_loss(x, given[1], likelihood="bernoulli_logits"))(given[0])
+        close(full.sum(0), grad(step)(*given))
+        assert not full[0, 1:].any()
+
+
+def test_hessian() -> None:
+    """d2/dx2 of the logits' loss is sigma(x) sigma(-x); of the KL 1 by mu, e^logvar / 2 by logvar."""
+    x, t = data("bernoulli_logits", (2, 7))
+    curvature = hessian(lambda x: pyvae.elbo_loss(x, t, likelihood="bernoulli_logits"))(x).reshape(14, 14)
+    close(curvature, torch.diag((torch.sigmoid(truth.exact(x)) * torch.sigmoid(-truth.exact(x))).flatten()))
+    mu, logvar = posterior("logvar", (2, 7))
+    (mm, ml), (lm, ll) = hessian(lambda m, s: pyvae.kl_divergence(m, s, reduction="sum"), argnums=(0, 1))(mu, logvar)
+    close(mm.reshape(14, 14), torch.eye(14))
+    close(ll.reshape(14, 14), torch.diag(truth.exact(logvar).exp().flatten() / 2))
+    assert not ml.any()
+    assert not lm.any()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_vmap_of_every_function(likelihood: str) -> None:
+    many = [torch.stack(x) for x in zip(*(inputs(likelihood) for _ in range(3)), strict=True)]
+    recon, target, mu, logvar, eps = many
+    functions = {
+        "terms": (lambda x, t, m, s: pyvae.elbo_terms(x, t, m, s, likelihood=likelihood), (recon, target, mu, logvar)),
+        "kl": (pyvae.kl_divergence, (mu, logvar)),
+        "eps": (lambda m, s, e: pyvae.reparameterize_kl(m, s, eps=e), (mu, logvar, eps)),
+        "seed": (lambda m, s: pyvae.reparameterize_kl(m, s, seed=3), (mu, logvar)),
+    }
+    for function, given in functions.values():
+        got, want = vmap(function)(*given), [function(*one) for one in zip(*given, strict=True)]
+        if isinstance(got, Tensor):
+            got, want = (got,), [(x,) for x in want]
+        for value, parts in zip(got, zip(*want, strict=True), strict=True):
+            close(value, torch.stack(parts))
+
+
+def test_vmap_of_the_noise_obeys_randomness() -> None:
+    mu, logvar = torch.zeros(3, 2, 8), torch.zeros(3, 2, 8)
+    different = vmap(pyvae.reparameterize, randomness="different")(mu, logvar)
+    assert len({tuple(z.flatten().tolist()) for z in different}) == 3
+    same = vmap(pyvae.reparameterize, randomness="same")(mu, logvar)
+    assert torch.equal(same[0], same[1])
+    assert torch.equal(same[0], same[2])
+    with pytest.raises(RuntimeError, match="randomness"):
+        vmap(pyvae.reparameterize, randomness="error")(mu, logvar)
+
+
+# ---- forward mode ----------------------------------------------------------------------------------------------------
+
+
+def test_forward_mode_is_not_silently_zero() -> None:
+    """For each input alone, also where it does not require grad: the tangent is gradient times direction."""
+    step, given = objective("bernoulli_logits", "std"), inputs("bernoulli_logits", "std")
+    leaves = [leaf(x) for x in given]
+    gradients = torch.autograd.grad(step(*leaves), leaves)
+    for index, (x, gradient) in enumerate(zip(given, gradients, strict=True)):
+        direction = torch.ones_like(x)
+        with fwAD.dual_level():
+            dual = [fwAD.make_dual(y, direction) if i == index else y for i, y in enumerate(given)]
+            value, tangent = fwAD.unpack_dual(step(*dual))
+        assert tangent is not None
+        assert (tangent - gradient.sum()).abs() <= 10 * FLOAT32_ROUNDING * gradient.abs().sum()
+        close(value, step(*given))
+
+
+# ---- subclasses and modes --------------------------------------------------------------------------------------------
+
+
+class Plain(Tensor):
+    """A subclass with torch's default behavior: results are of it, too."""
+
+
+class Logged(Tensor):
+    """A subclass that sees every call."""
+
+    calls: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.calls.append(getattr(function, "__name__", str(function)))
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("kind", [Plain, Logged])
+def test_tensor_subclasses(kind: type[Tensor]) -> None:
+    step, given = objective("gaussian", "logvar"), inputs("gaussian")
+    want = step(*given)
+    for index in range(len(given)):
+        got = step(*(x.as_subclass(kind) if i == index else x for i, x in enumerate(given)))
+        assert isinstance(got, kind)
+        close(got.as_subclass(Tensor), want)
+    if kind is Logged:
+        assert Logged.calls
+    recon = leaf(given[0].as_subclass(kind))
+    step(recon, *given[1:]).backward()
+    assert recon.grad is not None
+    close(recon.grad.as_subclass(Tensor), grad(step)(*given))
+    close(step(torch.nn.Parameter(given[0]), *given[1:]), want)
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_dispatch_mode_sees_the_operators(backend: str) -> None:
+    step, given = objective("gaussian", "logvar"), inputs("gaussian")
+    recon = leaf(given[0])
+    with Recorder() as recorder:
+        loss = step(recon, *given[1:])
+        loss.backward()
+    close(loss, step(*given))
+    close(recon.grad, grad(step)(*given))  # type: ignore[arg-type]
+    assert any(name.startswith("pyvae") for name in recorder.seen) == (backend == "kernels")
+
+
+def test_fake_and_meta_tensors_have_the_real_ones_shapes() -> None:
+    """Shape, dtype and stride of every output and gradient, without data."""
+    given = inputs()
+    for dtype, layout in ((torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)):
+        recon = data("bernoulli_logits", (4, 3, 5, 2), (dtype, dtype))[0].contiguous(memory_format=layout)
+
+        def run(x: Tensor, mu: Tensor, logvar: Tensor) -> list[Tensor]:
+            x, mu = leaf(x), leaf(mu)
+            z, kl = pyvae.reparameterize_kl(mu, logvar, seed=2)
+            terms = pyvae.elbo_terms(x, x.detach().float(), kl=kl, likelihood="bernoulli_logits", reduction="none")
+            return [z, kl, *terms, *torch.autograd.grad(terms.loss.sum() + z.sum(), (x, mu))]
+
+        want = run(recon, given[2], given[3])
+        meta = run(*(x.to("meta") for x in (recon, given[2], given[3])))
+        with FakeTensorMode() as mode:
+            fake = run(*(mode.from_tensor(x) for x in (recon, given[2], given[3])))
+        for x, *others in zip(want, meta, fake, strict=True):
+            for y in others:
+                assert (y.shape, y.dtype, y.stride()) == (x.shape, x.dtype, x.stride())

@@ -1,0 +1,283 @@
+"""Values against float64 formulas, torch.distributions and torch's own losses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import truth
+from cases import (
+    DTYPES,
+    LAYOUTS,
+    LIKELIHOODS,
+    MIXED_DTYPES,
+    REDUCTIONS,
+    SCALES,
+    SHAPES,
+    assert_relative,
+    data,
+    posterior,
+    result_dtype,
+)
+from tolerances import FLOAT32_ROUNDING, LOSS
+from torch import Tensor
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+# ---- every likelihood x scale x dtype x reduction --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtypes", MIXED_DTYPES, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_reconstruction_loss(likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], device: str) -> None:
+    recon, target = data(likelihood, (5, 3, 6, 7), dtypes, device=device)
+    for reduction in REDUCTIONS:
+        got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction=reduction)
+        assert got.dtype == result_dtype(recon, target)
+        assert got.device == recon.device
+        assert_relative(got, truth.reconstruction(likelihood, recon, target, reduction=reduction), LOSS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", SCALES)
+def test_kl_divergence(scale: str, dtype: torch.dtype, device: str) -> None:
+    mu, s = posterior(scale, (6, 3, 11), dtype, device=device)
+    for reduction in REDUCTIONS:
+        got = pyvae.kl_divergence(mu, **{scale: s}, reduction=reduction)
+        assert got.dtype == result_dtype(mu)
+        assert_relative(got, truth.kl_divergence(scale, mu, s, reduction), LOSS)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_objective(likelihood: str, scale: str, dtype: torch.dtype, device: str) -> None:
+    """elbo_terms and elbo_loss, the KL from the posterior or given, beta as a number and as tensors."""
+    recon, target = data(likelihood, (7, 33), (dtype, dtype), device=device)
+    mu, s = posterior(scale, (7, 5), dtype, device=device)
+    kl = pyvae.kl_divergence(mu, **{scale: s})
+    betas = (1, 0.7, 0, torch.tensor(0.7, device=device), torch.tensor(2.5, dtype=torch.float64, device=device))
+    for reduction, beta in itertools.product(REDUCTIONS, betas):
+        for source in ({"mu": mu, scale: s}, {"kl": kl}):
+            options = {"likelihood": likelihood, "beta": beta, "reduction": reduction} | source
+            want = truth.objective(
+                likelihood, recon, target, truth.kl_divergence(scale, mu, s), beta, reduction=reduction
+            )
+            got = pyvae.elbo_terms(recon, target, **options)
+            for name, value, expected in zip(want._fields, got, want, strict=True):
+                assert value.dtype == result_dtype(recon), name
+                assert_relative(value, expected, LOSS, term=name, reduction=reduction, beta=beta)
+            assert torch.equal(pyvae.elbo_loss(recon, target, **options), got.loss)
+
+
+def test_objective_without_kl_is_the_reconstruction(device: str) -> None:
+    recon, target = data("bernoulli_logits", (4, 9), device=device)
+    for reduction in REDUCTIONS:
+        options = {"likelihood": "bernoulli_logits", "reduction": reduction}
+        terms = pyvae.elbo_terms(recon, target, beta=3.0, **options)
+        want = pyvae.reconstruction_loss(recon, target, **options)
+        assert torch.equal(terms.loss, want)
+        assert torch.equal(terms.recon, want)
+        assert torch.equal(terms.kl, torch.zeros_like(want))
+
+
+def test_mu_and_scale_of_different_dtypes(device: str) -> None:
+    for first, second in itertools.permutations(DTYPES, 2):
+        mu, logvar = posterior("logvar", (3, 7), first, device=device)[0], posterior("logvar", (3, 7), second)[1]
+        got = pyvae.kl_divergence(mu, logvar.to(device))
+        assert got.dtype == result_dtype(mu, logvar)
+        assert_relative(got, truth.kl_divergence("logvar", mu, logvar), LOSS)
+        eps = torch.randn(3, 7).to(device, torch.promote_types(first, second))
+        z = pyvae.reparameterize(mu, logvar.to(device), eps=eps)
+        assert z.dtype == torch.promote_types(first, second)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", SCALES)
+def test_reparameterize_with_given_noise(scale: str, dtype: torch.dtype, device: str) -> None:
+    """z = mu + sigma eps, one rounding of z's dtype away from float64; and the KL that comes with it."""
+    mu, s = posterior(scale, (6, 19), dtype, device=device)
+    eps = torch.randn(6, 19, dtype=torch.float64).to(device, dtype)
+    z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, eps=eps)
+    want = truth.exact(mu) + truth.std(scale, truth.exact(s)) * truth.exact(eps)
+    size = truth.exact(mu).abs() + (want - truth.exact(mu)).abs()
+    assert z.dtype == dtype
+    assert ((truth.exact(z) - want).abs() <= 2 * torch.finfo(dtype).eps * size).all()
+    assert torch.equal(z, pyvae.reparameterize(mu, **{scale: s}, eps=eps))
+    assert_relative(kl, truth.kl_divergence(scale, mu, s), LOSS)
+
+
+# ---- shapes and layouts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shapes(shape: tuple[int, ...], device: str) -> None:
+    for likelihood, scale in zip(LIKELIHOODS, SCALES, strict=True):
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            recon, target = data(likelihood, shape, (dtype, dtype), device=device)
+            mu, s = posterior(scale, shape, dtype, device=device)
+            kl = truth.kl_divergence(scale, mu, s)
+            for reduction in ("none", "sum"):
+                want = truth.objective(likelihood, recon, target, kl, reduction=reduction)
+                got = pyvae.elbo_terms(recon, target, mu, **{scale: s}, likelihood=likelihood, reduction=reduction)
+                for value, expected in zip(got, want, strict=True):
+                    assert_relative(value, expected, LOSS, likelihood=likelihood, dtype=dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize(("recon_layout", "target_layout"), list(itertools.product(LAYOUTS, LAYOUTS)))
+def test_layouts_of_the_data(recon_layout: str, target_layout: str, device: str) -> None:
+    for likelihood, dtypes in itertools.product(LIKELIHOODS, ((torch.float32,) * 2, (torch.bfloat16, torch.float32))):
+        recon, target = data(likelihood, (3, 4, 5, 6), dtypes, device=device)
+        recon, target = LAYOUTS[recon_layout](recon), LAYOUTS[target_layout](target)
+        got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+        assert_relative(got, truth.reconstruction(likelihood, recon, target), LOSS, likelihood=likelihood)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "flattened"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_layouts_of_the_posterior(layout: str, scale: str, device: str) -> None:
+    mu, s = posterior(scale, (3, 4, 5, 6), device=device)
+    for first, second in itertools.permutations(("contiguous", layout), 2):
+        laid_mu, laid_s = LAYOUTS[first](mu), LAYOUTS[second](s)
+        assert_relative(
+            pyvae.kl_divergence(laid_mu, **{scale: laid_s}), truth.kl_divergence(scale, laid_mu, laid_s), LOSS
+        )
+        plain = pyvae.reparameterize_kl(laid_mu.contiguous(), **{scale: laid_s.contiguous()}, seed=5)
+        for value, expected in zip(pyvae.reparameterize_kl(laid_mu, **{scale: laid_s}, seed=5), plain, strict=True):
+            assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (6,), (5, 6), (3, 1, 1), (3, 5, 6), (4, 1, 1, 1), (1, 3, 5, 6), (4, 3, 5, 6)], ids=str
+)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_weight_and_pos_weight_broadcast(likelihood: str, shape: tuple[int, ...], device: str) -> None:
+    recon, target = data(likelihood, (4, 3, 5, 6), device=device)
+    numbers = torch.rand(shape).to(device) + 0.5
+    weights: list[Tensor] = [numbers, numbers > 1, numbers.double(), numbers.bfloat16(), -numbers]
+    for weight in weights:
+        want = truth.reconstruction(likelihood, recon, target, weight)
+        assert_relative(pyvae.reconstruction_loss(recon, target, likelihood=likelihood, weight=weight), want, LOSS)
+        if likelihood == "bernoulli_logits":
+            options = {"weight": weight, "pos_weight": weight if weight.dtype == torch.bool else weight.abs()}
+            want = truth.reconstruction(likelihood, recon, target, **options)
+            got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, **options)
+            assert_relative(got, want, LOSS)
+
+
+def test_weight_of_a_flattened_recon(device: str) -> None:
+    """The weight follows recon's shape, whatever the target's."""
+    recon, target = data("bernoulli_logits", (4, 3, 5, 6), device=device)
+    weight = torch.rand(90).to(device)
+    for pos_weight in (3.0, 2, weight):
+        options = {"likelihood": "bernoulli_logits", "weight": weight, "pos_weight": pos_weight}
+        got = pyvae.reconstruction_loss(recon.flatten(1), target, **options)
+        want = truth.reconstruction("bernoulli_logits", recon.flatten(1), target, weight, pos_weight)
+        assert_relative(got, want, LOSS)
+
+
+# ---- against torch ---------------------------------------------------------------------------------------------------
+
+
+def test_textbook_loss_function(device: str) -> None:
+    """BCELoss(reduction="sum") + KL, the loss_function(recon_x, x, mu, logvar) that VAE scripts share."""
+    recon, target = data("bernoulli", (128, 1, 28, 28), device=device)
+    mu, logvar = posterior("logvar", (128, 20), device=device)
+    textbook = torch.nn.BCELoss(reduction="sum")(recon.view(-1, 784), target.view(-1, 784))
+    textbook = textbook - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+    got = pyvae.elbo_loss(recon.view(-1, 784), target, mu, logvar)
+    torch.testing.assert_close(got, textbook, rtol=FLOAT32_ROUNDING, atol=0)
+    assert torch.equal(pyvae.ELBOLoss()(recon, target, mu, logvar), pyvae.elbo_loss(recon, target, mu, logvar))
+
+
+def test_torch_distributions(device: str) -> None:
+    logits, target = (x.double() for x in data("bernoulli_logits", (6, 40), device=device))
+    recon, x = (x.double() for x in data("gaussian", (6, 40), device=device))
+    wanted = {
+        "bernoulli_logits": (logits, -Bernoulli(logits=logits, validate_args=False).log_prob(target)),
+        "bernoulli": (logits.sigmoid(), -Bernoulli(logits.sigmoid(), validate_args=False).log_prob(target)),
+    }
+    for likelihood, (parameter, want) in wanted.items():
+        assert_relative(pyvae.reconstruction_loss(parameter, target, likelihood=likelihood), want.sum(1), LOSS)
+    want = -Normal(recon, 1.0).log_prob(x).sum(1) - 40 * math.log(2 * math.pi) / 2
+    assert_relative(pyvae.reconstruction_loss(recon, x, likelihood="gaussian"), want, LOSS)
+    for scale in SCALES:
+        mu, s = posterior(scale, (6, 40), torch.float64, device=device)
+        want = kl_divergence(Normal(mu, truth.std(scale, s)), Normal(0.0, 1.0)).sum(1)
+        assert_relative(pyvae.kl_divergence(mu, **{scale: s}), want, LOSS)
+
+
+# ---- extremes --------------------------------------------------------------------------------------------------------
+
+EXTREME = {
+    "bernoulli": (0.0, 1.0, 1e-45, 1e-38, 1e-12, 1 - 2**-24, 2**-24, 0.5),
+    "bernoulli_logits": (1e4, -1e4, 88.0, -88.0, 103.9, -103.9, 1e-45, -1e-45, 0.0, -0.0, 1e38, -1e38),
+    "gaussian": (1e4, -1e4, 1e-19, 0.0, 1e-45, 1e18),
+}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_extreme_recon(likelihood: str, device: str) -> None:
+    """One element a row, so that nothing hides behind a larger neighbor."""
+    targets = (0.0, 1.0, 0.5, 1e-3)
+    recon = torch.tensor(EXTREME[likelihood]).repeat_interleave(len(targets)).to(device)
+    target = torch.tensor(targets).repeat(len(EXTREME[likelihood])).to(device)
+    got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+    want = truth.reconstruction(likelihood, recon, target)
+    normal = torch.finfo(torch.float32).tiny  # below it float32 has fewer bits than the relative bound speaks of
+    kept = want.abs() >= normal
+    assert_relative(got.cpu()[kept], want[kept], LOSS)
+    assert (got.cpu()[~kept].abs() <= 2 * normal).all()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_nan_and_inf_go_through(likelihood: str, device: str) -> None:
+    """The loss of that sample, and of no other, is not finite, as with torch's own losses."""
+    bad = (math.nan,) if likelihood == "bernoulli" else (math.nan, math.inf, -math.inf)
+    for value, t, dtype in itertools.product(bad, (0.0, 1.0, 0.5), DTYPES):
+        recon, target = data(likelihood, (3, 40), (dtype, dtype), device=device)
+        want = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+        recon[1, 17], target[1, 17] = value, t
+        got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
+        assert torch.equal(got[::2], want[::2])
+        assert not got[1].isfinite()
+        if math.isnan(value):
+            assert got[1].isnan()
+        if likelihood == "bernoulli_logits":
+            assert not F.binary_cross_entropy_with_logits(recon, target, reduction="sum").isfinite()
+        assert not pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction="sum").isfinite()
+
+
+EXTREME_SCALE = {
+    "logvar": (-80.0, 80.0, -1e4, 88.0, 1e3, -math.inf, math.inf, math.nan, 1e-45),
+    "std": (0.0, 1e-30, 1e-45, 1e18, 1e30, math.inf, math.nan),
+    "logstd": (-40.0, 40.0, -1e4, 44.0, 1e3, -math.inf, math.inf, math.nan),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_extreme_scale(scale: str, device: str) -> None:
+    s = torch.tensor(EXTREME_SCALE[scale], device=device)
+    mu = torch.full_like(s, 0.75)
+    want = truth.kl_divergence(scale, mu, s)
+    want[want > torch.finfo(torch.float32).max] = math.inf
+    assert_relative(pyvae.kl_divergence(mu, **{scale: s}), want, LOSS)
+    assert_relative(pyvae.reparameterize_kl(mu, **{scale: s}, seed=1)[1], want, LOSS)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_kl_near_the_prior(scale: str, device: str) -> None:
+    """The bound is relative to a KL that goes to 0 with its posterior: expm1(x) - x alone would cancel."""
+    steps = torch.logspace(-7, -1, 121, dtype=torch.float64)
+    s = torch.cat([-steps, torch.zeros(1), steps])
+    s = (1 + s if scale == "std" else s).to(device, torch.float32)
+    mu = torch.zeros_like(s)
+    assert_relative(pyvae.kl_divergence(mu, **{scale: s}), truth.kl_divergence(scale, mu, s), LOSS)
+    assert_relative(pyvae.reparameterize_kl(mu, **{scale: s}, seed=1)[1], truth.kl_divergence(scale, mu, s), LOSS)

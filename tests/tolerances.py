@@ -1,0 +1,61 @@
+"""Every tolerance of the tests, each with the reason for its size. Nothing elsewhere states one."""
+
+from __future__ import annotations
+
+import torch
+
+# Loss, relative to the float64 formula, by the dtype of the result. float32 sums run in float32 within a block and in
+# float64 across blocks: the contract allows 1e-6 at any size. float64 sums lose at most a few bits of its 53.
+LOSS = {torch.float32: 1e-6, torch.float64: 1e-13}
+
+# Gradient in units in the last place of its own dtype. float32: the contract's bound. float64: the truth is a float64
+# formula itself and brings a few roundings of its own. 16 bit: computed in float32 and rounded once, so half a unit
+# plus the float32 error, which is 4 * 2^-13 of a float16 unit.
+GRADIENT_ULP = {torch.float64: 8.0, torch.float32: 4.0, torch.float16: 0.51, torch.bfloat16: 0.51}
+
+# The same after an upstream gradient that is not a power of two: one more rounding.
+SCALED_GRADIENT_ULP = {torch.float64: 9.0, torch.float32: 5.0, torch.float16: 0.51, torch.bfloat16: 0.51}
+
+# The reference's gradients, which autograd derives operation by operation: some roundings more, and in 16 bits one
+# where the contributions of z and of the KL meet. Of a float64 KL it is a difference, e^logvar - 1, in units of 1.
+REFERENCE_GRADIENT_ULP = {torch.float64: 16.0, torch.float32: 8.0, torch.float16: 2.0, torch.bfloat16: 2.0}
+
+# Kernels against pyvae.reference, or against torch's own float32 losses: both sides round and sum in float32.
+FLOAT32_ROUNDING = 2e-6
+
+# gradcheck and gradgradcheck in float64 use torch's defaults: central differences with step 1e-6 leave about 1e-5.
+GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3}
+
+# Two hundred training steps with one noise, relative to the loss: rounding differences grow along a trajectory, but a
+# wrong gradient would part two of them within a few steps.
+TRAJECTORY = 1e-3
+
+# A normal against the exact Box-Muller transform of its uniforms, in units in the last place: the contract's bound. The
+# cosine or sine brings at most 1.85, the radius 1.64, their product 0.5.
+NORMAL_ULP = 4.0
+
+# csrc/math against the exact function, in units in the last place: the last additions round once or twice (the bound 2 of
+# elementary.h); the excess e^x - 1 - x still loses up to three and a half bits to (2^n - 1) - x just beyond |x| = ln(2)/2.
+ELEMENTARY_ULP = {"exp": 1.0, "expm1": 2.0, "log": 1.0, "log1p_unit": 2.0, "log1m_unit": 2.0, "exp_excess": 12.0}
+
+# Two float64 formulas for one number, first and higher derivatives included: a few roundings on each side.
+FLOAT64_ROUNDING = 1e-12
+
+# pyvae.reference's float32 KL near the prior, and its slope, relative: computed in float64, where the terms that cancel
+# are known to 1e-16 of |logvar|, which is at least 1e-8 in the test, and rounded to float32 once.
+KL_REFERENCE_NEAR_PRIOR = 1e-7
+KL_SLOPE_REFERENCE_NEAR_PRIOR = 1e-7
+
+# pyvae.reference's normals, computed in float64 and rounded once: half a unit of float32 and what float64 leaves. In
+# float64 numpy's and torch's functions each bring about one unit, and the angle's rounding half of one.
+REFERENCE_NORMAL_ULP = {torch.float32: 0.51, torch.float64: 4.0}
+
+# A sample with the caller's eps, in units of the result type's eps times |mu| + |eps sigma|: sigma, product and sum round.
+SAMPLE_EPS = 3.0
+
+# Statistics of n normals, in standard deviations of what is estimated: 4.5 is passed by one in 150,000 of all seeds, and
+# the tests' seeds are fixed.
+DEVIATIONS = 4.5
+
+# Kolmogorov-Smirnov: sqrt(n) D above this for one in a thousand of all seeds.
+KOLMOGOROV = 1.95
