@@ -46,7 +46,7 @@ def memory_rows(elements: int) -> list[Row]:
 def peak_buffers(what: str, name: str, shape: Shape) -> float:
     """How far one call raises this process's peak, in float32 buffers of its larger side.
 
-    The inputs must be larger than what start-up took and gave back, or the call stays below an older peak.
+    Arrays must be larger than what start-up took and gave back, or the call stays below an older peak.
     """
     import resource  # not on Windows, where the rest of the benchmark runs
 
@@ -54,7 +54,8 @@ def peak_buffers(what: str, name: str, shape: Shape) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def call(shape: Shape) -> int:
-        (case,) = (case for case in CASES[what](make_inputs(shape), None) if case.name == name)
+        inputs = make_inputs(shape)  # kept to the end: one that goes makes room below the peak
+        (case,) = (case for case in CASES[what](inputs, None) if case.name == name)
         before = peak_bytes()
         outputs = case.forward()
         if what == "loss" and case.backward is not None:

@@ -13,13 +13,14 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 import pyvae
 from data import Data
 from model import VAE
 
-plt.rcParams.update({"font.size": 11, "axes.titlesize": 13, "figure.dpi": 150, "savefig.bbox": "tight"})
+plt.rcParams.update({"font.size": 11, "axes.titlesize": 13, "figure.dpi": 150})
 
 ZOOM = 8
 PAIRS = 20  # columns of originals and reconstructions, in two bands
@@ -58,7 +59,7 @@ def tiles(images: Tensor, columns: int) -> Tensor:
 
 
 def show(axes: Axes, images: Tensor, columns: int, extent: tuple[float, float, float, float] | None = None) -> None:
-    axes.imshow(tiles(images, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    axes.imshow(tiles(images, columns).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
     if extent is None:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -114,24 +115,31 @@ def latent_plane(model: VAE, data: Data) -> Figure:
     colors = plt.get_cmap("tab10")
     for label, name in enumerate(data.classes):
         chosen = data.held_out_labels == label
-        scatter.scatter(where[chosen, 0], where[chosen, 1], s=16, color=colors(label), label=name, linewidths=0)
+        scatter.scatter(*where[chosen].T.numpy(), s=16, color=colors(label), label=name, linewidths=0)
     scatter.set_title("Where the encoder puts the held-out images: mean of q(z|x)")
     scatter.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
-    for axes in (walk, scatter):
-        axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    scatter.add_patch(Rectangle((-edge, -edge), 2 * edge, 2 * edge, fill=False, edgecolor="gray", linestyle="--"))
+    scatter.annotate("the walk", (-edge, edge), xytext=(3, 3), textcoords="offset points", color="gray")
+    far = max(edge + 0.3, 1.05 * where.abs().max().item())
+    for axes, limit in ((walk, edge), (scatter, far)):
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
         axes.set(xlabel=axis_name.format(1), ylabel=axis_name.format(2))
     return figure
 
 
 def curves(runs: dict[str, list[dict[str, Any]]]) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(13.6, 4.2), layout="constrained")
+    own, rival = runs
+    lines = [
+        (own, "train", "-", f"train, {own} loss"),
+        (own, "held_out", "-", f"held out, {own} loss"),
+        (rival, "held_out", "k:", f"held out, {rival} loss"),
+    ]
     titles = {"elbo": "ELBO", "reconstruction": "Reconstruction, $-$log p(x|z)", "kl": "KL(q(z|x) ‖ p(z))"}
     for axes, (term, title) in zip(panels, titles.items(), strict=True):
-        for (name, history), style in zip(runs.items(), ("-", ":"), strict=True):
-            epochs = [record["epoch"] for record in history]
-            for part, color in (("train", "tab:blue"), ("held_out", "tab:orange")):
-                values = [record[part][term] for record in history]
-                axes.plot(epochs, values, style, color=color, label=f"{part.replace('_', ' ')}, {name}")
+        for name, part, style, label in lines:
+            epochs = [record["epoch"] for record in runs[name]]
+            axes.plot(epochs, [record[part][term] for record in runs[name]], style, label=label, linewidth=1.3)
         axes.set(title=title, xlabel="epoch", ylabel="nats per image")
         axes.set_xscale("log")  # most happens in the first epochs
         axes.xaxis.set_major_formatter("{x:.0f}")

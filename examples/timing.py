@@ -22,12 +22,13 @@ def objective_step(objective: Objective, x: Tensor, latent: int, amp: str | None
     logvar = torch.randn(len(x), latent, device=x.device).to(dtype).requires_grad_()
     logits = torch.randn_like(x).to(dtype).requires_grad_()
 
+    z_gradient = torch.ones_like(mu)  # the decoder's in a real step
+
     def step() -> object:
         with autocast(x.device, amp):
             z, kl = objective.sample(mu, logvar, 0, 0)
             loss = objective.negative_elbo(logits, x, kl, 1.0)
-        # z's gradient would come from the decoder; any will do.
-        return torch.autograd.grad([loss, z], [logits, mu, logvar], [torch.ones_like(loss), torch.ones_like(z)])
+        return torch.autograd.grad([loss, z], [logits, mu, logvar], [None, z_gradient])
 
     return step
 

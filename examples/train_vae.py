@@ -37,6 +37,8 @@ def run(args: argparse.Namespace, workers: Workers) -> None:
     images = data.load(args.data, args.data_dir)
     if workers.first:
         workers.wait()
+    if args.threads or args.data == "digits":
+        torch.set_num_threads(args.threads or 1)
     args.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(args.data, args.loss, args.latent, args.batch_size, args.lr, args.beta, args.seed, args.amp)
     # The run to compare with: same seed, same first weights, the other loss.
@@ -99,6 +101,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=number(int, 0), default=0, help="of weights, order and noise (default: 0)")
     add("--amp", choices=["bf16"], help="run the networks under autocast")
     add("--device", type=device, default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(
+        "--threads",
+        type=number(int, 1),
+        help="of the CPU (default: 1 for digits, which are too small to share, else all)",
+    )
     add("--out", type=Path, help="folder for pictures, histories and checkpoints (default: runs/DATA)")
     add("--resume", action="store_true", help="continue from the checkpoints in --out")
     args = parser.parse_args(argv)

@@ -23,7 +23,7 @@ from model import VAE
 from objective import Objective, objective
 from workers import Workers
 
-ORDER, NOISE, HELD_OUT, GLOBAL = range(4)  # what a derived seed is for
+WEIGHTS, ORDER, NOISE, HELD_OUT, GLOBAL = range(5)  # what a derived seed is for
 EVALUATION_ROWS = 1000  # at a time
 
 
@@ -54,13 +54,19 @@ def train(
     settings: Settings, data: Data, epochs: int, workers: Workers, checkpoint: Path, resume: bool, rows: int
 ) -> tuple[VAE, list[dict[str, Any]]]:
     """The trained model and its history: a dict an epoch. Prints about `rows` of them."""
-    torch.manual_seed(settings.seed)  # the same first weights for every loss and in every process
+    torch.manual_seed(
+        derived_seed(settings.seed, WEIGHTS)
+    )  # the same first weights for every loss and in every process
     model = VAE(data.train.shape[1:], settings.latent).to(workers.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
     history: list[dict[str, Any]] = []
     if resume:
         history = restore(checkpoint, settings, model, optimizer, workers.device)
-    if len(history) >= epochs:
+    if len(history) > epochs:
+        raise SystemExit(
+            f"{checkpoint} has {len(history)} epochs already: resume it with --epochs {len(history)} or more."
+        )
+    if len(history) == epochs:
         return model, history
 
     shared = workers.share(model)

@@ -83,6 +83,11 @@ def kernels_for(device: torch.device) -> bool:
     return False
 
 
+# torch.compile asks once, while it traces, and keeps the answer; tracing into the warning would break the graph. (The
+# public torch.compiler.assume_constant_result sets the same mark, but imports the whole compiler.)
+kernels_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def build_info() -> dict[str, Any]:
     """What this pyvae is made of.
 

@@ -82,7 +82,8 @@ def _expanded(x: Tensor) -> Tensor:
 
 def _expanded_features(x: Tensor) -> Tensor:
     """One value per sample, with stride 0 along the features."""
-    return x.flatten(1)[:, :1].clone().reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
+    one = (slice(None), *[slice(0, 1)] * (x.dim() - 1))
+    return x[one].clone().expand(x.shape)
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {

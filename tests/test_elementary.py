@@ -53,6 +53,7 @@ def exp_excess(x: NDArray[np.longdouble]) -> NDArray[np.longdouble]:
 # The truth, in a wider type, and the ranges that are sampled: everything, then where the algorithm changes its way.
 FUNCTIONS: dict[str, tuple[Callable[[NDArray], NDArray], dict[type, list[tuple[float, float]]]]] = {
     "exp": (np.exp, {np.float32: [(-105, 90), (-1, 1)], np.float64: [(-747, 711), (-1, 1)]}),
+    "exp_negative": (np.exp, {np.float32: [(-1e30, 0), (-1, 0)], np.float64: [(-1e300, 0), (-1, 0)]}),
     "expm1": (np.expm1, {np.float32: [(-105, 90), (0.25, 1.5)], np.float64: [(-747, 711), (0.25, 1.5)]}),
     "exp_excess": (
         exp_excess,
@@ -102,6 +103,7 @@ def test_function_is_within_its_bound_for_every_float(widest: Probe, name: str) 
     ("name", "exact"),
     [
         ("exp", mpmath.exp),
+        ("exp_negative", mpmath.exp),
         ("expm1", mpmath.expm1),
         ("exp_excess", lambda x: mpmath.expm1(x) - x),
         ("log", mpmath.log),
@@ -129,6 +131,7 @@ BIG = {np.float32: 3.4028235e38, np.float64: 1.7976931348623157e308}
 # Per function: (argument, exact result); functions of one type where the edge depends on it.
 SPECIAL: dict[str, Callable[[float, float], list[tuple[float, float]]]] = {
     "exp": lambda tiny, big: [(0.0, 1), (-0.0, 1), (tiny, 1), (-tiny, 1), (big, INF), (-big, 0), (INF, INF), (-INF, 0)],
+    "exp_negative": lambda tiny, big: [(0.0, 1), (-0.0, 1), (-tiny, 1), (-big, 0), (-INF, 0)],
     "expm1": lambda tiny, big: [(0.0, 0), (tiny, tiny), (-tiny, -tiny), (big, INF), (-big, -1), (INF, INF), (-INF, -1)],
     "exp_excess": lambda tiny, big: [(0.0, 0), (-0.0, 0), (tiny, 0), (big, INF), (-big, big), (INF, INF), (-INF, INF)],
     "log": lambda tiny, big: [(1.0, 0), (0.0, -INF), (-0.0, -INF), (INF, INF), (-tiny, NAN), (-1.0, NAN), (-INF, NAN)],
@@ -254,7 +257,7 @@ def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, kind: 
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("name", ["Bernoulli", "BernoulliLogits", "Gaussian"])
+@pytest.mark.parametrize("name", [l + form for l in ("Bernoulli", "BernoulliLogits", "Gaussian") for form in ("", "_plain")])
 def test_variants_agree_on_likelihoods(probes: dict[str, Probe], name: str, kind: type) -> None:
     x = np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])
     target, weight = np.random.default_rng(3).uniform(size=(2, x.size)).astype(kind)

@@ -49,16 +49,33 @@ print(json.dumps([at_import, when_asked_for, at_call, kl, pyvae.build_info()]))
 """
 
 
-def import_copy(folder: Path, files: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
-    """Runs PROGRAM over a copy of the package without its extension but with `files`; its warnings and build_info."""
+# The same, for one graph under torch.compile.
+COMPILED = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import torch, pyvae
+    compiled = torch.compile(lambda mu: 2 * pyvae.kl_divergence(mu, torch.zeros(1, 2)), fullgraph=True, backend="eager")
+    kl = [compiled(torch.tensor([[3.0, x]])).item() for x in (4.0, 0.0)]
+print(json.dumps([[str(w.message) for w in caught if "pyvae" in str(w.message)], kl]))
+"""
+
+
+def run_copy(folder: Path, files: dict[str, str], program: str) -> Any:
+    """What `program` prints, over a copy of the package without its extension but with `files`."""
     ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
     shutil.copytree(PACKAGE, folder / "pyvae", ignore=ignored)
     for name, text in files.items():
         (folder / "pyvae" / name).write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, env=environment, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    at_import, when_asked_for, at_call, kl, info = json.loads(run.stdout)
+    return json.loads(run.stdout)
+
+
+def import_copy(folder: Path, files: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """Runs PROGRAM as above: its warnings and its build_info."""
+    at_import, when_asked_for, at_call, kl, info = run_copy(folder, files, PROGRAM)
     assert at_import == when_asked_for == []
     assert kl == [12.5] * 3
     assert info["instruction_set"] is None
@@ -71,6 +88,12 @@ def test_without_the_extension(tmp_path: Path) -> None:
     assert "not built" in caught[0] and "pip install --no-build-isolation" in caught[0]
     assert info["why_missing"] in caught[0]
     assert info["built_for_torch"] is None and info["instruction_sets"] == []
+
+
+def test_compiling_without_the_extension_warns_once_and_keeps_one_graph(tmp_path: Path) -> None:
+    caught, kl = run_copy(tmp_path, {}, COMPILED)
+    assert len(caught) == 1 and "not built" in caught[0]
+    assert kl == [25.0, 9.0]
 
 
 def test_extension_for_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
@@ -121,7 +144,8 @@ def warned(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, isa: str, words: list[str]) -> None:
-    monkeypatch.setattr(_extension, "_C", SimpleNamespace(isa=lambda: isa))
+    monkeypatch.setattr(_extension, "_C", object())
+    monkeypatch.setattr(_extension, "_isa", isa)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert [_extension.kernels_for(torch.device(device, index)) for index in (0, 0)] == [False, False]
@@ -131,7 +155,8 @@ def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, is
 
 @pytest.mark.usefixtures("warned")
 def test_reasons_do_not_hide_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "_C", SimpleNamespace(isa=lambda: "none"))
+    monkeypatch.setattr(_extension, "_C", object())
+    monkeypatch.setattr(_extension, "_isa", "none")
     with pytest.warns(RuntimeWarning, match="FMA"):
         _extension.kernels_for(torch.device("cpu"))
     with pytest.warns(RuntimeWarning, match="device type 'cuda'"):

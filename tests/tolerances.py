@@ -36,7 +36,7 @@ NORMAL_ULP = 4.0
 
 # csrc/math against the exact function, in units in the last place: the last additions round once or twice (the bound 2 of
 # elementary.h); the excess e^x - 1 - x still loses up to three and a half bits to (2^n - 1) - x just beyond |x| = ln(2)/2.
-ELEMENTARY_ULP = {"exp": 1.0, "expm1": 2.0, "log": 1.0, "log1p_unit": 2.0, "log1m_unit": 2.0, "exp_excess": 12.0}
+ELEMENTARY_ULP = {"exp": 1.0, "exp_negative": 1.0, "expm1": 2.0, "log": 1.0, "log1p_unit": 2.0, "log1m_unit": 2.0, "exp_excess": 12.0}
 
 # Two float64 formulas for one number, first and higher derivatives included: a few roundings on each side.
 FLOAT64_ROUNDING = 1e-12
@@ -57,5 +57,5 @@ SAMPLE_EPS = 3.0
 # the tests' seeds are fixed.
 DEVIATIONS = 4.5
 
-# Kolmogorov-Smirnov: sqrt(n) D above this for one in a thousand of all seeds.
-KOLMOGOROV = 1.95
+# Kolmogorov-Smirnov: as rare as DEVIATIONS, sqrt(n) D is above this for one in 130,000 of all seeds.
+KOLMOGOROV = 2.5

@@ -166,10 +166,16 @@ void write(const Shape& shape, const Operand& operand, int64_t first, int n, con
 
 // ---- map and reduce -------------------------------------------------------------------------------------------------
 
-// Sixteen lanes in T, then a tree in double: the same order for every instruction set.
+// Sixteen lanes in T, then a tree in double: the same order for every instruction set. Short rows go one by one in
+// double: setting up the lanes would take longer.
 template <class T>
 double sum(const T* values, int n) {
   constexpr int kLanes = 16;
+  if (n < 4 * kLanes) {
+    double total = 0;
+    for (int i = 0; i < n; ++i) total += double(values[i]);
+    return total;
+  }
   T lanes[kLanes] = {};
   int i = 0;
   for (; i + kLanes <= n; i += kLanes) {

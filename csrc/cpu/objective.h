@@ -12,7 +12,7 @@ template <class Likelihood, bool kGradient, bool kPosWeight, class T>
 void map_likelihood(const T* __restrict recon, const T* __restrict target, const T* __restrict pos_weight, T factor,
                     int n, T* __restrict values, T* __restrict gradient) {
   for (int i = 0; i < n; ++i) {
-    const Term<T> term = Likelihood::evaluate(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
+    const Term<T> term = Likelihood::template evaluate<kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
     values[i] = term.value;
     if (kGradient) gradient[i] = factor * term.derivative;
   }

@@ -26,6 +26,8 @@ struct Real<float> {
   static constexpr float kLn2Lo = 0x1.7f7d1cp-20f;
   static constexpr float kExpMin = -104.0f;  // exp is 0 below
   static constexpr float kExpMax = 89.0f;    // and inf above
+  static constexpr Int kLift = 64;
+  static constexpr float kDrop = 0x1p-64f;
   static constexpr float kMinNormal = 0x1p-126f;
   static constexpr float kInfinity = __builtin_inff();
 };
@@ -42,18 +44,28 @@ struct Real<double> {
   static constexpr double kLn2Lo = 0x1.a39ef35793c76p-33;
   static constexpr double kExpMin = -746.0;
   static constexpr double kExpMax = 710.0;
+  static constexpr Int kLift = 512;
+  static constexpr double kDrop = 0x1p-512;
   static constexpr double kMinNormal = 0x1p-1022;
   static constexpr double kInfinity = __builtin_inf();
 };
 
 // ---- polynomials ----------------------------------------------------------------------------------------------------
 
-// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2
+// e^r for |r| <= ln(2)/2
 PYVAE_HD float exp_polynomial(float r) {
+  return polynomial(r, 1.0f, 1.0f, 0.4999999955f, 0.1666657728f, 0.04166685344f, 0.008363146356f, 0.001390128605f);
+}
+PYVAE_HD double exp_polynomial(double r) {
+  return polynomial(r, 1.0, 1.0, 0.50000000000000010154, 0.16666666666666643932, 0.041666666666624308105, 0.0083333333333561974022, 0.0013888888917138636797, 0.00019841269784672599477, 0.000024801521396002008923, 2.7557355501514206167e-6, 2.7620046790455430222e-7, 2.50681705430497581e-8);
+}
+
+// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2: two terms longer, since what it leaves out is not small beside it
+PYVAE_HD float exp_excess_polynomial(float r) {
   return polynomial(r, 0.5000000013f, 0.1666666653f, 0.04166646545f, 0.008333360729f, 0.001393360651f,
                     0.0001985780110f);
 }
-PYVAE_HD double exp_polynomial(double r) {
+PYVAE_HD double exp_excess_polynomial(double r) {
   return polynomial(r, 0.5, 0.16666666666666666671, 0.041666666666666676725, 0.0083333333333333257880,
                     0.0013888888888879106263, 0.00019841269841301641521, 0.000024801587336367059327,
                     2.7557319174225304121e-6, 2.7557263350588228381e-7, 2.5052131880706589389e-8,
@@ -76,8 +88,8 @@ PYVAE_HD double log_polynomial(double f) {
 
 // log(1 + u) / u for 0 <= u <= 1
 PYVAE_HD float log1p_polynomial(float u) {
-  return polynomial(u, 0.9999999953f, -0.4999990242f, 0.3332996244f, -0.2495413379f, 0.1967593962f, -0.1530559311f,
-                    0.1060365532f, -0.05695953548f, 0.01985146177f, -0.003244024815f);
+  return polynomial(u, 1.0f, -0.4999949315f, 0.3331909684f, -0.2484298216f, 0.1910600588f, -0.1366324306f,
+                    0.07822591243f, -0.02950521103f, 0.005232686597f);
 }
 PYVAE_HD double log1p_polynomial(double u) {
   return polynomial(u, 1.0, -0.49999999999999184230, 0.33333333333211260409, -0.24999999992722523694,
@@ -118,7 +130,7 @@ PYVAE_HD T scale_by_power_of_2(T x, typename Real<T>::Int n) {
   return (x * low) * high;
 }
 
-// x = n ln(2) + r with |r| <= ln(2)/2, and e^r - 1 = r + q.
+// x = n ln(2) + r with |r| <= ln(2)/2, and e^r = 1 + r + q.
 template <class T>
 struct Exponent {
   typename Real<T>::Int n;
@@ -134,13 +146,36 @@ PYVAE_HD Exponent<T> reduce_exponent(T x) {
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
   // The difference of the bits is the integer; a NaN gives a meaningless one, and stays NaN through r.
   const auto integer = bit_cast<typename R::Bits>(rounded) - bit_cast<typename R::Bits>(R::kRounder);
-  return {typename R::Int(integer), r, (r * r) * exp_polynomial(r)};
+  return {typename R::Int(integer), r, (r * r) * exp_excess_polynomial(r)};
+}
+
+// e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf where the product is not, so it is lifted into range:
+// p 2^(n + lift) 2^-lift. `rounder` is kRounder + kBias + lift: the sum's low bits then are the exponent field of the
+// lifted power, and a shift makes the number.
+template <class T>
+PYVAE_HD T exp_lifted(T x, T rounder, T drop) {
+  using R = Real<T>;
+  const T rounded = fma(x, R::kLog2e, rounder);
+  const T n = rounded - rounder;
+  const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
+  const T power = bit_cast<T>(typename R::Bits(bit_cast<typename R::Bits>(rounded) << R::kMantissaBits));
+  return exp_polynomial(r) * power * drop;
 }
 
 template <class T>
 PYVAE_HD T exp(T x) {
-  const Exponent<T> e = reduce_exponent(x);
-  return scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
+  using R = Real<T>;
+  const bool negative = x < T(0);
+  return exp_lifted(at_least(at_most(x, R::kExpMax), R::kExpMin),
+                    negative ? R::kRounder + R::kBias + R::kLift : R::kRounder + R::kBias - R::kLift,
+                    negative ? R::kDrop : T(1) / R::kDrop);
+}
+
+// e^x for x <= 0
+template <class T>
+PYVAE_HD T exp_negative(T x) {
+  using R = Real<T>;
+  return exp_lifted(at_least(x, R::kExpMin), R::kRounder + R::kBias + R::kLift, R::kDrop);
 }
 
 // e^x - 1, exact near 0: 2^n (r + q) + (2^n - 1). For large n the 1 is far below the last bit, and 2^n could overflow.

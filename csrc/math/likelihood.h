@@ -19,7 +19,7 @@ struct Term {
 //   derivative (p - t) / (p (1 - p))
 struct Bernoulli {
   static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
-  template <class T>
+  template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
     const T log_p = at_least(log(p), T(-100)), log_rest = at_least(log1m_unit(p), T(-100));
     const T value = (t - T(1)) * log_rest - t * log_p;
@@ -27,22 +27,22 @@ struct Bernoulli {
   }
 };
 
-// recon = x, a logit: p = sigmoid(x). Only terms of one sign are added, so that both tails are exact.
-//   value      (1 - t) softplus(x) + w t softplus(-x),  softplus(x) = max(x, 0) + log(1 + e^-|x|)
-//   derivative (1 - t) sigmoid(x) - w t sigmoid(-x)
+// recon = x, a logit: p = sigmoid(x). With u = e^-|x|, no sum cancels and both tails are exact.
+//   value      (1 - t) softplus(x) + w t softplus(-x),  softplus(x) = max(x, 0) + log(1 + u)
+//   derivative (1 - t) sigmoid(x) - w t sigmoid(-x),    sigmoid(|x|) = 1 / (1 + u), sigmoid(-|x|) = u / (1 + u)
+// Both hold the same two factors, which change places with the sign of x:
+//   x > 0:  near = 1 - t, far = -w t;  else the other way round
+//   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
 struct BernoulliLogits {
   static constexpr bool kProbability = false;
-  template <class T>
+  template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {
-    const T ones = pos_weight * t, zeros = T(1) - t;
-    const T negative = x < T(0) ? x : -x;  // -|x|
-    const T u = exp(negative);
-    const T above = x > T(0) ? x : T(0), below = x < T(0) ? -x : T(0);
-    const T value = fma(zeros + ones, log1p_unit(u), fma(zeros, above, ones * below));
-    const T near = T(1) / (T(1) + u), far = u * near;  // sigmoid(|x|), sigmoid(-|x|)
+    const T zeros = T(1) - t, ones = kPosWeight ? pos_weight * -t : -t;
     const bool positive = x > T(0);
-    const T sigmoid = positive ? near : far, opposite = positive ? far : near;
-    return {value, zeros * sigmoid - ones * opposite};
+    const T near = positive ? zeros : ones, far = positive ? ones : zeros;
+    const T u = exp_negative(positive ? -x : x);
+    const T log_partition = kPosWeight ? (zeros - ones) * log1p_unit(u) : log1p_unit(u);
+    return {fma(near, x, log_partition), fma(far, u, near) / (T(1) + u)};
   }
 };
 
@@ -51,7 +51,7 @@ struct BernoulliLogits {
 //   derivative recon - t
 struct Gaussian {
   static constexpr bool kProbability = false;
-  template <class T>
+  template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
     const T difference = recon - t;
     return {T(0.5) * difference * difference, difference};

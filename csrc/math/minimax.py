@@ -65,12 +65,13 @@ if __name__ == "__main__":
     ln2_half = mp.log(2) / 2 * mp.mpf("1.0001")
     quadratic = safe(lambda r: (mp.exp(r) - 1 - r) / r**2)
     show("(exp(r) - 1 - r) / r^2 on |r| <= ln2/2", quadratic, -ln2_half, ln2_half, (5, 11), quadratic)
+    show("the same, as part of exp(r)", quadratic, -ln2_half, ln2_half, (4, 9), quadratic)
     lo, hi = mp.sqrt(mp.mpf(1) / 2) - 1, mp.sqrt(2) - 1
     cubic = safe(lambda f: (mp.log1p(f) - f + f * f / 2) / f**3)
     weight = safe(lambda f: mp.log1p(f) / f**3)
     show("(log1p(f) - f + f^2/2) / f^3 on sqrt(1/2)-1 .. sqrt(2)-1", cubic, lo, hi, (7, 18), lambda f: abs(weight(f)))
     slope = safe(lambda u: mp.log1p(u) / u)
-    show("log1p(u) / u on 0 .. 1", slope, 0, 1, (9, 20), slope)
+    show("log1p(u) / u on 0 .. 1", slope, 0, 1, (8, 20), slope)
     quarter = mp.pi / 4
     sine = safe(lambda s: (mp.sin(mp.sqrt(s)) / mp.sqrt(s) - 1) / s)
     cosine = safe(lambda s: (mp.cos(mp.sqrt(s)) - 1 + s / 2) / s**2)

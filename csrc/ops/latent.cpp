@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor> latent_forward_cpu(const Tensor& mu_in, const Tensor&
   const Tensor eps = with_z ? within_dims(value_or_undefined(eps_in)) : Tensor();
   const at::ScalarType z_type = at::promote_types(mu.scalar_type(), scale.scalar_type());
   const at::ScalarType type = compute_type(mu.scalar_type(), scale.scalar_type());
-  const Tensor z = with_z ? at::empty_like(mu, z_type) : Tensor();
+  const Tensor z = with_z ? empty_output(mu, z_type) : Tensor();
 
   cpu::LatentForward call{};
   call.shape = lay_out({{&mu, &call.mu}, {&scale, &call.scale}, {&eps, &call.eps}, {&z, &call.z}}, !with_z);
@@ -84,8 +84,8 @@ std::tuple<Tensor, Tensor> latent_backward_cpu(const OptionalTensor& grad_z_in, 
                     "pyvae::latent_backward: grad_kl must have shape (B,)");
   const Tensor mu = within_dims(mu_in), scale = within_dims(scale_in);
   const Tensor grad_z = within_dims(value_or_undefined(grad_z_in)), eps = within_dims(value_or_undefined(eps_in));
-  const Tensor grad_mu = grad_z.defined() || grad_kl ? at::empty_like(mu) : at::zeros_like(mu);
-  const Tensor grad_scale = grad_z.defined() || grad_kl ? at::empty_like(scale) : at::zeros_like(scale);
+  const Tensor grad_mu = grad_z.defined() || grad_kl ? empty_output(mu, mu.scalar_type()) : at::zeros_like(mu);
+  const Tensor grad_scale = grad_z.defined() || grad_kl ? empty_output(scale, scale.scalar_type()) : at::zeros_like(scale);
   if (mu.numel() == 0 || !(grad_z.defined() || grad_kl)) return {grad_mu, grad_scale};
 
   cpu::LatentBackward call{};

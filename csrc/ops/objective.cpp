@@ -87,7 +87,7 @@ struct Pass {
     target_ = within_dims(target.sizes() == recon.sizes() ? target : target.reshape(recon.sizes()));
     weight_ = spread(weight);
     pos_weight_ = spread(pos_weight);
-    if (with_gradient) gradient = at::empty_like(recon_);
+    if (with_gradient) gradient = empty_output(recon_, recon_.scalar_type());
     call.shape = pyvae::lay_out({{&recon_, &call.recon},
                                  {&target_, &call.target},
                                  {&weight_, &call.weight},

@@ -18,6 +18,7 @@
   }
 
 UNARY(exp, pyvae::exp)
+UNARY(exp_negative, pyvae::exp_negative)
 UNARY(expm1, pyvae::expm1)
 UNARY(exp_excess, pyvae::exp_excess)
 UNARY(log, pyvae::log)
@@ -30,22 +31,19 @@ UNARY(log1m_unit, pyvae::log1m_unit)
   UNARY(FORM##_divergence_derivative, pyvae::FORM::divergence_derivative)
 PYVAE_SCALES(SCALE)
 
-// Value and derivative of every likelihood: recon, target and pos_weight in, all [n].
-#define LIKELIHOOD(FORM, NAME)                                                                                   \
-  extern "C" void FORM##_float(int64_t n, const float* x, const float* t, const float* w, float* __restrict value, \
-                               float* __restrict derivative) {                                                   \
-    for (int64_t i = 0; i < n; ++i) {                                                                            \
-      const auto term = pyvae::FORM::evaluate(x[i], t[i], w[i]);                                                 \
-      value[i] = term.value, derivative[i] = term.derivative;                                                    \
-    }                                                                                                            \
-  }                                                                                                              \
-  extern "C" void FORM##_double(int64_t n, const double* x, const double* t, const double* w,                    \
-                                double* __restrict value, double* __restrict derivative) {                       \
-    for (int64_t i = 0; i < n; ++i) {                                                                            \
-      const auto term = pyvae::FORM::evaluate(x[i], t[i], w[i]);                                                 \
-      value[i] = term.value, derivative[i] = term.derivative;                                                    \
-    }                                                                                                            \
+// Value and derivative of every likelihood: recon, target and pos_weight in, all [n]; NAME_plain without pos_weight.
+#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                                             \
+  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value, T* __restrict derivative) { \
+    for (int64_t i = 0; i < n; ++i) {                                                                       \
+      const auto term = pyvae::FORM::evaluate<WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1));                \
+      value[i] = term.value, derivative[i] = term.derivative;                                               \
+    }                                                                                                       \
   }
+#define LIKELIHOOD(FORM, NAME)                           \
+  LIKELIHOOD_OF(FORM##_float, FORM, true, float)         \
+  LIKELIHOOD_OF(FORM##_double, FORM, true, double)       \
+  LIKELIHOOD_OF(FORM##_plain_float, FORM, false, float)  \
+  LIKELIHOOD_OF(FORM##_plain_double, FORM, false, double)
 PYVAE_LIKELIHOODS(LIKELIHOOD)
 
 // counter [n, 4] and key [n, 2] to words [n, 4]

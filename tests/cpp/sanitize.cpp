@@ -1,0 +1,282 @@
+// Runs every CPU kernel under the sanitizers (`make sanitize`): all scales, likelihoods, types and layouts, over sizes
+// around vectors and chunks, in heap blocks of exactly the bytes that a kernel may touch, so that one byte too many is
+// seen. Each result is compared, bit for bit, with that of contiguous operands, and chunk by chunk with the whole.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace {
+
+using namespace pyvae::cpu;
+
+int passed = 0, failed = 0;
+
+void expect(bool holds, const std::string& what) {
+  holds ? ++passed : ++failed;
+  if (!holds) std::printf("FAILED: %s\n", what.c_str());
+}
+
+// ---- operands in blocks of their exact size -------------------------------------------------------------------------
+
+size_t size_of(Type type) {
+  return type == Type::kDouble ? 8 : type == Type::kFloat ? 4 : type == Type::kBool ? 1 : 2;
+}
+
+uint16_t half_bits(float x) {  // for what the inputs below hold: zeros, normal halves without rounding, inf, NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  const uint16_t sign = uint16_t(bits >> 16 & 0x8000u);
+  if (x == 0) return sign;
+  if (std::isnan(x)) return 0x7e00;
+  if (std::isinf(x)) return uint16_t(sign | 0x7c00);
+  return uint16_t(sign | (((bits & 0x7fffffffu) >> 13) - (112u << 10)));
+}
+
+void store(char* to, Type type, double value) {
+  const float single = float(value);
+  uint32_t bits;
+  std::memcpy(&bits, &single, sizeof(bits));
+  const uint16_t half = half_bits(single), bfloat = uint16_t(bits >> 16);
+  switch (type) {
+    case Type::kDouble:
+      std::memcpy(to, &value, 8);
+      break;
+    case Type::kFloat:
+      std::memcpy(to, &single, 4);
+      break;
+    case Type::kHalf:
+      std::memcpy(to, &half, 2);
+      break;
+    case Type::kBFloat16:
+      std::memcpy(to, &bfloat, 2);
+      break;
+    case Type::kBool:
+      *to = value != 0;
+  }
+}
+
+// How an operand lies in memory. The last two read the same element many times, so they are for inputs only.
+enum Layout { kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue };
+constexpr Layout kInputs[] = {kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue};
+constexpr Layout kOutputs[] = {kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond};
+
+int64_t count(const Shape& shape) { return shape.rows * shape.features; }
+
+class Block {
+ public:
+  Block(const Shape& shape, Type type, Layout layout) : shape_(shape), type_(type) {
+    operand.type = type;
+    operand.contiguous = layout == kContiguous || layout == kOddOffset || count(shape) == 0;
+    int64_t step = 1, extent = count(shape) > 0;
+    for (int k = 0; k < shape.dims; ++k) {
+      const int d = layout == kReversed ? k : shape.dims - 1 - k;
+      operand.strides[d] = layout == kOneValue || (layout == kOneRow && d == 0) ? 0 : step * (layout == kEverySecond ? 2 : 1);
+      extent += operand.strides[d] * (count(shape) > 0 ? shape.sizes[d] - 1 : 0);
+      step *= shape.sizes[d];
+    }
+    const size_t skipped = layout == kOddOffset ? size_of(type) : 0;
+    block_ = static_cast<char*>(std::malloc(skipped + size_t(extent) * size_of(type)));
+    operand.data = block_ + skipped;
+  }
+  Block(const Block&) = delete;
+  ~Block() { std::free(block_); }
+
+  void fill(const std::function<double(int64_t)>& value) {
+    for (int64_t i = 0; i < count(shape_); ++i) store(at(i), type_, value(i));
+  }
+
+  // The elements' bytes in logical order.
+  std::string bytes() const {
+    std::string out;
+    for (int64_t i = 0; i < count(shape_); ++i) out.append(at(i), size_of(type_));
+    return out;
+  }
+
+  Operand operand;
+
+ private:
+  char* at(int64_t i) const {
+    int64_t offset = 0;
+    for (int d = shape_.dims - 1; d >= 0; i /= shape_.sizes[d--]) offset += i % shape_.sizes[d] * operand.strides[d];
+    return static_cast<char*>(operand.data) + offset * int64_t(size_of(type_));
+  }
+
+  Shape shape_;
+  Type type_;
+  char* block_;
+};
+
+// ---- one call -------------------------------------------------------------------------------------------------------
+
+// Runs chunks [0, all) at once or one by one, from the last to the first.
+template <class Kernel, class Call>
+void run(Kernel kernel, const Call& call, bool by_chunk) {
+  const int64_t chunks = Partition(call.shape).chunks;
+  if (!by_chunk) {
+    kernel(call, 0, chunks);
+  } else {
+    for (int64_t chunk = chunks; chunk-- > 0;) kernel(call, chunk, chunk + 1);
+  }
+}
+
+std::string bytes_of(const std::vector<double>& sums) {
+  return std::string(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(double));
+}
+
+// What one combination consists of; `layout` and `by_chunk` must not change the result.
+struct Case {
+  Shape shape;
+  Type type, other;  // of the first operand and of the second
+  int code;          // scale or likelihood
+  int variant;       // which optional operands are there, a bit each
+  uint64_t first_index;
+};
+
+// Inputs: multiples of 1/16 in (0, 1), which every type holds exactly, with a few values that are special.
+double plain(int64_t i) { return double(1 + (i * 7 + i / 16) % 15) / 16; }
+double special(int64_t i) {
+  const double values[] = {0.0, -0.0, 1.0, INFINITY, -INFINITY, NAN};
+  return i % 23 == 5 ? values[i / 23 % 6] : plain(i) * 8 - 4;
+}
+
+template <class T>
+std::string latent(const Kernels<T>& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
+  const Type result = sizeof(T) == 8 ? Type::kDouble : c.type;
+  Block mu(c.shape, c.type, in), scale(c.shape, c.other, in), eps(c.shape, c.type, in), grad(c.shape, result, in);
+  Block z(c.shape, result, out), grad_mu(c.shape, c.type, out), grad_scale(c.shape, c.other, out);
+  const bool broadcast = in == kOneRow || in == kOneValue;
+  for (Block* input : {&mu, &scale, &eps, &grad}) input->fill(broadcast ? [](int64_t) { return 0.5; } : special);
+
+  LatentForward forward{};
+  forward.shape = c.shape, forward.scale_kind = c.code;
+  forward.mu = mu.operand, forward.scale = scale.operand;
+  forward.seed = 5, forward.offset = 0, forward.first_index = c.first_index;
+  std::vector<double> divergence(size_t(Partition(c.shape).partials()));
+  if (c.variant & 1) forward.eps = eps.operand;
+  if (!(c.variant & 2)) forward.z = z.operand;
+  if (!(c.variant & 4)) forward.divergence = divergence.data();
+  run(kernels.latent_forward, forward, by_chunk);
+
+  LatentBackward backward{};
+  backward.shape = c.shape, backward.scale_kind = c.code;
+  backward.mu = mu.operand, backward.scale = scale.operand, backward.eps = forward.eps;
+  backward.seed = 5, backward.offset = 0, backward.first_index = c.first_index;
+  std::vector<double> grad_kl(size_t(c.shape.rows), 0.75);
+  if (!(c.variant & 2)) backward.grad_z = grad.operand;
+  if (!(c.variant & 4)) backward.grad_kl = grad_kl.data();
+  backward.grad_mu = grad_mu.operand, backward.grad_scale = grad_scale.operand;
+  run(kernels.latent_backward, backward, by_chunk);
+
+  std::string all = grad_mu.bytes() + grad_scale.bytes();
+  if (forward.z.data) all += z.bytes();
+  return forward.divergence ? all + bytes_of(divergence) : all;
+}
+
+template <class T>
+std::string objective(const Kernels<T>& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
+  Block recon(c.shape, c.type, in), target(c.shape, c.other, in), gradient(c.shape, c.type, out);
+  Block weight(c.shape, c.variant & 16 ? Type::kBool : c.type, in), pos_weight(c.shape, c.other, in);
+  const bool broadcast = in == kOneRow || in == kOneValue, probability = c.code == 0;
+  recon.fill(broadcast ? [](int64_t) { return 0.5; } : probability ? plain : special);
+  for (Block* input : {&target, &weight, &pos_weight}) input->fill(broadcast ? [](int64_t) { return 0.25; } : plain);
+
+  Objective call{};
+  call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
+  call.recon = recon.operand, call.target = target.operand;
+  std::vector<double> sums(size_t(Partition(c.shape).partials())), upstream(size_t(c.shape.rows), 3.0);
+  if (c.variant & 1) call.weight = weight.operand;
+  if (c.variant & 2) call.pos_weight = pos_weight.operand;
+  if (c.variant & 4) call.upstream = upstream.data();
+  if (!(c.variant & 8)) call.gradient = gradient.operand;
+  call.sums = c.variant & 4 ? nullptr : sums.data();
+  bool legal = true;
+  run([&](const Objective& o, int64_t a, int64_t b) { legal &= kernels.objective(o, a, b); }, call, by_chunk);
+  expect(legal, "every probability is legal");
+
+  std::string all = call.gradient.data ? gradient.bytes() : "";
+  return call.sums ? all + bytes_of(sums) : all;
+}
+
+// ---- all of them ----------------------------------------------------------------------------------------------------
+
+template <class T, class Result>
+void check(const Kernels<T>& kernels, Result result, const Case& c, const std::string& name) {
+  const std::string expected = result(kernels, c, kContiguous, kContiguous, false);
+  const std::string broadcast = result(kernels, c, kOneRow, kContiguous, true);
+  for (const Layout in : kInputs) {
+    const Layout out = kOutputs[in % 5];
+    for (const bool by_chunk : {false, true}) {
+      const std::string& same = in == kOneRow || in == kOneValue ? broadcast : expected;
+      expect(result(kernels, c, in, out, by_chunk) == same,
+             name + " code " + std::to_string(c.code) + " variant " + std::to_string(c.variant) + " types " +
+                 std::to_string(int(c.type)) + std::to_string(int(c.other)) + " layout " + std::to_string(in) + " rows " +
+                 std::to_string(c.shape.rows) + " features " + std::to_string(c.shape.features));
+    }
+  }
+}
+
+std::vector<Shape> shapes() {
+  std::vector<Shape> all;
+  for (const int64_t features : {0, 1, 2, 3, 5, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1023, 1025, 1537}) {
+    for (const int64_t rows : {0, 1, 3}) all.push_back({rows, features, 2, {rows, features}});
+  }
+  for (const int64_t rows : {31, 33, 511, 513}) all.push_back({rows, 1, 1, {rows}}), all.push_back({rows, 3, 2, {rows, 3}});
+  all.push_back({3, 2 * 7 * 11, 4, {3, 2, 7, 11}});
+  all.push_back({2, 3 * 19 * 23, 4, {2, 3, 19, 23}});
+  all.push_back({2, 64, 7, {2, 2, 2, 2, 2, 2, 2}});
+  all.push_back({1, 1, 1, {1}});
+  return all;
+}
+
+template <class T>
+void check_all(const Kernels<T>& kernels, const std::vector<std::pair<Type, Type>>& types) {
+  int turn = 0;  // the variants take turns over shapes and types: all are met, not all with all
+  for (const Shape& shape : shapes()) {
+    for (const auto& [type, other] : types) {
+      for (int code = 0; code < 3; ++code, ++turn) {
+        const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
+        // Bits: eps given; no sample; no divergence (never both left out).
+        const int sampler = std::vector<int>{0, 1, 2, 4, 5}[size_t(turn) % 5];
+        check(kernels, latent<T>, {shape, type, other, code, sampler, first_index}, "latent");
+        // Bits: weight; pos_weight; upstream and no sums; no gradient; weight is a mask.
+        const int decoder = std::vector<int>{0, 1, 2, 3, 4, 7, 8, 11, 17, 27, 21}[size_t(turn) % 11];
+        check(kernels, objective<T>, {shape, type, other, code, decoder, 0}, "objective");
+      }
+    }
+  }
+}
+
+void check_refusals(const Table& table) {
+  for (const double bad : {-0.0625, 1.0625, -double(INFINITY), double(INFINITY), double(NAN)}) {
+    const Shape shape{1, 1025, 2, {1, 1025}};
+    Block recon(shape, Type::kFloat, kContiguous), target(shape, Type::kFloat, kContiguous);
+    target.fill(plain);
+    recon.fill([bad](int64_t i) { return i == 1024 ? bad : plain(i); });
+    Objective call{};
+    call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
+    bool legal = true;
+    for (int64_t chunk = 0; chunk < Partition(shape).chunks; ++chunk) legal &= table.in_float.objective(call, chunk, chunk + 1);
+    expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
+  }
+}
+
+}  // namespace
+
+int main() {
+  const Table* const table = pyvae::cpu::table();
+  if (!table) return std::puts("this CPU has no fused multiply-add: no kernels to run"), 1;
+  const Type f = Type::kFloat, d = Type::kDouble, h = Type::kHalf, b = Type::kBFloat16;
+  std::printf("kernels: %s\n", table->isa);
+  check_all(table->in_float, {{f, f}, {h, h}, {b, f}, {f, b}, {h, b}});
+  check_all(table->in_double, {{d, d}, {f, d}, {d, h}});
+  check_refusals(*table);
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0;
+}

@@ -1,0 +1,158 @@
+"""The same bits whatever runs them: instruction sets, numbers of threads, Python threads, checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import probe
+import pytest
+import torch
+from cases import LIKELIHOODS, SCALES, posterior
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+# Short rows, rows of one chunk and of many, and as many chunks as busy several threads.
+SHAPES = [(2001, 20), (37, 513), (67, 1031), (3, 9001)]
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two tensors in (0, 1), by numpy: torch's own functions differ between instruction sets and numbers of threads."""
+    return tuple(torch.from_numpy(a).to(dtype) for a in np.random.default_rng(8).uniform(1e-3, 0.999, (2, *shape)))
+
+
+def sampler_bits(kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """Sample, KL and both gradients."""
+    mu, scale = (t.requires_grad_() for t in inputs(shape, dtype))
+    z, kl = pyvae.reparameterize_kl(mu, **{kind: scale}, seed=17, row_offset=3)
+    slopes = torch.autograd.grad([z, kl], [mu, scale], [scale.detach(), torch.arange(len(kl)).to(kl.dtype)])
+    return [z, kl, *slopes, pyvae.kl_divergence(mu, **{kind: scale}, reduction="sum")]
+
+
+def objective_bits(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    """Loss in two reductions, and its gradient."""
+    recon, target = inputs(shape, dtype)
+    recon.requires_grad_()
+    loss = pyvae.elbo_loss(recon, target, likelihood=likelihood)
+    rows = pyvae.elbo_loss(recon, target, likelihood=likelihood, reduction="none")
+    return [loss, rows, *torch.autograd.grad(loss, recon)]
+
+
+def digest(tensors: list[Tensor]) -> str:
+    """A few characters that are others when any bit is."""
+    return hashlib.sha256(b"".join(t.detach().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)).hexdigest()[:16]
+
+
+def digests() -> dict[str, str]:
+    """Of everything that the kernels compute."""
+    results = {}
+    for shape, dtype in itertools.product(SHAPES, DTYPES):
+        for kind in SCALES:
+            results[f"{kind} {shape} {dtype}"] = digest(sampler_bits(kind, shape, dtype))
+        for likelihood in LIKELIHOODS:
+            results[f"{likelihood} {shape} {dtype}"] = digest(objective_bits(likelihood, shape, dtype))
+    return results
+
+
+# ---- instruction sets and threads -----------------------------------------------------------------------------------
+
+REPORT = """
+import json, pyvae, test_noise_repeatable
+print(json.dumps([pyvae.build_info()["instruction_set"], test_noise_repeatable.digests()]))
+"""
+
+
+def in_a_process_of_its_own(capability: str, threads: int) -> tuple[str, dict[str, str]]:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    run = subprocess.run([sys.executable, "-c", REPORT], env=environment, capture_output=True, text=True, check=True)
+    return tuple(json.loads(run.stdout))
+
+
+def test_instruction_sets_give_the_same_bits() -> None:
+    expected = digests()
+    variants = {"default": "baseline", "avx2": "avx2", "avx512": "avx512"}
+    for capability, variant in variants.items():
+        if variant in probe.supported():
+            assert in_a_process_of_its_own(capability, 1) == (variant, expected)
+
+
+@pytest.mark.usefixtures("threads")
+def test_numbers_of_threads_give_the_same_bits() -> None:
+    torch.set_num_threads(1)
+    expected = digests()
+    for threads in (2, 3, 4):
+        torch.set_num_threads(threads)
+        assert digests() == expected
+
+
+def test_python_threads_do_not_disturb_each_other() -> None:
+    def work(seed: int) -> Tensor:
+        std = torch.ones(64, 33, requires_grad=True)
+        z = pyvae.reparameterize(torch.zeros(64, 33), std=std, seed=seed)
+        return torch.stack([z.detach(), torch.autograd.grad(z.sum(), std)[0]])
+
+    expected = [work(seed) for seed in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        for seed, got in enumerate(pool.map(work, range(200))):
+            assert torch.equal(got, expected[seed])
+            assert torch.equal(got[0], got[1])
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_python_threads_share_a_generator_without_repeating_a_draw(own_generator: bool) -> None:
+    source = {"generator": torch.Generator().manual_seed(1)} if own_generator else {}
+    zeros = torch.zeros(1, 4)
+
+    def work(_: int) -> tuple[float, ...]:
+        return tuple(pyvae.reparameterize(zeros, zeros, **source)[0].tolist())
+
+    with ThreadPoolExecutor(8) as pool:
+        draws = list(pool.map(work, range(4000)))
+    assert len(set(draws)) == len(draws)
+    if own_generator:
+        source["generator"].manual_seed(1)
+    else:
+        torch.manual_seed(20131220)  # what every test starts from
+    assert {work(i) for i in range(4000)} == set(draws)  # the same seeds, in whatever order the threads took them
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_draws_the_same_noise_again(backend: str, reentrant: bool) -> None:
+    mu, logvar = (t.requires_grad_() for t in posterior("logvar", (9, 31)))
+
+    def block(mu: Tensor, logvar: Tensor) -> Tensor:
+        z, kl = pyvae.reparameterize_kl(mu, logvar)
+        return (z.sin() ** 2).sum() + kl.sum()
+
+    torch.manual_seed(4)
+    expected = block(mu, logvar)
+    slopes = torch.autograd.grad(expected, [mu, logvar])
+    after = torch.get_rng_state()
+    torch.manual_seed(4)
+    got = checkpoint(block, mu, logvar, use_reentrant=reentrant)
+    torch.rand(3)  # the recomputation must not start from here
+    before_backward = torch.get_rng_state()
+    got.backward()
+    assert torch.equal(got, expected)
+    assert torch.equal(mu.grad, slopes[0]) and torch.equal(logvar.grad, slopes[1])
+    assert torch.equal(torch.get_rng_state(), before_backward)
+    torch.manual_seed(4)
+    block(mu, logvar)
+    assert torch.equal(torch.get_rng_state(), after)
