@@ -52,6 +52,7 @@ TORCH_FLAGS = ["-O2", *COMMON_FLAGS]  # no -std: torch adds the one that its hea
 KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    "-Wno-psabi",  # vectors are passed to inlined functions only: there is no ABI to warn about
 ]
 
 

@@ -21,6 +21,7 @@ from data import Data
 from model import VAE
 
 plt.rcParams.update({"font.size": 11, "axes.titlesize": 13, "figure.dpi": 150})
+plt.rcParams.update({"figure.constrained_layout.w_pad": 0.12, "figure.constrained_layout.h_pad": 0.1})  # inches
 
 ZOOM = 8
 PAIRS = 20  # columns of originals and reconstructions, in two bands

@@ -32,6 +32,7 @@ def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: i
     seed = seed.reshape(1)
     words = philox((zero, zero, group & _MASK, (group >> 32) & _MASK), (seed & _MASK, (seed >> 32) & _MASK))
     exact = exact_dtype(seed.device)
+    normals: tuple[Tensor, ...]
     if dtype == torch.float64:
         radius, angle = ((words[i] >> 11) | (words[i + 1] << 21) for i in (0, 2))  # the upper 53 of 64 bits
         normals = _box_muller((radius + 1).to(exact) * 2.0**-53, angle, 53)

@@ -388,15 +388,17 @@ def _elbo(
             out = _C.elbo(
                 recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, terms
             )
-        except ValueError as error:  # found by the kernel: a probability outside [0, 1]
-            raise ValueError(f"{function}: {error}") from None
+        except ValueError:  # found by the kernel: a probability outside [0, 1]
+            _checks.probabilities(function, recon)
+            raise
         if out is not None:
             return ELBO(*out) if terms else out
     posterior = _checks.objective(
         function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
     scale = None if posterior is None else posterior.scale
-    beta_tensor = beta if isinstance(beta, Tensor) else None
+    beta_tensor = beta.to(torch.get_default_dtype()) if isinstance(beta, Tensor) and not beta.is_floating_point() else beta
+    beta_tensor = beta_tensor if isinstance(beta_tensor, Tensor) else None
     if isinstance(pos_weight, (int, float)):
         pos_weight = torch.full((), float(pos_weight), device=recon.device)
     if not _operators(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor):

@@ -12,8 +12,9 @@ class ELBOLoss(nn.Module):
 
     Args:
         likelihood: "bernoulli" (probabilities), "bernoulli_logits" or "gaussian".
-        beta: factor of the KL, a number or a 0-d tensor. A tensor becomes a buffer (an `nn.Parameter` a parameter) and
-            follows the module's device; either may be set anew between steps: `criterion.beta = 0.5`.
+        beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is kept as
+            a buffer (an `nn.Parameter` as a parameter), follows the module's device and is changed in place,
+            `criterion.beta.fill_(0.5)`.
         reduction: "sum", "batchmean" or "none".
         weight: factor of each element's reconstruction term, broadcastable to recon; kept as a buffer.
         pos_weight: factor of the positive class, for "bernoulli_logits" only; a tensor is kept as a buffer.
@@ -28,6 +29,10 @@ class ELBOLoss(nn.Module):
         >>> criterion(torch.zeros(4, 3), x, torch.ones(4, 2), torch.zeros(4, 2))
         tensor(2.)
     """
+
+    beta: float | Tensor
+    weight: Tensor | None
+    pos_weight: Tensor | float | None
 
     def __init__(
         self,

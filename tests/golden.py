@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-
-import pyvae
 from noise_truth import normals, ulps
 from tolerances import NORMAL_ULP
+
+import pyvae
 
 FILE = Path(__file__).parent / "golden_normal.json"
 BITS = {"float32": (torch.float32, np.uint32), "float64": (torch.float64, np.uint64)}

@@ -1,8 +1,8 @@
-"""The noise, written a second time: Philox4x32-10 and the Box-Muller transform in numpy, exact to well below a float64 ulp.
+"""The noise, written a second time: Philox4x32-10 and the Box-Muller transform in numpy, exact far below a float64 ulp.
 
-It shares no code with the kernels or with ``pyvae.reference``, so that a mistake has to be made twice to go unseen. Real
-numbers are numpy's long double (64 bits of significand on x86, 113 on AArch64); angles are reduced in integers first, so
-sines and cosines keep their relative accuracy near their zeros.
+It shares no code with the kernels or with ``pyvae.reference``, so that a mistake has to be made twice to go unseen.
+Real numbers are numpy's long double (64 bits of significand on x86, 113 on AArch64); angles are reduced in integers
+first, so that sines and cosines keep their relative accuracy near their zeros.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def normals(seed: int, first: int, count: int, double: bool) -> NDArray[np.longd
 
 
 def ulps(got: NDArray, exact: NDArray) -> NDArray[np.float64]:
-    """|got - exact| in units of the last place that ``exact``, of a wider type, has in got's (at least the denormals')."""
+    """|got - exact| in units of the last place that ``exact``, of a wider type, has in got's (or the denormals')."""
     info = np.finfo(got.dtype)
     exponent = np.frexp(exact)[1] - 1
     place = np.maximum(exponent, info.minexp) - info.nmant

@@ -1,4 +1,4 @@
-"""csrc/math as arrays in, arrays out: compiles tests/cpp/probe.cpp for each instruction set and calls it through ctypes."""
+"""csrc/math over arrays: compiles tests/cpp/probe.cpp for each instruction set and calls it through ctypes."""
 
 from __future__ import annotations
 
@@ -74,13 +74,12 @@ class Probe:
         self.library.philox(ctypes.c_int64(len(counter)), _pointer(counter), _pointer(key), _pointer(words))
         return words
 
-    def normals(self, seed: int, first_group: int, groups: int, dtype: type, offset: int = 0) -> NDArray:
-        """The normals of consecutive groups, (groups, 4) floats or (groups, 2) doubles."""
-        single = np.dtype(dtype) == np.float32
-        normals = np.empty((groups, 4 if single else 2), dtype=dtype)
-        entry = self.library.normal_group_float if single else self.library.normal_group_double
-        words = (ctypes.c_uint64(word % 2**64) for word in (seed, offset, first_group))
-        entry(ctypes.c_int64(groups), *words, _pointer(normals))
+    def draw(self, seed: int, first: int, count: int, dtype: type, offset: int = 0) -> NDArray:
+        """The normals of the global indices from `first` on."""
+        normals = np.empty(count, dtype=dtype)
+        entry = self.library.draw_float if normals.itemsize == 4 else self.library.draw_double
+        words = (ctypes.c_uint64(word % 2**64) for word in (seed, offset, first))
+        entry(ctypes.c_int64(count), *words, _pointer(normals))
         return normals
 
 

@@ -228,7 +228,7 @@ def test_writing_to_an_input_before_backward(written: str) -> None:
 
     copies: dict[str, Tensor] = {}
     sources = [tensors[name] for name in ("recon", "mu", "logvar", "kl")]
-    want = [grad(loss, sources, allow_unused=True) for loss in losses()]
+    want = [grad(loss, sources, retain_graph=True, allow_unused=True) for loss in losses()]
     for loss, gradients in zip(losses(), want, strict=True):
         with torch.no_grad():
             copies[written].add_(1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 
-import pytest
-import torch
-
 import golden
 import noise_truth
-import pyvae
+import pytest
+import torch
 from cases import LAYOUTS
 from golden import draw
-from pyvae import reference
 from tolerances import LOSS, NORMAL_ULP, REFERENCE_NORMAL_ULP, SAMPLE_EPS
+
+import pyvae
+from pyvae import reference
 
 FEATURES = (1, 2, 3, 4, 5, 20, 784, 1000)
 SEEDS = [0, 1, -1, 12345, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 0x1234567_89ABCDEF]
@@ -31,6 +31,7 @@ def posterior(rows: int, *features: int, dtype: torch.dtype = torch.float32) -> 
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", SEEDS)

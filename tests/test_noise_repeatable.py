@@ -52,7 +52,9 @@ def objective_bits(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) 
 
 def digest(tensors: list[Tensor]) -> str:
     """A few characters that are others when any bit is."""
-    return hashlib.sha256(b"".join(t.detach().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)).hexdigest()[:16]
+    return hashlib.sha256(
+        b"".join(t.detach().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)
+    ).hexdigest()[:16]
 
 
 def digests() -> dict[str, str]:

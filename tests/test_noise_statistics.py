@@ -113,7 +113,7 @@ def test_nothing_is_correlated(dtype: torch.dtype) -> None:
 
 @TYPES
 def test_pairs_point_in_every_direction(dtype: torch.dtype) -> None:
-    """Angle and radius of (z0, z1) and (z2, z3): uniform and, squared, exponential; over 16 x 16 equally likely cells."""
+    """Angles of (z0, z1) and (z2, z3) are uniform, exp(-radius^2 / 2) too: 16 x 16 equally likely cells."""
     z = draw(6, ROWS, FEATURES, dtype).double().view(-1, 2)
     angle = ((torch.atan2(z[:, 1], z[:, 0]) / (2 * math.pi)) % 1 * 16).long().clamp(max=15)
     radius = (torch.exp(-0.5 * (z**2).sum(1)) * 16).long().clamp(max=15)

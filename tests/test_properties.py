@@ -19,7 +19,7 @@ import pyvae
 
 pytestmark = pytest.mark.usefixtures("kernels")
 # The fixture only asserts that the kernels are there: nothing that must be fresh in each example.
-relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 
 dtypes = st.sampled_from((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 likelihoods, scales, reductions = (st.sampled_from(x) for x in (LIKELIHOODS, SCALES, REDUCTIONS))
@@ -144,7 +144,17 @@ def test_a_permutation_of_the_batch_permutes_the_losses(
         assert torch.equal(permuted, straight[order])
 
 
-@pytest.mark.parametrize("shape", [(3, 200_003), (1, 1 << 20), (5000, 17), (64, 4096), (40_001,)], ids=str)
+def test_more_than_2_to_the_31_elements() -> None:
+    """One sample repeated with stride 0: the count is past 32 bits, the memory is not."""
+    shape = (2**16 + 1, 2**15)
+    recon, target = data("bernoulli_logits", (1, shape[1]), (torch.bfloat16, torch.bfloat16))
+    got = pyvae.reconstruction_loss(
+        recon.expand(shape), target.expand(shape), likelihood="bernoulli_logits", reduction="sum"
+    )
+    assert_relative(got, shape[0] * truth.reconstruction("bernoulli_logits", recon, target, reduction="sum"), LOSS)
+
+
+@pytest.mark.parametrize("shape", [(3, 70_003), (1, 1 << 18), (5000, 17), (64, 2048), (40_001,)], ids=str)
 def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], threads: None) -> None:
     def everything(count: int) -> list[Tensor]:
         torch.set_num_threads(count)
@@ -160,5 +170,5 @@ def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], threa
         return out
 
     want = everything(1)
-    for count in (2, 3, 4):
+    for count in (2, 4):
         assert all(torch.equal(a, b) for a, b in zip(everything(count), want, strict=True))

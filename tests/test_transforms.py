@@ -13,6 +13,7 @@ from tolerances import FLOAT32_ROUNDING
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
@@ -116,6 +117,22 @@ def test_vmap_of_the_noise_obeys_randomness() -> None:
         vmap(pyvae.reparameterize, randomness="error")(mu, logvar)
 
 
+def test_batched_upstream_gradients() -> None:
+    """vmap over the backward pass alone, as vectorized jacobians do; then the graph still serves a plain one."""
+    recon, target, mu, logvar, _ = inputs()
+    x, m = leaf(recon), leaf(mu)
+    loss = pyvae.elbo_loss(x, target, m, logvar, likelihood="bernoulli_logits", reduction="none")
+    got, got_mu = torch.autograd.grad(loss, (x, m), torch.eye(4), is_grads_batched=True, retain_graph=True)
+    want, want_mu = torch.autograd.grad(loss, (x, m), torch.ones(4))
+    for row in range(4):
+        close(got[row, row], want[row])
+        close(got_mu[row, row], want_mu[row])
+        assert not got[row, (row + 1) % 4].any()
+    total = pyvae.elbo_loss(x, target, likelihood="bernoulli_logits")
+    (got,) = torch.autograd.grad(total, x, torch.tensor([1.0, -2.0]), is_grads_batched=True)
+    close(got, torch.stack([want, -2 * want]))
+
+
 # ---- forward mode ----------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +184,22 @@ def test_tensor_subclasses(kind: type[Tensor]) -> None:
     assert recon.grad is not None
     close(recon.grad.as_subclass(Tensor), grad(step)(*given))
     close(step(torch.nn.Parameter(given[0]), *given[1:]), want)
+
+
+def test_a_wrapper_subclass_holds_both_results() -> None:
+    """TwoTensor runs every operator on each of its two tensors and has no memory of its own."""
+    recon, target, *_ = inputs()
+    wrapped = TwoTensor(recon.clone(), 2 * recon).requires_grad_()
+    loss = pyvae.elbo_loss(wrapped, target, likelihood="bernoulli_logits")
+    first, second = (torch.autograd.grad(loss, wrapped, torch.tensor(f), retain_graph=True)[0] for f in (1.0, 3.0))
+    for part, x in (("a", recon), ("b", 2 * recon)):
+        want = grad(lambda x: pyvae.elbo_loss(x, target, likelihood="bernoulli_logits"))(x)
+        close(getattr(first, part), want)
+        close(getattr(second, part), 3 * want)
+    plain = leaf(recon)
+    loss = pyvae.elbo_loss(plain, target, likelihood="bernoulli_logits")
+    (got,) = torch.autograd.grad(loss, plain, TwoTensor(torch.tensor(1.0), torch.tensor(2.0)))
+    close(got.b, 2 * got.a)
 
 
 class Recorder(TorchDispatchMode):

@@ -2,43 +2,11 @@
 #pragma once
 
 #include "cpu/chunk.h"
+#include "cpu/noise.h"
 #include "math/gaussian.h"
-#include "math/normal.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
-
-// The normals of global indices [first, first + n), in `buffer` (at the returned place: a group may start before first).
-// Words first, then normals: two plain loops that the compiler vectorizes, each at its own width.
-template <class T>
-const T* draw(Stream stream, uint64_t first, int n, T* __restrict buffer);
-
-template <>
-inline const float* draw(Stream stream, uint64_t first, int n, float* __restrict buffer) {
-  const uint64_t group = first / 4;
-  const int skip = int(first % 4), groups = (skip + n + 3) / 4;
-  uint32_t w0[kBuffer / 4], w1[kBuffer / 4], w2[kBuffer / 4], w3[kBuffer / 4];
-  for (int i = 0; i < groups; ++i) {
-    const Words w = philox(stream.seed, stream.offset, group + uint64_t(i));
-    w0[i] = w.w0, w1[i] = w.w1, w2[i] = w.w2, w3[i] = w.w3;
-  }
-  for (int i = 0; i < groups; ++i) {
-    const SinCos<float> a = box_muller(w0[i], w1[i]), b = box_muller(w2[i], w3[i]);
-    buffer[4 * i] = a.cos, buffer[4 * i + 1] = a.sin, buffer[4 * i + 2] = b.cos, buffer[4 * i + 3] = b.sin;
-  }
-  return buffer + skip;
-}
-
-template <>
-inline const double* draw(Stream stream, uint64_t first, int n, double* __restrict buffer) {
-  const uint64_t group = first / 2;
-  const int skip = int(first % 2), groups = (skip + n + 1) / 2;
-  for (int i = 0; i < groups; ++i) {
-    const NormalGroup<double> normal = normal_group<double>(stream, group + uint64_t(i));
-    buffer[2 * i] = normal.n[0], buffer[2 * i + 1] = normal.n[1];
-  }
-  return buffer + skip;
-}
 
 // The caller's noise, or our own.
 template <class T, class Call>

@@ -26,6 +26,7 @@ struct Real<float> {
   static constexpr float kLn2Lo = 0x1.7f7d1cp-20f;
   static constexpr float kExpMin = -104.0f;  // exp is 0 below
   static constexpr float kExpMax = 89.0f;    // and inf above
+  static constexpr float kExpm1Min = -40.0f;  // expm1 is -1 below
   static constexpr Int kLift = 64;
   static constexpr float kDrop = 0x1p-64f;
   static constexpr float kMinNormal = 0x1p-126f;
@@ -44,6 +45,7 @@ struct Real<double> {
   static constexpr double kLn2Lo = 0x1.a39ef35793c76p-33;
   static constexpr double kExpMin = -746.0;
   static constexpr double kExpMax = 710.0;
+  static constexpr double kExpm1Min = -80.0;
   static constexpr Int kLift = 512;
   static constexpr double kDrop = 0x1p-512;
   static constexpr double kMinNormal = 0x1p-1022;
@@ -119,36 +121,6 @@ PYVAE_HD double cos_polynomial(double s) {
 
 // ---- exp ------------------------------------------------------------------------------------------------------------
 
-// x 2^n for |n| < 2 kBias: by two factors, since 2^n alone may overflow where x 2^n does not.
-template <class T>
-PYVAE_HD T scale_by_power_of_2(T x, typename Real<T>::Int n) {
-  using R = Real<T>;
-  using Bits = typename R::Bits;
-  const typename R::Int half = n >> 1;
-  const T low = bit_cast<T>(Bits(Bits(half + R::kBias) << R::kMantissaBits));
-  const T high = bit_cast<T>(Bits(Bits(n - half + R::kBias) << R::kMantissaBits));
-  return (x * low) * high;
-}
-
-// x = n ln(2) + r with |r| <= ln(2)/2, and e^r = 1 + r + q.
-template <class T>
-struct Exponent {
-  typename Real<T>::Int n;
-  T r, q;
-};
-
-template <class T>
-PYVAE_HD Exponent<T> reduce_exponent(T x) {
-  using R = Real<T>;
-  x = at_least(at_most(x, R::kExpMax), R::kExpMin);
-  const T rounded = fma(x, R::kLog2e, R::kRounder);
-  const T n = rounded - R::kRounder;
-  const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
-  // The difference of the bits is the integer; a NaN gives a meaningless one, and stays NaN through r.
-  const auto integer = bit_cast<typename R::Bits>(rounded) - bit_cast<typename R::Bits>(R::kRounder);
-  return {typename R::Int(integer), r, (r * r) * exp_excess_polynomial(r)};
-}
-
 // e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf where the product is not, so it is lifted into range:
 // p 2^(n + lift) 2^-lift. `rounder` is kRounder + kBias + lift: the sum's low bits then are the exponent field of the
 // lifted power, and a shift makes the number.
@@ -178,56 +150,68 @@ PYVAE_HD T exp_negative(T x) {
   return exp_lifted(at_least(x, R::kExpMin), R::kRounder + R::kBias + R::kLift, R::kDrop);
 }
 
-// e^x - 1, exact near 0: 2^n (r + q) + (2^n - 1). For large n the 1 is far below the last bit, and 2^n could overflow.
+// e^x - 1 and e^x - 1 - x start from x = n ln(2) + r with |r| <= ln(2)/2: e^x = 2^n (1 + r + q).
+template <class T>
+struct Exponent {
+  T half;  // 2^(n - 1): the halves of all results are finite, 2^n itself is not
+  T n, r, q;
+};
+
+template <class T>
+PYVAE_HD Exponent<T> reduce_exponent(T x) {
+  using R = Real<T>;
+  constexpr T rounder = R::kRounder + R::kBias - 1;  // as in exp_lifted: the low bits are the exponent field
+  x = at_least(x, R::kExpm1Min);
+  const T rounded = fma(x, R::kLog2e, rounder);
+  const T n = rounded - rounder;
+  const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
+  const T half = bit_cast<T>(typename R::Bits(bit_cast<typename R::Bits>(rounded) << R::kMantissaBits));
+  return {half, n, r, (r * r) * exp_excess_polynomial(r)};
+}
+
+// e^x - 1 = 2^n (r + q) + (2^n - 1), exact near 0
 template <class T>
 PYVAE_HD T expm1(T x) {
-  const Exponent<T> e = reduce_exponent(x);
-  const T near = scale_by_power_of_2(e.r + e.q, e.n) + (scale_by_power_of_2(T(1), e.n) - T(1));
-  const T far = scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
-  return e.n > 60 ? far : near;
+  const Exponent<T> e = reduce_exponent(at_most(x, Real<T>::kExpMax));
+  return T(2) * fma(e.half, e.r + e.q, e.half - T(0.5));
 }
 
 // e^x - 1 - x >= 0, exact near 0, where it is x^2/2 and the difference of expm1(x) and x would cancel.
 template <class T>
 PYVAE_HD T exp_excess(T x) {
+  x = at_most(x, Real<T>::kExpMax);  // also so that inf gives inf
   const Exponent<T> e = reduce_exponent(x);
-  const T near = scale_by_power_of_2(e.r + e.q, e.n) + ((scale_by_power_of_2(T(1), e.n) - T(1)) - x);
-  const T far = scale_by_power_of_2(T(1) + (e.r + e.q), e.n);
-  return e.n == 0 ? e.q : (e.n > 60 ? far : near);
+  return e.n == T(0) ? e.q : T(2) * fma(e.half, e.r + e.q, (e.half - T(0.5)) - T(0.5) * x);
 }
 
 // ---- log ------------------------------------------------------------------------------------------------------------
 
-// x = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), for 0 < x < inf.
+// log x for normal, finite x > 0: x = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and `lift` is added to k.
 template <class T>
-struct Mantissa {
-  T k, f;
-};
-
-template <class T>
-PYVAE_HD Mantissa<T> split_mantissa(T x) {
+PYVAE_HD T log_normal(T x, T lift = T(0)) {
   using R = Real<T>;
   using Bits = typename R::Bits;
-  const bool denormal = x < R::kMinNormal;
-  const T scaled = denormal ? x * T(Bits(1) << (R::kMantissaBits + 1)) : x;
   // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
   constexpr T kSqrtHalf = T(0.70710678118654752440);
-  const Bits offset = bit_cast<Bits>(scaled) - bit_cast<Bits>(kSqrtHalf);
-  const typename R::Int k = typename R::Int(offset) >> R::kMantissaBits;
-  const T mantissa = bit_cast<T>(Bits(bit_cast<Bits>(scaled) - (Bits(k) << R::kMantissaBits)));
-  return {T(k) - (denormal ? T(R::kMantissaBits + 1) : T(0)), mantissa - T(1)};
+  const Bits offset = bit_cast<Bits>(x) - bit_cast<Bits>(kSqrtHalf);
+  const typename R::Int exponent = typename R::Int(offset) >> R::kMantissaBits;
+  const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (Bits(exponent) << R::kMantissaBits))) - T(1);
+  const T k = T(exponent) + lift;
+  const T square = f * f;
+  const T tail = fma(k, R::kLn2Lo, fma(square * f, log_polynomial(f), T(-0.5) * square));
+  return fma(k, R::kLn2Hi, f + tail);
 }
 
 template <class T>
 PYVAE_HD T log(T x) {
   using R = Real<T>;
-  const auto [k, f] = split_mantissa(x);
-  const T square = f * f;
-  const T tail = fma(k, R::kLn2Lo, fma(square * f, log_polynomial(f), T(-0.5) * square));
-  const T finite = fma(k, R::kLn2Hi, f + tail);
-  const T positive = x < R::kInfinity ? finite : x;          // inf, NaN
-  const T zero_or_less = x == T(0) ? -R::kInfinity : x - x;  // x - x: 0 for x < 0, NaN for NaN
-  return x > T(0) ? positive : (x < T(0) ? zero_or_less / zero_or_less : zero_or_less);
+  const bool denormal = x < R::kMinNormal;
+  constexpr T kLift = T(R::kMantissaBits + 1);
+  const T scaled = denormal ? x * T(typename R::Bits(1) << (R::kMantissaBits + 1)) : x;
+  const T finite = log_normal(scaled, denormal ? -kLift : T(0));
+  const T positive = x < R::kInfinity ? finite : x;            // inf, NaN
+  const T otherwise = x == T(0) ? -R::kInfinity : x - x;       // 0 for x < 0, NaN for NaN
+  return x > T(0) ? positive : (x < T(0) ? otherwise / otherwise : otherwise);
 }
 
 // log(1 + u) for 0 <= u <= 1.

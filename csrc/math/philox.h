@@ -7,26 +7,42 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
+// Four 32-bit words, each in the low half of a 64-bit lane; what the high half holds does not matter. A product then needs
+// no unpacking, in a scalar as in a vector of lanes.
+template <class Lane>
 struct Words {
-  uint32_t w0, w1, w2, w3;
+  Lane w0, w1, w2, w3;
 };
 
-PYVAE_HD Words philox_round(Words c, uint32_t key0, uint32_t key1) {
-  const uint64_t a = uint64_t(0xD2511F53u) * c.w0;
-  const uint64_t b = uint64_t(0xCD9E8D57u) * c.w2;
-  return {uint32_t(b >> 32) ^ c.w1 ^ key0, uint32_t(b), uint32_t(a >> 32) ^ c.w3 ^ key1, uint32_t(a)};
-}
+// word * constant, all 64 bits. The CPU's vector of lanes has its own (cpu/noise.h).
+template <class Lane>
+struct WordProduct;
 
-PYVAE_HD Words philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
-  Words c = {uint32_t(counter_low), uint32_t(counter_low >> 32), uint32_t(counter_high), uint32_t(counter_high >> 32)};
+template <>
+struct WordProduct<uint64_t> {
+  PYVAE_HD static uint64_t of(uint64_t word, uint32_t constant) { return uint64_t(uint32_t(word)) * constant; }
+};
+
+template <class Lane>
+PYVAE_HD Words<Lane> philox(uint64_t key, Words<Lane> c) {
   uint32_t key0 = uint32_t(key), key1 = uint32_t(key >> 32);
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    c = philox_round(c, key0, key1);
+    const Lane a = WordProduct<Lane>::of(c.w0, 0xD2511F53u), b = WordProduct<Lane>::of(c.w2, 0xCD9E8D57u);
+    c = {(b >> 32) ^ c.w1 ^ key0, b, (a >> 32) ^ c.w3 ^ key1, a};
     key0 += 0x9E3779B9u;  // the golden ratio
     key1 += 0xBB67AE85u;  // sqrt(3) - 1
   }
   return c;
+}
+
+// The stream of one call: its seed is the key, its offset the low half of the counter; the high half counts the groups.
+struct Stream {
+  uint64_t seed, offset;
+};
+
+PYVAE_HD Words<uint64_t> philox(Stream stream, uint64_t group) {
+  return philox<uint64_t>(stream.seed, {stream.offset, stream.offset >> 32, group, group >> 32});
 }
 
 }  // namespace PYVAE_ISA

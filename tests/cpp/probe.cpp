@@ -1,20 +1,20 @@
-// The formulas of csrc/math over arrays, for tests/test_elementary.py: one loop a function, written as the kernels write
-// theirs, so that the compiler vectorizes it the same way.
+// The formulas of csrc/math over arrays, for tests/test_elementary.py: one loop a function, written as the kernels
+// write theirs, so that the compiler vectorizes it the same way.
 //
 // Entry points: float and double forms of unary_NAME(n, x, y); the rest is spelled out below.
 
 #include <cstdint>
 
+#include "cpu/noise.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
-#include "math/normal.h"
 
-#define UNARY(NAME, FUNCTION)                                                         \
+#define UNARY(NAME, FUNCTION)                                                                  \
   extern "C" void NAME##_float(int64_t n, const float* __restrict x, float* __restrict y) {    \
-    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                            \
-  }                                                                                   \
+    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                                     \
+  }                                                                                            \
   extern "C" void NAME##_double(int64_t n, const double* __restrict x, double* __restrict y) { \
-    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                            \
+    for (int64_t i = 0; i < n; ++i) y[i] = FUNCTION(x[i]);                                     \
   }
 
 UNARY(exp, pyvae::exp)
@@ -25,24 +25,25 @@ UNARY(log, pyvae::log)
 UNARY(log1p_unit, pyvae::log1p_unit)
 UNARY(log1m_unit, pyvae::log1m_unit)
 
-#define SCALE(FORM, NAME)                                                  \
-  UNARY(FORM##_sigma, pyvae::FORM::sigma)                                  \
-  UNARY(FORM##_divergence, pyvae::FORM::divergence)                        \
+#define SCALE(FORM, NAME)                           \
+  UNARY(FORM##_sigma, pyvae::FORM::sigma)           \
+  UNARY(FORM##_divergence, pyvae::FORM::divergence) \
   UNARY(FORM##_divergence_derivative, pyvae::FORM::divergence_derivative)
 PYVAE_SCALES(SCALE)
 
 // Value and derivative of every likelihood: recon, target and pos_weight in, all [n]; NAME_plain without pos_weight.
-#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                                             \
-  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value, T* __restrict derivative) { \
-    for (int64_t i = 0; i < n; ++i) {                                                                       \
-      const auto term = pyvae::FORM::evaluate<WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1));                \
-      value[i] = term.value, derivative[i] = term.derivative;                                               \
-    }                                                                                                       \
+#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                              \
+  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value,  \
+                        T* __restrict derivative) {                                          \
+    for (int64_t i = 0; i < n; ++i) {                                                        \
+      const auto term = pyvae::FORM::evaluate<WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1)); \
+      value[i] = term.value, derivative[i] = term.derivative;                                \
+    }                                                                                        \
   }
-#define LIKELIHOOD(FORM, NAME)                           \
-  LIKELIHOOD_OF(FORM##_float, FORM, true, float)         \
-  LIKELIHOOD_OF(FORM##_double, FORM, true, double)       \
-  LIKELIHOOD_OF(FORM##_plain_float, FORM, false, float)  \
+#define LIKELIHOOD(FORM, NAME)                          \
+  LIKELIHOOD_OF(FORM##_float, FORM, true, float)        \
+  LIKELIHOOD_OF(FORM##_double, FORM, true, double)      \
+  LIKELIHOOD_OF(FORM##_plain_float, FORM, false, float) \
   LIKELIHOOD_OF(FORM##_plain_double, FORM, false, double)
 PYVAE_LIKELIHOODS(LIKELIHOOD)
 
@@ -51,10 +52,29 @@ extern "C" void philox(int64_t n, const uint32_t* counter, const uint32_t* key, 
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t* c = counter + 4 * i;
     const uint32_t* k = key + 2 * i;
-    const pyvae::Words w = pyvae::philox(k[0] | uint64_t(k[1]) << 32, c[0] | uint64_t(c[1]) << 32,
-                                         c[2] | uint64_t(c[3]) << 32);
-    words[4 * i] = w.w0, words[4 * i + 1] = w.w1, words[4 * i + 2] = w.w2, words[4 * i + 3] = w.w3;
+    const auto w = pyvae::philox<uint64_t>(k[0] | uint64_t(k[1]) << 32, {c[0], c[1], c[2], c[3]});
+    words[4 * i] = uint32_t(w.w0), words[4 * i + 1] = uint32_t(w.w1);
+    words[4 * i + 2] = uint32_t(w.w2), words[4 * i + 3] = uint32_t(w.w3);
   }
+}
+
+// The kernels' draw, chunk by chunk: the normals [n] of the global indices from `first` on.
+template <class T>
+void draw(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, T* normals) {
+  constexpr int64_t kChunk = pyvae::cpu::Partition::kChunk;
+  T buffer[pyvae::kBuffer];
+  for (int64_t done = 0; done < n; done += kChunk) {
+    const int length = int(n - done < kChunk ? n - done : kChunk);
+    const T* drawn = pyvae::draw<T>({seed, offset}, first + uint64_t(done), length, buffer);
+    for (int i = 0; i < length; ++i) normals[done + i] = drawn[i];
+  }
+}
+
+extern "C" void draw_float(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, float* normals) {
+  draw(n, seed, offset, first, normals);
+}
+extern "C" void draw_double(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, double* normals) {
+  draw(n, seed, offset, first, normals);
 }
 
 // Radius and angle words [n] to normals [n] each.
@@ -70,38 +90,6 @@ extern "C" void box_muller_double(int64_t n, const uint64_t* radius, const uint6
                                   double* __restrict sine) {
   for (int64_t i = 0; i < n; ++i) {
     const auto pair = pyvae::box_muller(radius[i], angle[i]);
-    cosine[i] = pair.cos, sine[i] = pair.sin;
-  }
-}
-
-// n groups from `first` on: [n, 4] floats, [n, 2] doubles.
-extern "C" void normal_group_float(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, float* normals) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto group = pyvae::normal_group<float>({seed, offset}, first + uint64_t(i));
-    for (int j = 0; j < 4; ++j) normals[4 * i + j] = group.n[j];
-  }
-}
-
-extern "C" void normal_group_double(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, double* normals) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto group = pyvae::normal_group<double>({seed, offset}, first + uint64_t(i));
-    for (int j = 0; j < 2; ++j) normals[2 * i + j] = group.n[j];
-  }
-}
-
-// sin and cos of angles x [n] within a quadrant [n].
-extern "C" void sincos_quadrant_float(int64_t n, const float* x, const uint32_t* quadrant, float* __restrict cosine,
-                                      float* __restrict sine) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto pair = pyvae::sincos_quadrant(x[i], quadrant[i]);
-    cosine[i] = pair.cos, sine[i] = pair.sin;
-  }
-}
-
-extern "C" void sincos_quadrant_double(int64_t n, const double* x, const uint64_t* quadrant, double* __restrict cosine,
-                                       double* __restrict sine) {
-  for (int64_t i = 0; i < n; ++i) {
-    const auto pair = pyvae::sincos_quadrant(x[i], quadrant[i]);
     cosine[i] = pair.cos, sine[i] = pair.sin;
   }
 }

@@ -25,9 +25,7 @@ void expect(bool holds, const std::string& what) {
 
 // ---- operands in blocks of their exact size -------------------------------------------------------------------------
 
-size_t size_of(Type type) {
-  return type == Type::kDouble ? 8 : type == Type::kFloat ? 4 : type == Type::kBool ? 1 : 2;
-}
+size_t size_of(Type type) { return type == Type::kDouble ? 8 : type == Type::kFloat ? 4 : type == Type::kBool ? 1 : 2; }
 
 uint16_t half_bits(float x) {  // for what the inputs below hold: zeros, normal halves without rounding, inf, NaN
   uint32_t bits;
@@ -77,7 +75,8 @@ class Block {
     int64_t step = 1, extent = count(shape) > 0;
     for (int k = 0; k < shape.dims; ++k) {
       const int d = layout == kReversed ? k : shape.dims - 1 - k;
-      operand.strides[d] = layout == kOneValue || (layout == kOneRow && d == 0) ? 0 : step * (layout == kEverySecond ? 2 : 1);
+      operand.strides[d] =
+          layout == kOneValue || (layout == kOneRow && d == 0) ? 0 : step * (layout == kEverySecond ? 2 : 1);
       extent += operand.strides[d] * (count(shape) > 0 ? shape.sizes[d] - 1 : 0);
       step *= shape.sizes[d];
     }
@@ -216,8 +215,8 @@ void check(const Kernels<T>& kernels, Result result, const Case& c, const std::s
       const std::string& same = in == kOneRow || in == kOneValue ? broadcast : expected;
       expect(result(kernels, c, in, out, by_chunk) == same,
              name + " code " + std::to_string(c.code) + " variant " + std::to_string(c.variant) + " types " +
-                 std::to_string(int(c.type)) + std::to_string(int(c.other)) + " layout " + std::to_string(in) + " rows " +
-                 std::to_string(c.shape.rows) + " features " + std::to_string(c.shape.features));
+                 std::to_string(int(c.type)) + std::to_string(int(c.other)) + " layout " + std::to_string(in) +
+                 " rows " + std::to_string(c.shape.rows) + " features " + std::to_string(c.shape.features));
     }
   }
 }
@@ -227,7 +226,8 @@ std::vector<Shape> shapes() {
   for (const int64_t features : {0, 1, 2, 3, 5, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1023, 1025, 1537}) {
     for (const int64_t rows : {0, 1, 3}) all.push_back({rows, features, 2, {rows, features}});
   }
-  for (const int64_t rows : {31, 33, 511, 513}) all.push_back({rows, 1, 1, {rows}}), all.push_back({rows, 3, 2, {rows, 3}});
+  for (const int64_t rows : {31, 33, 511, 513})
+    all.push_back({rows, 1, 1, {rows}}), all.push_back({rows, 3, 2, {rows, 3}});
   all.push_back({3, 2 * 7 * 11, 4, {3, 2, 7, 11}});
   all.push_back({2, 3 * 19 * 23, 4, {2, 3, 19, 23}});
   all.push_back({2, 64, 7, {2, 2, 2, 2, 2, 2, 2}});
@@ -262,7 +262,8 @@ void check_refusals(const Table& table) {
     Objective call{};
     call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
     bool legal = true;
-    for (int64_t chunk = 0; chunk < Partition(shape).chunks; ++chunk) legal &= table.in_float.objective(call, chunk, chunk + 1);
+    for (int64_t chunk = 0; chunk < Partition(shape).chunks; ++chunk)
+      legal &= table.in_float.objective(call, chunk, chunk + 1);
     expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
   }
 }

@@ -1,0 +1,63 @@
+// The noise of a chunk: Philox eight groups at a time, in 64-bit lanes, then Box-Muller.
+#pragma once
+
+#include "cpu/chunk.h"
+#include "math/normal.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// Eight lanes: one AVX-512 register, two of AVX2, four of NEON or SSE2.
+typedef uint64_t Lanes __attribute__((vector_size(64)));
+typedef uint32_t HalfLanes __attribute__((vector_size(32)));
+
+// The compilers do not see that the high halves do not count, and multiply them too; this instruction ignores them.
+template <>
+struct WordProduct<Lanes> {
+  PYVAE_HD static Lanes of(Lanes words, uint32_t constant) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_mul_epu32((__m512i)words, _mm512_set1_epi64(constant));
+#elif defined(__AVX2__)
+    __m256i halves[2];
+    __builtin_memcpy(halves, &words, sizeof(words));
+    const __m256i factor = _mm256_set1_epi64x(constant);
+    halves[0] = _mm256_mul_epu32(halves[0], factor), halves[1] = _mm256_mul_epu32(halves[1], factor);
+    __builtin_memcpy(&words, halves, sizeof(words));
+    return words;
+#else
+    return (words & 0xffffffffu) * constant;
+#endif
+  }
+};
+
+// The normals of global indices [first, first + n), in `buffer` (from the returned place on: a group may start before
+// first). Words first, then normals: two loops, each of which the compiler vectorizes at its own width.
+template <class T>
+const T* draw(Stream stream, uint64_t first, int n, T* __restrict buffer) {
+  constexpr int kLanes = 8;
+  constexpr int kWords = (kBuffer / kGroup<T> + kLanes - 1) / kLanes * kLanes;
+  const uint64_t group = first / kGroup<T>;
+  const int skip = int(first % kGroup<T>), groups = (skip + n + kGroup<T> - 1) / kGroup<T>;
+  alignas(64) uint32_t words[4][kWords];
+  for (int i = 0; i < groups; i += kLanes) {
+    const Lanes zero = {}, counter = zero + (group + uint64_t(i)) + Lanes{0, 1, 2, 3, 4, 5, 6, 7};
+    const Words<Lanes> w =
+        philox<Lanes>(stream.seed, {zero + stream.offset, zero + (stream.offset >> 32), counter, counter >> 32});
+    const Lanes lanes[4] = {w.w0, w.w1, w.w2, w.w3};
+    for (int word = 0; word < 4; ++word) {
+      const HalfLanes low = __builtin_convertvector(lanes[word], HalfLanes);
+      __builtin_memcpy(&words[word][i], &low, sizeof(low));
+    }
+  }
+  for (int i = 0; i < groups; ++i) {
+    normals_of(Words<uint32_t>{words[0][i], words[1][i], words[2][i], words[3][i]}, buffer + kGroup<T> * i);
+  }
+  return buffer + skip;
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae
