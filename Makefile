@@ -65,7 +65,7 @@ $(SETUP): pyproject.toml
 	  { echo 'the C headers of this Python are missing: install its development package (Debian: python3-dev)'; exit 1; }
 	@command -v $(CXX) || { echo 'no C++ compiler: install g++, or name one, as in make CXX=clang++'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --upgrade pip 'setuptools>=77' ninja '$(TORCH)'
+	$(PY) -m pip install -q --upgrade pip 'setuptools>=70.1' ninja '$(TORCH)'
 	$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
 	@rm -f $(VENV)/.setup-* && touch $@
 

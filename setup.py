@@ -27,7 +27,7 @@ except ImportError:  # metadata and the sdist need no torch; building does, and 
     torch, BuildExtension, CppExtension = None, build_ext, setuptools.Extension
 
 MINIMUM_TORCH = (2, 11)
-MINIMUM_SETUPTOOLS = (77, 0)
+MINIMUM_SETUPTOOLS = (64, 0)
 
 SOURCES = ["csrc/bindings.cpp", *sorted(glob("csrc/ops/*.cpp")), "csrc/cpu/dispatch.cpp"]
 KERNELS = "csrc/cpu/kernels.cpp"
@@ -176,7 +176,7 @@ class BuildKernels(BuildExtension):
 if os.name == "nt":
     sys.exit("pyvae: Windows is not supported; WSL is")
 if version(setuptools.__version__) < MINIMUM_SETUPTOOLS:
-    sys.exit(f"pyvae: needs setuptools >= 77, this is {setuptools.__version__}: pip install -U setuptools ninja")
+    sys.exit(f"pyvae: needs setuptools >= 64, this is {setuptools.__version__}: pip install -U setuptools ninja")
 
 setuptools.setup(
     ext_modules=[

@@ -1,11 +1,12 @@
 // The pybind11 module: the eager entry points, without the dispatcher's Python overhead.
 //
 // An entry takes exactly what a plain eager call passes and answers None to everything else (a subclass, a mode, a
-// transform, another device, a wrong argument). pyvae/functional.py then checks the arguments in words, and goes through
-// torch.ops or the reference.
+// transform, another device, a wrong argument). pyvae/functional.py then checks the arguments in words, and goes
+// through torch.ops or the reference.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -65,16 +66,13 @@ struct Arguments {
     return -1;
   }
 
-  // A number, or a scalar tensor.
-  double number(py::handle value, OptionalTensor& scalar) {
+  // A number, if that is what it is.
+  std::optional<double> number(py::handle value) {
     if (PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
-    if (PyLong_CheckExact(value.ptr())) {
-      const double out = PyLong_AsDouble(value.ptr());
-      if (out == -1.0 && PyErr_Occurred()) PyErr_Clear(), plain = false;
-      return out;
-    }
-    scalar = tensor(value);
-    return 1.0;
+    if (!PyLong_CheckExact(value.ptr())) return std::nullopt;
+    const double out = PyLong_AsDouble(value.ptr());
+    if (out == -1.0 && PyErr_Occurred()) PyErr_Clear(), plain = false;
+    return out;
   }
 
   int64_t integer(py::handle value) {
@@ -101,7 +99,8 @@ struct Arguments {
           generator.is_none() ? std::nullopt : std::optional(THPGenerator_Unwrap(generator.ptr()));
       plain &= !given || given->device().is_cpu();
       if (!plain) return Tensor();
-      auto* cpu_generator = at::get_generator_or_default<at::CPUGeneratorImpl>(given, at::detail::getDefaultCPUGenerator());
+      auto* cpu_generator =
+          at::get_generator_or_default<at::CPUGeneratorImpl>(given, at::detail::getDefaultCPUGenerator());
       const std::lock_guard<std::mutex> lock(cpu_generator->mutex_);
       // As torch.randint(-2**63, 2**63 - 1) draws it, so that the reference makes the same noise.
       bits = cpu_generator->random64() % ~uint64_t(0) + (uint64_t(1) << 63);
@@ -137,7 +136,8 @@ py::object reparameterize_entry(py::handle mu, py::handle logvar, py::handle std
   return py::make_tuple(wrap(std::get<0>(out)), wrap(std::get<1>(out)));
 }
 
-py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd, py::handle reduction) {
+py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
+                               py::handle reduction) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
   const auto [scale, kind] = in.scale({logvar, std, logstd});
@@ -159,11 +159,10 @@ py::object elbo_entry(py::handle recon, py::handle target, py::handle mu, py::ha
   const OptionalTensor mean = in.optional_tensor(mu);
   const auto [scale, kind] = in.scale({logvar, std, logstd});
   const OptionalTensor divergence = in.optional_tensor(kl), factor = in.optional_tensor(weight);
-  OptionalTensor beta_tensor, positive;
-  const double beta_number = in.number(beta, beta_tensor);
-  if (!pos_weight.is_none()) {
-    positive = in.optional_tensor(pos_weight);  // functional.py makes a number a tensor
-  }
+  const std::optional<double> beta_number = in.number(beta), positive_number = in.number(pos_weight);
+  const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
+  const OptionalTensor positive = positive_number ? OptionalTensor(at::scalar_tensor(*positive_number, at::kDouble))
+                                                  : in.optional_tensor(pos_weight);
   const int64_t like = in.code(likelihood, kLikelihoodNames, kLikelihoods);
   const int64_t reduce = in.code(reduction, kReductionNames, kReductions);
   if (!in.plain || refuse_objective(output, data, mean, scale, divergence, factor, positive, beta_tensor, like,
@@ -173,7 +172,7 @@ py::object elbo_entry(py::handle recon, py::handle target, py::handle mu, py::ha
   std::tuple<Tensor, Tensor, Tensor> out;
   {
     const py::gil_scoped_release release;
-    out = elbo(output, data, mean, scale, divergence, factor, positive, beta_tensor, beta_number, like,
+    out = elbo(output, data, mean, scale, divergence, factor, positive, beta_tensor, beta_number.value_or(1.0), like,
                kind < 0 ? 0 : kind, reduce);
   }
   const auto& [loss, recon_term, kl_term] = out;

@@ -1,8 +1,8 @@
 """pyvae: the fused ELBO for variational autoencoders in PyTorch.
 
-    z, kl = pyvae.reparameterize_kl(mu, logvar)      # encoder side: noise, sample and KL in one pass
-    loss = pyvae.elbo_loss(decoder(z), x, kl=kl)     # decoder side: likelihood, reduction and gradient in one pass
-    loss.backward()
+z, kl = pyvae.reparameterize_kl(mu, logvar)      # encoder side: noise, sample and KL in one pass
+loss = pyvae.elbo_loss(decoder(z), x, kl=kl)     # decoder side: likelihood, reduction and gradient in one pass
+loss.backward()
 """
 
 from . import reference

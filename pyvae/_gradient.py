@@ -64,11 +64,9 @@ def reference_gradient(
         ]
         outputs = _OPERATORS[name](aliases, codes, beta)
         pairs = [
-            (y, g.to(y.dtype))
-            for y, g in zip(outputs, upstream, strict=False)
-            if g is not None and y.requires_grad
+            (y, g.to(y.dtype)) for y, g in zip(outputs, upstream, strict=False) if g is not None and y.requires_grad
         ]
-        sought = [x for x, need in zip(aliases, wanted, strict=True) if need]
+        sought = [x for x, need in zip(aliases, wanted, strict=True) if need and x is not None]
         found = iter(
             torch.autograd.grad(
                 [y for y, _ in pairs], sought, [g for _, g in pairs], create_graph=create_graph, allow_unused=True

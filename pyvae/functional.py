@@ -75,7 +75,7 @@ def _operators(*tensors: Tensor | None) -> bool:
     return _extension.kernels_for(given[0].device)
 
 
-# ---- encoder side ------------------------------------------------------------------------------------------------------
+# ---- encoder side ---------------------------------------------------------------------------------------------------
 
 
 def reparameterize(
@@ -229,14 +229,22 @@ def _reparameterize(
     posterior = _checks.posterior(function, mu, logvar, std, logstd)
     _checks.noise(function, mu, eps, seed, row_offset, generator)
     if not _operators(posterior.mu, posterior.scale, eps):
-        noise = {"eps": eps, "seed": seed, "row_offset": row_offset, "generator": generator}
-        return reference.reparameterize_kl(mu, logvar, std=std, logstd=logstd, **noise)
+        return reference.reparameterize_kl(
+            mu,
+            logvar,
+            std=std,
+            logstd=logstd,
+            eps=eps,
+            seed=seed,
+            row_offset=row_offset,
+            generator=generator,
+        )
     key = None if eps is not None else _checks.seed_tensor(seed, generator, mu.device)
     kind = _checks.SCALES.index(posterior.kind)
     return torch.ops.pyvae.reparameterize(posterior.mu, posterior.scale, eps, key, kind, row_offset, with_kl)
 
 
-# ---- decoder side ------------------------------------------------------------------------------------------------------
+# ---- decoder side ---------------------------------------------------------------------------------------------------
 
 
 def reconstruction_loss(
@@ -396,20 +404,34 @@ def _elbo(
     posterior = _checks.objective(
         function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
-    scale = None if posterior is None else posterior.scale
-    beta_tensor = beta.to(torch.get_default_dtype()) if isinstance(beta, Tensor) and not beta.is_floating_point() else beta
-    beta_tensor = beta_tensor if isinstance(beta_tensor, Tensor) else None
-    if isinstance(pos_weight, (int, float)):
-        pos_weight = torch.full((), float(pos_weight), device=recon.device)
-    if not _operators(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor):
-        out = reference._elbo(
+    scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
+    factor, beta_tensor = _as_tensor(pos_weight), _as_tensor(beta) if isinstance(beta, Tensor) else None
+    if not _operators(recon, target, mu, scale, kl, weight, factor, beta_tensor):
+        out = reference.evaluate(
             function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
         )
     else:
         out = torch.ops.pyvae.elbo(
-            recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, 1.0 if beta_tensor is not None else float(beta),
+            recon,
+            target,
+            mu,
+            scale,
+            kl,
+            weight,
+            factor,
+            beta_tensor,
+            1.0 if isinstance(beta, Tensor) else float(beta),
             _checks.LIKELIHOODS.index(likelihood),
-            0 if posterior is None else _checks.SCALES.index(posterior.kind),
+            _checks.SCALES.index(kind),
             _checks.REDUCTIONS.index(reduction),
-        )  # fmt: skip
+        )
     return ELBO(*out) if terms else out[0]
+
+
+def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
+    """A number as a scalar tensor, an integer tensor as a floating one, as the operators take them."""
+    if factor is None:
+        return None
+    if not isinstance(factor, Tensor):
+        return torch.full((), float(factor))
+    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()

@@ -151,7 +151,7 @@ def reconstruction_loss(
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
     no_kl = (None,) * 5
-    return _elbo("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
+    return evaluate("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
 
 
 def elbo_loss(
@@ -170,7 +170,7 @@ def elbo_loss(
     reduction: str = "sum",
 ) -> Tensor:
     """The negative ELBO in nats, reconstruction + beta * KL; see `pyvae.elbo_loss`."""
-    return _elbo(
+    return evaluate(
         "elbo_loss", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     ).loss
 
@@ -191,12 +191,12 @@ def elbo_terms(
     reduction: str = "sum",
 ) -> ELBO:
     """The negative ELBO and its terms in nats; see `pyvae.elbo_terms`."""
-    return _elbo(
+    return evaluate(
         "elbo_terms", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
-def _elbo(
+def evaluate(
     function: str,
     recon: Tensor,
     target: Tensor,

@@ -125,6 +125,36 @@ def test_upstream_gradients(name: str) -> None:
         assert torch.equal(got_kl, 0.25 * upstream.detach())
 
 
+def test_lazily_negated_and_zero_upstream_gradients() -> None:
+    """torch hands out numbers whose sign is not in the memory yet, and zeros without memory."""
+    recon, target, mu, logvar = inputs()
+    for reduction in REDUCTIONS:
+
+        def gradients(upstream: Tensor, reduction: str = reduction) -> list[Tensor]:
+            z, kl = pyvae.reparameterize_kl(mu, logvar, seed=1)
+            loss = pyvae.elbo_loss(recon, target, kl=kl, likelihood="bernoulli_logits", reduction=reduction)
+            return list(grad((loss, z), (recon, mu, logvar), (upstream, torch._neg_view(z.detach()))))
+
+        ones = torch.ones(6 if reduction == "none" else ())
+        for got, want in zip(gradients(torch._neg_view(ones)), gradients(-ones), strict=True):
+            assert torch.equal(got, want)
+        assert not gradients(torch._efficientzerotensor(ones.shape))[0].any()
+
+
+def test_writing_to_the_outputs() -> None:
+    """loss += ..., loss /= ..., as training loops do."""
+    recon, target, mu, logvar = inputs()
+    z, kl = pyvae.reparameterize_kl(mu, logvar, seed=1)
+    loss = pyvae.elbo_loss(recon, target, kl=kl, likelihood="bernoulli_logits")
+    loss += kl.sum()
+    loss /= 2
+    z *= 4
+    got = grad((loss, z), (recon, mu), (torch.tensor(2.0), torch.ones_like(z)))
+    want, magnitude = slope(recon, target)
+    assert_ulp(got[0], want, GRADIENT_ULP, magnitude=magnitude)
+    assert_ulp(got[1], 4 + 2 * truth.exact(mu), GRADIENT_ULP, magnitude=4 + 2 * truth.exact(mu).abs())
+
+
 @pytest.mark.parametrize(
     "used", [u for n in (1, 2, 3) for u in itertools.combinations(("loss", "recon", "kl"), n)], ids=str
 )

@@ -57,22 +57,22 @@ struct Partition {
 // Encoder side. Forward: z = mu + sigma eps and KL(q || N(0, 1)); either may be left out.
 struct LatentForward {
   Shape shape;
-  Operand mu, scale;        // [rows, features]
-  Operand eps;              // [rows, features]; absent: drawn from (seed, offset)
-  Operand z;                // [rows, features], written; absent: no sample
-  double* divergence;       // [partials], written; null: not wanted
+  Operand mu, scale;   // [rows, features]
+  Operand eps;         // [rows, features]; absent: drawn from (seed, offset)
+  Operand z;           // [rows, features], written; absent: no sample
+  double* divergence;  // [partials], written; null: not wanted
   uint64_t seed, offset;
-  uint64_t first_index;     // global index of element 0: row_offset * features
-  int scale_kind;           // PYVAE_SCALES
+  uint64_t first_index;  // global index of element 0: row_offset * features
+  int scale_kind;        // PYVAE_SCALES
 };
 
 // Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
 struct LatentBackward {
   Shape shape;
-  Operand mu, scale, eps;        // as in forward
-  Operand grad_z;                // [rows, features]; absent: 0
-  const double* grad_kl;         // [rows]; null: 0
-  Operand grad_mu, grad_scale;   // [rows, features], written
+  Operand mu, scale, eps;       // as in forward
+  Operand grad_z;               // [rows, features]; absent: 0
+  const double* grad_kl;        // [rows]; null: 0
+  Operand grad_mu, grad_scale;  // [rows, features], written
   uint64_t seed, offset, first_index;
   int scale_kind;
 };
@@ -80,13 +80,13 @@ struct LatentBackward {
 // Decoder side: sum of the negative log-likelihood, and its gradient, in one pass.
 struct Objective {
   Shape shape;
-  Operand recon, target;        // [rows, features]
-  Operand weight, pos_weight;   // [rows, features] or absent
-  Operand gradient;             // [rows, features], written: factor * upstream[row] * weight * d value / d recon; or absent
-  const double* upstream;       // [rows]; null: 1
+  Operand recon, target;       // [rows, features]
+  Operand weight, pos_weight;  // [rows, features] or absent
+  Operand gradient;        // [rows, features], written: factor * upstream[row] * weight * d value / d recon; or absent
+  const double* upstream;  // [rows]; null: 1
   double factor;
-  double* sums;                 // [partials], written; null: not wanted
-  int likelihood;               // PYVAE_LIKELIHOODS
+  double* sums;    // [partials], written; null: not wanted
+  int likelihood;  // PYVAE_LIKELIHOODS
 };
 
 // Each kernel works on chunks [begin, end) of the call's Partition; chunks are independent of each other.

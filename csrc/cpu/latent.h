@@ -76,7 +76,8 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
     if (a.grad_kl) {
       const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
       spread(a.grad_kl, row, rows, n, grad_buffer);
-      const auto map = a.grad_z.data ? map_divergence_gradient<Scale, true, T> : map_divergence_gradient<Scale, false, T>;
+      const auto map =
+          a.grad_z.data ? map_divergence_gradient<Scale, true, T> : map_divergence_gradient<Scale, false, T>;
       map(mu, scale, grad_buffer, n, grad_mu, grad_scale);
     }
     write(a.shape, a.grad_mu, first, n, grad_mu);

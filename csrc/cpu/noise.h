@@ -5,7 +5,7 @@
 #include "math/normal.h"
 
 #if defined(__AVX2__)
-#include <immintrin.h>
+#  include <immintrin.h>
 #endif
 
 namespace pyvae {

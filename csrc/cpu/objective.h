@@ -12,7 +12,8 @@ template <class Likelihood, bool kGradient, bool kPosWeight, class T>
 void map_likelihood(const T* __restrict recon, const T* __restrict target, const T* __restrict pos_weight, T factor,
                     int n, T* __restrict values, T* __restrict gradient) {
   for (int i = 0; i < n; ++i) {
-    const Term<T> term = Likelihood::template evaluate<kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
+    const Term<T> term =
+        Likelihood::template evaluate<kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
     values[i] = term.value;
     if (kGradient) gradient[i] = factor * term.derivative;
   }
@@ -42,10 +43,10 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
     if (Likelihood::kProbability) legal &= are_probabilities(recon, n);
 
     const T factor = T(a.factor);
-    const auto map = gradient ? (pos_weight ? map_likelihood<Likelihood, true, true, T>
-                                            : map_likelihood<Likelihood, true, false, T>)
-                              : (pos_weight ? map_likelihood<Likelihood, false, true, T>
-                                            : map_likelihood<Likelihood, false, false, T>);
+    const auto map =
+        gradient
+            ? (pos_weight ? map_likelihood<Likelihood, true, true, T> : map_likelihood<Likelihood, true, false, T>)
+            : (pos_weight ? map_likelihood<Likelihood, false, true, T> : map_likelihood<Likelihood, false, false, T>);
     map(recon, target, pos_weight, factor, n, values, gradient);
 
     if (a.weight.data) {

@@ -7,8 +7,8 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// Four 32-bit words, each in the low half of a 64-bit lane; what the high half holds does not matter. A product then needs
-// no unpacking, in a scalar as in a vector of lanes.
+// Four 32-bit words, each in the low half of a 64-bit lane; what the high half holds does not matter. A product then
+// needs no unpacking, in a scalar as in a vector of lanes.
 template <class Lane>
 struct Words {
   Lane w0, w1, w2, w3;

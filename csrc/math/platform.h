@@ -9,15 +9,15 @@
 #include <cstdint>
 
 #ifdef __CUDACC__
-#define PYVAE_HD __host__ __device__ __forceinline__
+#  define PYVAE_HD __host__ __device__ __forceinline__
 #else
-#define PYVAE_HD inline __attribute__((always_inline))
+#  define PYVAE_HD inline __attribute__((always_inline))
 #endif
 
 // The CPU kernels compile these headers once per instruction set. Each copy lives in a namespace of its own: otherwise
 // the linker could keep the AVX-512 copy of an inline function and call it on a machine that lacks AVX-512.
 #ifndef PYVAE_ISA
-#define PYVAE_ISA portable
+#  define PYVAE_ISA portable
 #endif
 
 namespace pyvae {

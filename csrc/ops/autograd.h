@@ -22,14 +22,16 @@ struct ReferenceCall {
   variable_list inputs;        // its tensors, in the order of its schema; undefined where absent
   std::vector<int64_t> codes;  // its integers, in that order
   double beta = 1;
-  variable_list upstream;      // gradients of its outputs; undefined: 0
-  std::vector<bool> wanted;    // which inputs need one
+  variable_list upstream;    // gradients of its outputs; undefined: 0
+  std::vector<bool> wanted;  // which inputs need one
 };
 using ReferenceGradient = std::function<variable_list(const ReferenceCall&)>;
 ReferenceGradient& reference_gradient();
 
 inline Tensor value_or_undefined(const OptionalTensor& tensor) { return tensor.value_or(Tensor()); }
-inline OptionalTensor optional(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
+inline OptionalTensor optional(const Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
+}
 
 inline bool needs_gradient(std::initializer_list<const Tensor*> tensors,
                            std::initializer_list<const OptionalTensor*> optional_tensors) {

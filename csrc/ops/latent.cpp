@@ -11,7 +11,8 @@ namespace pyvae {
 
 const char* refuse_latent(const Tensor& mu, const Tensor& scale, const OptionalTensor& eps, const OptionalTensor& seed,
                           int64_t scale_kind) {
-  if (!is_supported_type(mu.scalar_type()) || !is_supported_type(scale.scalar_type())) return "mu and scale must be floating";
+  if (!is_supported_type(mu.scalar_type()) || !is_supported_type(scale.scalar_type()))
+    return "mu and scale must be floating";
   if (mu.dim() == 0) return "mu must have a batch dimension";
   if (mu.sym_sizes() != scale.sym_sizes()) return "mu and scale must have one shape";
   if (mu.device() != scale.device()) return "mu and scale must be on one device";
@@ -79,13 +80,15 @@ std::tuple<Tensor, Tensor> latent_backward_cpu(const OptionalTensor& grad_z_in, 
                                                const OptionalTensor& eps_in, const OptionalTensor& seed,
                                                int64_t scale_kind, c10::SymInt row_offset) {
   check_latent("latent_backward", mu_in, scale_in, eps_in, seed, scale_kind, grad_z_in.has_value());
-  TORCH_CHECK_VALUE(!grad_z_in || grad_z_in->sizes() == mu_in.sizes(), "pyvae::latent_backward: grad_z must have mu's shape");
+  TORCH_CHECK_VALUE(!grad_z_in || grad_z_in->sizes() == mu_in.sizes(),
+                    "pyvae::latent_backward: grad_z must have mu's shape");
   TORCH_CHECK_VALUE(!grad_kl || (grad_kl->dim() == 1 && grad_kl->numel() == mu_in.size(0)),
                     "pyvae::latent_backward: grad_kl must have shape (B,)");
   const Tensor mu = within_dims(mu_in), scale = within_dims(scale_in);
   const Tensor grad_z = within_dims(value_or_undefined(grad_z_in)), eps = within_dims(value_or_undefined(eps_in));
   const Tensor grad_mu = grad_z.defined() || grad_kl ? empty_output(mu, mu.scalar_type()) : at::zeros_like(mu);
-  const Tensor grad_scale = grad_z.defined() || grad_kl ? empty_output(scale, scale.scalar_type()) : at::zeros_like(scale);
+  const Tensor grad_scale =
+      grad_z.defined() || grad_kl ? empty_output(scale, scale.scalar_type()) : at::zeros_like(scale);
   if (mu.numel() == 0 || !(grad_z.defined() || grad_kl)) return {grad_mu, grad_scale};
 
   cpu::LatentBackward call{};
@@ -107,11 +110,12 @@ std::tuple<Tensor, Tensor> latent_backward_cpu(const OptionalTensor& grad_z_in, 
   return {grad_mu, grad_scale};
 }
 
-// ---- shapes without data ----------------------------------------------------------------------------------------------
+// ---- shapes without data
+// ----------------------------------------------------------------------------------------------
 
 std::tuple<Tensor, Tensor> latent_forward_meta(const Tensor& mu, const Tensor& scale, const OptionalTensor& eps,
-                                               const OptionalTensor& seed, int64_t scale_kind, c10::SymInt,
-                                               bool with_z, bool with_kl, int64_t reduction) {
+                                               const OptionalTensor& seed, int64_t scale_kind, c10::SymInt, bool with_z,
+                                               bool with_kl, int64_t reduction) {
   check_latent("latent_forward", mu, scale, eps, seed, scale_kind, with_z);
   const auto z_options = mu.options().dtype(at::promote_types(mu.scalar_type(), scale.scalar_type()));
   const auto kl_options = mu.options().dtype(compute_type(mu.scalar_type(), scale.scalar_type()));
@@ -128,7 +132,8 @@ std::tuple<Tensor, Tensor> latent_backward_meta(const OptionalTensor&, const Opt
   return {at::empty_like(mu), at::empty_like(scale)};
 }
 
-// ---- autograd -----------------------------------------------------------------------------------------------------------
+// ---- autograd
+// -----------------------------------------------------------------------------------------------------------
 
 auto call_latent_forward(const Tensor& mu, const Tensor& scale, const OptionalTensor& eps, const OptionalTensor& seed,
                          int64_t scale_kind, c10::SymInt row_offset, bool with_z, bool with_kl, int64_t reduction) {
@@ -198,7 +203,8 @@ Tensor kl_divergence_autograd(const Tensor& mu, const Tensor& scale, int64_t sca
     return std::get<1>(
         call_latent_forward(mu, scale, std::nullopt, std::nullopt, scale_kind, c10::SymInt(0), false, true, reduction));
   }
-  return Latent::apply(mu, scale, OptionalTensor(), OptionalTensor(), scale_kind, c10::SymInt(0), false, true, reduction)[1];
+  return Latent::apply(mu, scale, OptionalTensor(), OptionalTensor(), scale_kind, c10::SymInt(0), false, true,
+                       reduction)[1];
 }
 
 // Without a gradient to prepare, the operators are their forward kernel.

@@ -11,7 +11,7 @@
 #include "ops/codes.h"
 
 #ifdef __linux__
-#include <sys/mman.h>
+#  include <sys/mman.h>
 #endif
 
 namespace pyvae {
@@ -105,7 +105,8 @@ cpu::Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
   for (const Binding& b : bindings) {
     int64_t step = 1;
     b.operand->contiguous = true;
-    for (int d = shape.dims - 1; d >= 0; step *= shape.sizes[d--]) b.operand->contiguous &= b.operand->strides[d] == step;
+    for (int d = shape.dims - 1; d >= 0; step *= shape.sizes[d--])
+      b.operand->contiguous &= b.operand->strides[d] == step;
   }
   return shape;
 }

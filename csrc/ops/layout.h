@@ -26,8 +26,8 @@ inline at::Tensor within_dims(const at::Tensor& tensor) {
   return tensor.defined() && tensor.dim() > cpu::kMaxDims ? tensor.contiguous() : tensor;
 }
 
-// An uninitialized tensor of `like`'s layout, about to be written whole. A large one comes as fresh pages from the system,
-// whose first touch costs as much as the arithmetic: huge pages make that 512 times rarer.
+// An uninitialized tensor of `like`'s layout, about to be written whole. A large one comes as fresh pages from the
+// system, whose first touch costs as much as the arithmetic: huge pages make that 512 times rarer.
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type);
 
 bool is_supported_type(at::ScalarType type);

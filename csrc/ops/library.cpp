@@ -1,4 +1,5 @@
-// The operators' schemas: torch.ops.pyvae.*. Their kernels are registered beside their code, in latent.cpp and objective.cpp.
+// The operators' schemas: torch.ops.pyvae.*. Their kernels are registered beside their code, in latent.cpp and
+// objective.cpp.
 #include "ops/autograd.h"
 
 namespace pyvae {
@@ -12,8 +13,8 @@ ReferenceGradient& reference_gradient() {
 
 TORCH_LIBRARY(pyvae, m) {
   m.set_python_module("pyvae");
-  // Pure functions of their arguments, the noise included: a compiler may merge, reorder and recompute them. That is why
-  // the seed is a tensor drawn outside (two random operators with equal arguments would be merged).
+  // Pure functions of their arguments, the noise included: a compiler may merge, reorder and recompute them. That is
+  // why the seed is a tensor drawn outside (two random operators with equal arguments would be merged).
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
   m.def(
       "reparameterize(Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, "

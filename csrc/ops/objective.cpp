@@ -1,4 +1,5 @@
-// Decoder side: validate, allocate, run. The forward pass already writes the gradient; objective_autograd.cpp hands it out.
+// Decoder side: validate, allocate, run. The forward pass already writes the gradient; objective_autograd.cpp hands it
+// out.
 #include <ATen/ExpandUtils.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -14,13 +15,15 @@ namespace pyvae {
 namespace {
 
 bool is_flattened_form(const Tensor& flat, const Tensor& full) {
-  return flat.dim() == 2 && full.dim() >= 1 && flat.sym_size(0) == full.sym_size(0) && flat.sym_numel() == full.sym_numel();
+  return flat.dim() == 2 && full.dim() >= 1 && flat.sym_size(0) == full.sym_size(0) &&
+         flat.sym_numel() == full.sym_numel();
 }
 
 // A factor on recon's elements: weight or pos_weight.
 const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
   if (!factor) return nullptr;
-  if (!is_supported_type(factor->scalar_type()) && factor->scalar_type() != at::kBool) return "weights must be floating or bool";
+  if (!is_supported_type(factor->scalar_type()) && factor->scalar_type() != at::kBool)
+    return "weights must be floating or bool";
   if (factor->device() != recon.device() && factor->dim() != 0) return "weights must be on recon's device";
   if (!at::is_expandable_to(factor->sym_sizes(), recon.sym_sizes())) return "weights must be broadcastable to recon";
   return nullptr;
@@ -32,10 +35,12 @@ const char* refuse_objective(const Tensor& recon, const Tensor& target, const Op
                              const OptionalTensor& scale, const OptionalTensor& kl, const OptionalTensor& weight,
                              const OptionalTensor& pos_weight, const OptionalTensor& beta_tensor, int64_t likelihood,
                              int64_t scale_kind, int64_t reduction) {
-  if (!is_supported_type(recon.scalar_type()) || !is_supported_type(target.scalar_type())) return "recon and target must be floating";
+  if (!is_supported_type(recon.scalar_type()) || !is_supported_type(target.scalar_type()))
+    return "recon and target must be floating";
   if (recon.dim() == 0) return "recon must have a batch dimension";
   if (recon.device() != target.device()) return "recon and target must be on one device";
-  if (recon.sym_sizes() != target.sym_sizes() && !is_flattened_form(recon, target) && !is_flattened_form(target, recon)) {
+  if (recon.sym_sizes() != target.sym_sizes() && !is_flattened_form(recon, target) &&
+      !is_flattened_form(target, recon)) {
     return "recon and target must have one shape, or one of them be the flattened form";
   }
   if (likelihood < 0 || likelihood >= kLikelihoods) return "unknown likelihood";
@@ -52,7 +57,8 @@ const char* refuse_objective(const Tensor& recon, const Tensor& target, const Op
     if (kl->dim() != 1 || kl->sym_size(0) != recon.sym_size(0)) return "kl must have shape (B,)";
     if (kl->device() != recon.device()) return "kl must be on recon's device";
   }
-  if (beta_tensor && (beta_tensor->dim() != 0 || !is_supported_type(beta_tensor->scalar_type()))) return "beta must be a scalar";
+  if (beta_tensor && (beta_tensor->dim() != 0 || !is_supported_type(beta_tensor->scalar_type())))
+    return "beta must be a scalar";
   if (pos_weight && likelihood != kPosWeightLikelihood) return "pos_weight needs bernoulli_logits";
   if (const char* refusal = refuse_factor(weight, recon)) return refusal;
   return refuse_factor(pos_weight, recon);
@@ -80,9 +86,7 @@ struct Pass {
 
   // The operands in recon's shape, within the kernels' number of dimensions.
   void lay_out(bool with_gradient) {
-    const auto spread = [&](const OptionalTensor& t) {
-      return t ? within_dims(t->expand(recon.sizes())) : Tensor();
-    };
+    const auto spread = [&](const OptionalTensor& t) { return t ? within_dims(t->expand(recon.sizes())) : Tensor(); };
     recon_ = within_dims(recon);
     target_ = within_dims(target.sizes() == recon.sizes() ? target : target.reshape(recon.sizes()));
     weight_ = spread(weight);
@@ -114,11 +118,13 @@ struct Pass {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(
-    const Tensor& recon, const Tensor& target, const OptionalTensor& mu, const OptionalTensor& scale,
-    const OptionalTensor& kl, const OptionalTensor& weight, const OptionalTensor& pos_weight,
-    const OptionalTensor& beta_tensor, double beta, int64_t likelihood, int64_t scale_kind, int64_t reduction,
-    bool with_gradient) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(const Tensor& recon, const Tensor& target,
+                                                            const OptionalTensor& mu, const OptionalTensor& scale,
+                                                            const OptionalTensor& kl, const OptionalTensor& weight,
+                                                            const OptionalTensor& pos_weight,
+                                                            const OptionalTensor& beta_tensor, double beta,
+                                                            int64_t likelihood, int64_t scale_kind, int64_t reduction,
+                                                            bool with_gradient) {
   const char* refusal = refuse_objective(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, likelihood,
                                          scale_kind, reduction);
   TORCH_CHECK_VALUE(!refusal, "pyvae::elbo: ", refusal);
@@ -134,8 +140,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(
   Doubles kl_term(recon_term.values.size(), 0.0);
   if (mu) {
     static const auto op = find_operator<decltype(latent_forward)>("pyvae::latent_forward");
-    kl_term = read_doubles(std::get<1>(
-        op.call(*mu, *scale, std::nullopt, std::nullopt, scale_kind, 0, false, true, reduction)));
+    kl_term = read_doubles(
+        std::get<1>(op.call(*mu, *scale, std::nullopt, std::nullopt, scale_kind, 0, false, true, reduction)));
   } else if (kl) {
     cpu::Shape one_each{};
     one_each.rows = rows, one_each.features = 1;
@@ -171,13 +177,16 @@ Tensor elbo_gradient_cpu(const Tensor& recon, const Tensor& target, const Option
   return pass.gradient;
 }
 
-// ---- shapes without data ----------------------------------------------------------------------------------------------
+// ---- shapes without data
+// ----------------------------------------------------------------------------------------------
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_meta(
-    const Tensor& recon, const Tensor& target, const OptionalTensor& mu, const OptionalTensor& scale,
-    const OptionalTensor& kl, const OptionalTensor& weight, const OptionalTensor& pos_weight,
-    const OptionalTensor& beta_tensor, double, int64_t likelihood, int64_t scale_kind, int64_t reduction,
-    bool with_gradient) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_meta(const Tensor& recon, const Tensor& target,
+                                                             const OptionalTensor& mu, const OptionalTensor& scale,
+                                                             const OptionalTensor& kl, const OptionalTensor& weight,
+                                                             const OptionalTensor& pos_weight,
+                                                             const OptionalTensor& beta_tensor, double,
+                                                             int64_t likelihood, int64_t scale_kind, int64_t reduction,
+                                                             bool with_gradient) {
   const char* refusal = refuse_objective(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, likelihood,
                                          scale_kind, reduction);
   TORCH_CHECK_VALUE(!refusal, "pyvae::elbo: ", refusal);

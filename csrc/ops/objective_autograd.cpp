@@ -52,7 +52,8 @@ struct Elbo : torch::autograd::Function<Elbo> {
                           reduction, with_gradient);
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({recon, target, value_or_undefined(mu), value_or_undefined(scale), value_or_undefined(kl),
-                            value_or_undefined(weight), value_or_undefined(pos_weight), value_or_undefined(beta_tensor)});
+                            value_or_undefined(weight), value_or_undefined(pos_weight),
+                            value_or_undefined(beta_tensor)});
     ctx->saved_data["beta"] = beta;
     ctx->saved_data["codes"] = std::vector<int64_t>{likelihood, scale_kind, reduction};
     if (with_gradient) ctx->saved_data["gradient"] = gradient;
@@ -122,19 +123,22 @@ struct Elbo : torch::autograd::Function<Elbo> {
   }
 };
 
-std::tuple<Tensor, Tensor, Tensor> elbo_below_autograd(
-    const Tensor& recon, const Tensor& target, const OptionalTensor& mu, const OptionalTensor& scale,
-    const OptionalTensor& kl, const OptionalTensor& weight, const OptionalTensor& pos_weight,
-    const OptionalTensor& beta_tensor, double beta, int64_t likelihood, int64_t scale_kind, int64_t reduction) {
+std::tuple<Tensor, Tensor, Tensor> elbo_below_autograd(const Tensor& recon, const Tensor& target,
+                                                       const OptionalTensor& mu, const OptionalTensor& scale,
+                                                       const OptionalTensor& kl, const OptionalTensor& weight,
+                                                       const OptionalTensor& pos_weight,
+                                                       const OptionalTensor& beta_tensor, double beta,
+                                                       int64_t likelihood, int64_t scale_kind, int64_t reduction) {
   auto [loss, recon_term, kl_term, none] = call_elbo_forward(
       recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, beta, likelihood, scale_kind, reduction, false);
   return {loss, recon_term, kl_term};
 }
 
-std::tuple<Tensor, Tensor, Tensor> elbo_autograd(
-    const Tensor& recon, const Tensor& target, const OptionalTensor& mu, const OptionalTensor& scale,
-    const OptionalTensor& kl, const OptionalTensor& weight, const OptionalTensor& pos_weight,
-    const OptionalTensor& beta_tensor, double beta, int64_t likelihood, int64_t scale_kind, int64_t reduction) {
+std::tuple<Tensor, Tensor, Tensor> elbo_autograd(const Tensor& recon, const Tensor& target, const OptionalTensor& mu,
+                                                 const OptionalTensor& scale, const OptionalTensor& kl,
+                                                 const OptionalTensor& weight, const OptionalTensor& pos_weight,
+                                                 const OptionalTensor& beta_tensor, double beta, int64_t likelihood,
+                                                 int64_t scale_kind, int64_t reduction) {
   if (!needs_gradient({&recon, &target}, {&mu, &scale, &kl, &weight, &pos_weight, &beta_tensor})) {
     const at::AutoDispatchBelowADInplaceOrView below;
     return elbo_below_autograd(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, beta, likelihood,
@@ -153,7 +157,8 @@ std::tuple<Tensor, Tensor, Tensor> elbo(const Tensor& recon, const Tensor& targe
                                         const OptionalTensor& beta_tensor, double beta, int64_t likelihood,
                                         int64_t scale_kind, int64_t reduction) {
   static const auto op = find_operator<decltype(elbo)>("pyvae::elbo");
-  return op.call(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, beta, likelihood, scale_kind, reduction);
+  return op.call(recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, beta, likelihood, scale_kind,
+                 reduction);
 }
 
 TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) { m.impl("elbo", elbo_below_autograd); }

@@ -1,0 +1,43 @@
+"""The compiled module (csrc/bindings.cpp). The entries answer None to anything but a plain eager call."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+def reparameterize(
+    mu: Tensor,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    row_offset: int,
+    generator: torch.Generator | None,
+    with_kl: bool,
+) -> Tensor | tuple[Tensor, Tensor] | None: ...
+def kl_divergence(
+    mu: Tensor, logvar: Tensor | None, std: Tensor | None, logstd: Tensor | None, reduction: str
+) -> Tensor | None: ...
+def elbo(
+    recon: Tensor,
+    target: Tensor,
+    mu: Tensor | None,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    kl: Tensor | None,
+    likelihood: str,
+    beta: float | Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    reduction: str,
+    terms: bool,
+) -> Tensor | tuple[Tensor, Tensor, Tensor] | None: ...
+def set_reference_gradient(
+    function: Callable[
+        [str, Sequence[Tensor | None], Sequence[int], float, Sequence[Tensor | None], Sequence[bool]],
+        Sequence[Tensor | None],
+    ],
+) -> None: ...
+def isa() -> str: ...
