@@ -405,7 +405,9 @@ def _elbo(
         function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
-    factor, beta_tensor = _as_tensor(pos_weight), _as_tensor(beta) if isinstance(beta, Tensor) else None
+    # A compiler takes an operator's number for a constant, and would compile anew for each.
+    symbolic = isinstance(beta, Tensor) or torch.compiler.is_compiling()
+    factor, beta_tensor = _as_tensor(pos_weight), _as_tensor(beta) if symbolic else None
     if not _operators(recon, target, mu, scale, kl, weight, factor, beta_tensor):
         out = reference.evaluate(
             function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
@@ -420,7 +422,7 @@ def _elbo(
             weight,
             factor,
             beta_tensor,
-            1.0 if isinstance(beta, Tensor) else float(beta),
+            1.0 if symbolic else float(beta),
             _checks.LIKELIHOODS.index(likelihood),
             _checks.SCALES.index(kind),
             _checks.REDUCTIONS.index(reduction),
@@ -433,5 +435,5 @@ def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
     if factor is None:
         return None
     if not isinstance(factor, Tensor):
-        return torch.full((), float(factor))
+        return torch.scalar_tensor(factor)
     return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()

@@ -204,24 +204,26 @@ def test_gradients_of_a_subset_of_the_inputs() -> None:
             assert torch.equal(frozen[index].grad, every[name]) if name in chosen else frozen[index].grad is None
 
 
-def test_gradients_of_target_weight_and_beta() -> None:
-    """Rare, so it may be slow; never silently zero."""
+def test_gradients_of_target_weight_pos_weight_and_beta() -> None:
+    """Rare, so they may be slow; never silently zero. Each alone, and all at once with recon, twice."""
     recon, target, mu, logvar = inputs()
-    target, weight, beta = leaf(target), leaf(torch.rand(70) + 0.5), leaf(torch.tensor(0.5))
-    loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits", beta=beta, weight=weight)
-    got = grad(loss, (target, weight, beta, recon), retain_graph=True)
-    x, t = truth.exact(recon), truth.exact(target)
-    kl = truth.kl_divergence("logvar", mu, logvar, "sum")
-    wants = (
-        -x * truth.exact(weight),
-        truth.likelihood("bernoulli_logits", x, t).sum((0, 1)),
-        kl,
-        slope(recon, target)[0],
-    )
-    wants = (*wants[:3], wants[3] * truth.exact(weight))
-    for value, want in zip(got, wants, strict=True):
-        assert (value.double() - want).norm() <= FLOAT32_ROUNDING * want.norm()
-    assert all(torch.equal(a, b) for a, b in zip(got, grad(loss, (target, weight, beta, recon)), strict=True))
+    options = {"weight": torch.rand(70) + 0.5, "pos_weight": torch.rand(70) + 0.5, "beta": torch.tensor(0.5)}
+    given = {"recon": recon.detach(), "target": target} | options
+    x, t, w, p, _ = (truth.exact(value) for value in given.values())
+    positive = truth.softplus(-x)
+    wants = {
+        "recon": w * truth.likelihood_slope("bernoulli_logits", x, t, p)[0],
+        "target": w * (p * positive - truth.softplus(x)),
+        "weight": truth.likelihood("bernoulli_logits", x, t, p).sum((0, 1)),
+        "pos_weight": (w * t * positive).sum((0, 1)),
+        "beta": truth.kl_divergence("logvar", mu, logvar, "sum"),
+    }
+    for names in (*((name,) for name in given), tuple(given)):
+        call = {name: leaf(value) if name in names else value for name, value in given.items()}
+        loss = pyvae.elbo_loss(**call, mu=mu.detach(), logvar=logvar.detach(), likelihood="bernoulli_logits")
+        for _ in range(2):
+            for name, got in zip(names, grad(loss, [call[name] for name in names], retain_graph=True), strict=True):
+                assert (got.double() - wants[name]).norm() <= FLOAT32_ROUNDING * wants[name].norm(), name
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -203,17 +203,21 @@ def test_sampler_gradient(scale: str, dtype: torch.dtype, device: str, compare: 
 def test_objective_gradient_of_the_posterior_and_kl(device: str, compare: Compare) -> None:
     """beta and the reduction reach the posterior's gradient, and that of a given kl."""
     recon, target = data("gaussian", (8, 9), device=device)
-    for scale, reduction in itertools.product(SCALES, REDUCTIONS):
+    betas = (0.25, torch.tensor(0.25, device=device), torch.tensor(0.25, device=device, dtype=torch.float64))
+    for scale, reduction, beta in itertools.product(SCALES, REDUCTIONS, betas):
         mu, s = (leaf(x) for x in posterior(scale, (8, 3, 5), device=device))
         kl = leaf(pyvae.kl_divergence(mu, **{scale: s}))
-        factor = 0.25 / (8 if reduction == "batchmean" else 1)
-        options: dict[str, Any] = {"likelihood": "gaussian", "beta": 0.25, "reduction": reduction}
+        mean = 1 / 8 if reduction == "batchmean" else 1.0
+        options: dict[str, Any] = {"likelihood": "gaussian", "beta": beta, "reduction": reduction}
         (got,) = grad(pyvae.elbo_loss(recon, target, kl=kl, **options).sum(), kl)
-        compare(got, torch.full((8,), factor, dtype=torch.float64))
+        compare(got, torch.full((8,), 0.25 * mean, dtype=torch.float64))
         slopes = truth.kl_slope(scale, truth.exact(mu), truth.exact(s))
-        got_posterior = grad(pyvae.elbo_loss(recon, target, mu, **{scale: s}, **options).sum(), (mu, s))
-        for value, want in zip(got_posterior, slopes, strict=True):
-            compare(value, factor * want)
+        for loss, factor in (
+            (pyvae.elbo_loss(recon, target, mu, **{scale: s}, **options), 0.25 * mean),
+            (pyvae.kl_divergence(mu, **{scale: s}, reduction=reduction), mean),
+        ):
+            for value, want in zip(grad(loss.sum(), (mu, s)), slopes, strict=True):
+                compare(value, factor * want)
 
 
 @pytest.mark.parametrize("layout", DENSE_LAYOUTS)

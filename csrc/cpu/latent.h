@@ -15,9 +15,13 @@ const T* noise(const Call& a, int64_t first, int n, T* buffer) {
   return draw<T>(Stream{a.seed, a.offset}, a.first_index + uint64_t(first), n, buffer);
 }
 
-template <class Scale, class T>
+// Our own noise is added in one rounding; the caller's as `mu + sigma * eps` does it, in two.
+template <class Scale, bool kOwnNoise, class T>
 void map_sample(const T* __restrict mu, const T* __restrict scale, const T* __restrict eps, int n, T* __restrict z) {
-  for (int i = 0; i < n; ++i) z[i] = fma(Scale::sigma(scale[i]), eps[i], mu[i]);
+  for (int i = 0; i < n; ++i) {
+    const T sigma = Scale::sigma(scale[i]);
+    z[i] = kOwnNoise ? fma(sigma, eps[i], mu[i]) : mu[i] + sigma * eps[i];
+  }
 }
 
 template <class Scale, class T>
@@ -33,7 +37,8 @@ void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
     const T* scale = read(a.shape, a.scale, first, n, scale_buffer);
     if (a.z.data) {
       T* z = place(a.z, first, z_buffer);
-      map_sample<Scale>(mu, scale, noise<T>(a, first, n, eps_buffer), n, z);
+      const auto map = a.eps.data ? map_sample<Scale, false, T> : map_sample<Scale, true, T>;
+      map(mu, scale, noise<T>(a, first, n, eps_buffer), n, z);
       write(a.shape, a.z, first, n, z);
     }
     if (a.divergence) map_divergence<Scale>(mu, scale, n, values);

@@ -27,13 +27,12 @@ bool is_one(const Tensor& scalar) {
                                                                   : *scalar.const_data_ptr<double>() == 1.0);
 }
 
-// d loss / d recon for upstream [B] or scalar, from the buffer that the forward pass wrote.
-Tensor from_buffer(const Tensor& buffer, const Tensor& upstream) {
+// buffer [B, ...] times upstream, [B] or scalar. In place only where nobody looks on: a tracer has to see a function.
+Tensor scaled(const Tensor& buffer, const Tensor& upstream, bool in_place) {
   c10::SymDimVector sizes(upstream.dim() == 0 ? 0 : size_t(buffer.dim()), 1);
   if (!sizes.empty()) sizes[0] = buffer.sym_size(0);
   const Tensor factor = upstream.reshape_symint(sizes);
-  // In place only where nobody looks on: a tracer has to see a function.
-  return is_plain(buffer) ? buffer.mul_(factor) : (buffer * factor).to(buffer.scalar_type());
+  return in_place ? buffer.mul_(factor) : (buffer * factor).to(buffer.scalar_type());
 }
 
 struct Elbo : torch::autograd::Function<Elbo> {
@@ -110,7 +109,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     const auto entry = ctx->saved_data.find("gradient");
     if (entry == ctx->saved_data.end()) return Tensor();
     const Tensor buffer = entry->second.toTensor();
-    const bool plain = is_plain(buffer);
+    const bool plain = is_plain(buffer) && is_plain(upstream);
     if (plain) {
       ctx->saved_data.erase(entry);
       if (buffer._version() != 0) return Tensor();
@@ -119,7 +118,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
       // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
       if (at::elementSize(recon.scalar_type()) == 2) return Tensor();
     }
-    return from_buffer(buffer, upstream);
+    return scaled(buffer, upstream, plain);
   }
 };
 
