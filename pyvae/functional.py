@@ -435,5 +435,5 @@ def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
     if factor is None:
         return None
     if not isinstance(factor, Tensor):
-        return torch.scalar_tensor(factor)
+        return torch.ones((), dtype=torch.float64) * factor  # a product, which torch.compile can keep symbolic
     return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()
