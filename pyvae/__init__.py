@@ -8,18 +8,12 @@ loss.backward()
 from . import reference
 from ._extension import _C, build_info
 from ._gradient import reference_gradient
+from ._route import backend
 from ._version import __version__
-from .functional import (
-    ELBO,
-    backend,
-    elbo_loss,
-    elbo_terms,
-    kl_divergence,
-    reconstruction_loss,
-    reparameterize,
-    reparameterize_kl,
-)
+from .latent import kl_divergence, reparameterize, reparameterize_kl
 from .modules import ELBOLoss
+from .objective import elbo_loss, elbo_terms, reconstruction_loss
+from .reference import ELBO
 
 if _C is not None:
     _C.set_reference_gradient(reference_gradient)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import _checks, functional
+from . import _checks, objective
 
 
 class ELBOLoss(nn.Module):
@@ -68,7 +68,7 @@ class ELBOLoss(nn.Module):
         pos_weight: Tensor | float | None = None,
     ) -> Tensor:
         """The loss in nats of `pyvae.elbo_loss`; `weight` and `pos_weight` take the place of the module's own."""
-        return functional.elbo_loss(
+        return objective.elbo_loss(
             recon,
             target,
             mu,

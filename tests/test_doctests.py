@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["functional", "modules", "_extension"])
+@pytest.mark.parametrize("module", ["latent", "objective", "modules", "_route", "_extension"])
 def test_examples_run(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"pyvae.{module}"))
     assert results.attempted > 0

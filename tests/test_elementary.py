@@ -33,11 +33,6 @@ def widest(probes: dict[str, Probe]) -> Probe:
     return next(iter(probes.values()))
 
 
-def test_probe_is_compiled_as_the_kernels_are() -> None:
-    assert {"-O3", "-ffp-contract=off"} <= set(probe.FLAGS)
-    assert "-mfma" in probe.VARIANTS["avx2"] and not probe.VARIANTS["baseline"]
-
-
 # ---- elementary functions -------------------------------------------------------------------------------------------
 
 
@@ -198,18 +193,33 @@ def test_box_muller_is_within_the_bound(widest: Probe, kind: type) -> None:
         assert ulps(got, true).max() <= NORMAL_ULP
 
 
+# Pairs of words where earlier forms of the angle were 4.02 to 4.43 ulp off, found by a long search.
+HARD_PAIRS = {
+    "radius": np.array([2658061646, 3379646207, 1607580141, 1625361724, 2744836109], dtype=np.uint32),
+    "angle": np.array([175839064, 531049584, 533585391, 528291376, 22406021], dtype=np.uint32),
+}
+
+
 def test_box_muller_is_within_the_bound_where_all_errors_add_up(widest: Probe) -> None:
-    """Random words do not find the worst case: the angles whose cosine or sine is worst, each with many radii."""
+    """Random words do not find the worst case: the worst radii, each with the worst cosines and sines."""
     turns = np.arange(509, 2**29 + 1, 509, dtype=np.uint32)
-    tail = np.zeros_like(turns)  # the largest radius, for all: what remains is the angle's error
-    pair, exact = widest("box_muller", tail, turns, outputs=2, dtype=np.float32), exact_pair(tail, turns)
-    radii = np.random.default_rng(21).integers(0, 2**32, 20_000, dtype=np.uint64).astype(np.uint32)
-    for side in (0, 1):
-        error = ((pair[side] - exact[:, side]) / exact[:, side]).astype(np.float64)
-        worst = turns[np.argsort(error)[[*range(20), *range(-20, 0)]]]
-        radius, angle = np.repeat(radii, worst.size), np.tile(worst, radii.size)
-        got = widest("box_muller", radius, angle, outputs=2, dtype=np.float32)[side]
-        assert ulps(got, exact_pair(radius, angle)[:, side]).max() <= NORMAL_ULP
+    tail = np.zeros_like(turns)  # one radius for all: what differs is the angle's error
+    radii = np.random.default_rng(21).integers(0, 2**32 - 2**10, 1 << 20, dtype=np.uint64).astype(np.uint32)
+    (radius_error, _), angle_errors = (
+        ((np.array(widest("box_muller", *at, outputs=2, dtype=np.float32)) / exact_pair(*at).T) - 1).astype(np.float64)
+        for at in ((radii, np.full_like(radii, 1)), (tail, turns))
+    )
+    for side, angle_error in enumerate(angle_errors):
+        for sign in (1, -1):
+            worst = radii[np.argsort(sign * radius_error)[-5000:]], turns[np.argsort(sign * angle_error)[-100:]]
+            radius, angle = np.repeat(worst[0], 100), np.tile(worst[1], 5000)
+            got = widest("box_muller", radius, angle, outputs=2, dtype=np.float32)[side]
+            assert ulps(got, exact_pair(radius, angle)[:, side]).max() <= NORMAL_ULP
+    radius, angle = HARD_PAIRS.values()
+    for got, true in zip(
+        widest("box_muller", radius, angle, outputs=2, dtype=np.float32), exact_pair(radius, angle).T, strict=True
+    ):
+        assert ulps(got, true).max() <= NORMAL_ULP
 
 
 def test_tails_reach_as_far_as_promised(widest: Probe) -> None:

@@ -1,0 +1,205 @@
+"""Decoder side: the negative ELBO and its terms, with the gradient made in the forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _checks, _extension, _route, reference
+from .reference import ELBO
+
+_C = _extension._C
+
+
+def reconstruction_loss(
+    recon: Tensor,
+    target: Tensor,
+    *,
+    likelihood: str = "bernoulli",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | float | None = None,
+    reduction: str = "none",
+) -> Tensor:
+    """-log p(target | recon), summed over the features: the objective without its KL.
+
+    Args:
+        recon, target, likelihood, weight, pos_weight: as for `elbo_loss`.
+        reduction: "none", shape (B,); "sum" over everything; "batchmean", the mean over the batch.
+
+    Returns:
+        The negative log-likelihood in nats, float32 (float64 if recon or target is).
+
+    Raises:
+        TypeError, ValueError: as `elbo_loss`.
+
+    Example:
+        >>> import torch, pyvae
+        >>> pyvae.reconstruction_loss(torch.zeros(2, 8), torch.ones(2, 8), likelihood="gaussian")
+        tensor([4., 4.])
+    """
+    return _elbo(
+        "reconstruction_loss", recon, target, None, None, None, None, None, likelihood, 1.0, weight, pos_weight,
+        reduction, False,
+    )  # fmt: skip
+
+
+def elbo_loss(
+    recon: Tensor,
+    target: Tensor,
+    mu: Tensor | None = None,
+    logvar: Tensor | None = None,
+    *,
+    std: Tensor | None = None,
+    logstd: Tensor | None = None,
+    kl: Tensor | None = None,
+    likelihood: str = "bernoulli",
+    beta: float | Tensor = 1.0,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | float | None = None,
+    reduction: str = "sum",
+) -> Tensor:
+    """The negative ELBO, -log p(target | recon) + beta * KL(q || N(0, I)), to be minimized.
+
+    One pass reads recon and target, sums the loss and writes d loss / d recon, which the backward pass hands out.
+
+    Args:
+        recon: the decoder's output, shape (B, ...): probabilities, logits or means, by `likelihood`.
+        target: the data, in recon's shape; either of the two may be the flattened (B, D) form of the other. Dtypes may
+            differ (bfloat16 activations against float32 data).
+        mu, logvar, std, logstd: the posterior, as for `kl_divergence`; or
+        kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
+        likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;
+            "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
+            1/2 (recon - target)^2. Targets of the Bernoulli ones may lie anywhere in [0, 1].
+        beta: factor of the KL, a number or a 0-d tensor.
+        weight: factor of each element's reconstruction term, or a mask; broadcastable to recon.
+        pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
+        reduction: "sum" over features and batch, what `BCELoss(reduction="sum")` plus the summed KL give; "batchmean",
+            sum over the features and mean over the batch; "none", shape (B,).
+
+    Returns:
+        The loss in nats, float32 (float64 if an input is).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was expected and what came. "mean" over all elements would
+            weigh the KL wrongly and is refused. Probabilities outside [0, 1] are refused; NaN goes through to the loss.
+
+    Source:
+        Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendices B and C; beta: Higgins et al.,
+        "beta-VAE" (2017).
+
+    Example:
+        >>> import torch, pyvae
+        >>> x, logits = torch.ones(4, 3), torch.zeros(4, 3)
+        >>> mu, logvar = torch.ones(4, 2), torch.zeros(4, 2)
+        >>> pyvae.elbo_loss(logits, x, mu, logvar, likelihood="bernoulli_logits", reduction="batchmean")
+        tensor(3.0794)
+    """
+    return _elbo(
+        "elbo_loss", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, False
+    )
+
+
+def elbo_terms(
+    recon: Tensor,
+    target: Tensor,
+    mu: Tensor | None = None,
+    logvar: Tensor | None = None,
+    *,
+    std: Tensor | None = None,
+    logstd: Tensor | None = None,
+    kl: Tensor | None = None,
+    likelihood: str = "bernoulli",
+    beta: float | Tensor = 1.0,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | float | None = None,
+    reduction: str = "sum",
+) -> ELBO:
+    """The negative ELBO and its two terms, each differentiable by itself.
+
+    Args:
+        All as for `elbo_loss`.
+
+    Returns:
+        ELBO(loss, recon, kl): loss = recon + beta * kl; recon, the negative log-likelihood; kl, without beta. Each in
+        nats, reduced by `reduction`.
+
+    Raises:
+        TypeError, ValueError: as `elbo_loss`.
+
+    Example:
+        >>> import torch, pyvae
+        >>> x, mu = torch.ones(4, 3), torch.ones(4, 2)
+        >>> pyvae.elbo_terms(torch.zeros(4, 3), x, mu, std=torch.ones(4, 2), likelihood="gaussian", beta=0.5)
+        ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
+    """
+    return _elbo(
+        "elbo_terms", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, True
+    )
+
+
+def _elbo(
+    function: str,
+    recon: Tensor,
+    target: Tensor,
+    mu: Tensor | None,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    kl: Tensor | None,
+    likelihood: str,
+    beta: float | Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | float | None,
+    reduction: str,
+    terms: bool,
+) -> Any:
+    """The loss, or with `terms` the ELBO."""
+    if _route.direct():
+        try:
+            out = _C.elbo(
+                recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, terms
+            )
+        except ValueError:  # found by the kernel: a probability outside [0, 1]
+            _checks.probabilities(function, recon)
+            raise
+        if out is not None:
+            return ELBO(*out) if terms else out
+    posterior = _checks.objective(
+        function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+    )
+    scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
+    # A compiler takes an operator's number for a constant, and would compile anew for each.
+    symbolic = isinstance(beta, Tensor) or torch.compiler.is_compiling()
+    factor, beta_tensor = _as_tensor(pos_weight), _as_tensor(beta) if symbolic else None
+    if not _route.operators(recon, target, mu, scale, kl, weight, factor, beta_tensor):
+        out = reference.evaluate(
+            function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+        )
+    else:
+        out = torch.ops.pyvae.elbo(
+            recon,
+            target,
+            mu,
+            scale,
+            kl,
+            weight,
+            factor,
+            beta_tensor,
+            1.0 if symbolic else float(beta),
+            _checks.LIKELIHOODS.index(likelihood),
+            _checks.SCALES.index(kind),
+            _checks.REDUCTIONS.index(reduction),
+        )
+    return ELBO(*out) if terms else out[0]
+
+
+def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
+    """A number as a scalar tensor, an integer tensor as a floating one, as the operators take them."""
+    if factor is None:
+        return None
+    if not isinstance(factor, Tensor):
+        return torch.ones((), dtype=torch.float64) * factor  # a product, which torch.compile can keep symbolic
+    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()
