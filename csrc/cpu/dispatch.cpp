@@ -31,17 +31,16 @@ bool has_fma() {
 const Table* choose() {
   if (!has_fma()) return nullptr;
   const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
-  [[maybe_unused]] const auto allows = [capability](const char* name) {
-    return !capability || !std::strcmp(capability, name) || !std::strcmp(capability, "avx512");
-  };
+  const auto asks_for = [capability](const char* name) { return capability && !std::strcmp(capability, name); };
+  [[maybe_unused]] const bool avx2 = !asks_for("default"), avx512 = avx2 && !asks_for("avx2");
 #ifdef PYVAE_HAVE_AVX512
-  if (allows("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+  if (avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
     return &avx512::kTable;
   }
 #endif
 #ifdef PYVAE_HAVE_AVX2
-  if (allows("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kTable;
+  if (avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kTable;
 #endif
   return &baseline::kTable;
 }

@@ -72,9 +72,10 @@ if __name__ == "__main__":
     show("(log1p(f) - f + f^2/2) / f^3 on sqrt(1/2)-1 .. sqrt(2)-1", cubic, lo, hi, (7, 18), lambda f: abs(weight(f)))
     slope = safe(lambda u: mp.log1p(u) / u)
     show("log1p(u) / u on 0 .. 1", slope, 0, 1, (8, 20), slope)
-    quarter = mp.pi / 4
-    sine = safe(lambda s: (mp.sin(mp.sqrt(s)) / mp.sqrt(s) - 1) / s)
-    cosine = safe(lambda s: (mp.cos(mp.sqrt(s)) - 1 + s / 2) / s**2)
-    top = quarter**2
-    show("(sin(x)/x - 1) / x^2 in s = x^2", sine, 0, top, (2, 5), safe(lambda s: mp.sin(mp.sqrt(s)) / mp.sqrt(s) / s))
-    show("(cos(x) - 1 + x^2/2) / x^4 in s = x^2", cosine, 0, top, (2, 5), safe(lambda s: mp.cos(mp.sqrt(s)) / s**2))
+    half_pi, top = mp.pi / 2, mp.mpf("0.25")
+    sine = safe(lambda s: (mp.sin(half_pi * mp.sqrt(s)) / mp.sqrt(s) - half_pi) / s)
+    cosine = safe(lambda s: (mp.cos(half_pi * mp.sqrt(s)) - 1) / s)
+    sine_weight = safe(lambda s: mp.sin(half_pi * mp.sqrt(s)) / mp.sqrt(s) / s)
+    cosine_weight = safe(lambda s: mp.cos(half_pi * mp.sqrt(s)) / s)
+    show("(sin(pi/2 t)/t - pi/2) / t^2 in s = t^2", sine, 0, top, (2, 5), sine_weight)
+    show("(cos(pi/2 t) - 1) / t^2 in s = t^2", cosine, 0, top, (3, 6), cosine_weight)

@@ -13,10 +13,6 @@ inline namespace PYVAE_ISA {
 template <class T>
 constexpr int kGroup = sizeof(T) == sizeof(float) ? 4 : 2;
 
-// 2 pi turn / 2^32 and 2 pi turn / 2^53, with 2 pi in two parts: its rounding would be a third of a small sine's error.
-PYVAE_HD float radians(float turn) { return fma(turn, 0x1.921fb6p-30f, turn * -0x1.777a5cp-55f); }
-PYVAE_HD double radians(double turn) { return fma(turn, 0x1.921fb54442d18p-51, turn * 0x1.1a62633145c07p-105); }
-
 // u = (word + 1/2) / 2^32, rounded: all 32 bits count near 0, so the tails reach 6.7 sigma; never 0.
 // v = word / 2^32, exactly: its nearest quarter turn is taken off in integers.
 PYVAE_HD SinCos<float> box_muller(uint32_t radius_word, uint32_t angle_word) {
@@ -24,7 +20,7 @@ PYVAE_HD SinCos<float> box_muller(uint32_t radius_word, uint32_t angle_word) {
   const float radius = sqrt(-2.0f * log_normal(u));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;
   const float turn = float(int32_t(angle_word - (quadrant << 30)));
-  const SinCos<float> direction = sincos_quadrant(radians(turn), quadrant);
+  const SinCos<float> direction = sincos_quadrant(turn * 0x1p-30f, quadrant);
   return {radius * direction.sin, radius * direction.cos};
 }
 
@@ -35,7 +31,7 @@ PYVAE_HD SinCos<double> box_muller(uint64_t radius_word, uint64_t angle_word) {
   const uint64_t bits = angle_word >> 11;
   const uint64_t quadrant = (bits + (uint64_t(1) << 50)) >> 51;
   const double turn = double(int64_t(bits - (quadrant << 51)));
-  const SinCos<double> direction = sincos_quadrant(radians(turn), quadrant);
+  const SinCos<double> direction = sincos_quadrant(turn * 0x1p-51, quadrant);
   return {radius * direction.sin, radius * direction.cos};
 }
 
