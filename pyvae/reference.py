@@ -220,10 +220,9 @@ def evaluate(
         kl = _kl(_in_compute_dtype(posterior))
     elif kl is None:
         kl = torch.zeros_like(samples)
-    # The casts keep the result's dtype that of recon and target, whatever kl's and beta's are.
-    recon_term, kl_term = _reduce(samples, reduction), _reduce(kl.to(samples.dtype), reduction)
+    recon_term, kl_term = _reduce(samples, reduction), _reduce(kl, reduction)
     if isinstance(beta, Tensor):
-        beta = beta.to(samples.dtype)
+        beta = beta.to(kl_term.dtype)  # it scales, and does not decide the result's dtype
     return ELBO(recon_term + beta * kl_term, recon_term, kl_term)
 
 

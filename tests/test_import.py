@@ -61,6 +61,13 @@ print(json.dumps([[str(w.message) for w in caught if "pyvae" in str(w.message)],
 """
 
 
+# An editable install would find in the sources what the copy leaves out.
+NOT_EDITABLE = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+"""
+
+
 def run_copy(folder: Path, files: dict[str, str], program: str) -> Any:
     """What `program` prints, over a copy of the package without its extension but with `files`."""
     ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
@@ -68,7 +75,9 @@ def run_copy(folder: Path, files: dict[str, str], program: str) -> Any:
     for name, text in files.items():
         (folder / "pyvae" / name).write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    run = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", NOT_EDITABLE + program], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

@@ -66,9 +66,11 @@ const char* refuse_objective(const Tensor& recon, const Tensor& target, const Op
 
 namespace {
 
-at::ScalarType kl_type(const OptionalTensor& mu, const OptionalTensor& scale, const OptionalTensor& kl) {
+// The type of the KL term; without one it is 0, in the type of the reconstruction term.
+at::ScalarType kl_type(const OptionalTensor& mu, const OptionalTensor& scale, const OptionalTensor& kl,
+                       at::ScalarType otherwise) {
   if (kl) return kl->scalar_type();
-  return mu ? compute_type(mu->scalar_type(), scale->scalar_type()) : at::kFloat;
+  return mu ? compute_type(mu->scalar_type(), scale->scalar_type()) : otherwise;
 }
 
 // One call of the kernel: `sums` and `upstream` may be null, `gradient` undefined.
@@ -151,10 +153,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(const Tensor& recon,
   if (beta_tensor) beta *= beta_tensor->item<double>();
   const int64_t count = int64_t(kl_term.size());
   Doubles loss(count);
-  // A term that is switched off stays off: 0 * inf would be NaN.
-  for (int64_t i = 0; i < count; ++i) loss[i] = recon_term.values[i] + (beta == 0 ? 0.0 : beta * kl_term[i]);
+  for (int64_t i = 0; i < count; ++i) loss[i] = recon_term.values[i] + beta * kl_term[i];
   const at::ScalarType recon_type = compute_type(recon.scalar_type(), target.scalar_type());
-  const at::ScalarType term_type = kl_type(mu, scale, kl);
+  const at::ScalarType term_type = kl_type(mu, scale, kl, recon_type);
   const bool scalar = reduction != kNone;
   return {to_tensor(loss.data(), count, scalar, at::promote_types(recon_type, term_type)),
           to_tensor(recon_term.values.data(), count, scalar, recon_type),
@@ -191,7 +192,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_meta(const Tensor& recon
                                          scale_kind, reduction);
   TORCH_CHECK_VALUE(!refusal, "pyvae::elbo: ", refusal);
   const at::ScalarType recon_type = compute_type(recon.scalar_type(), target.scalar_type());
-  const at::ScalarType term_type = kl_type(mu, scale, kl);
+  const at::ScalarType term_type = kl_type(mu, scale, kl, recon_type);
   const auto reduced = [&](at::ScalarType type) {
     const auto options = recon.options().dtype(type);
     return reduction == kNone ? at::empty_symint({recon.sym_size(0)}, options) : at::empty({}, options);

@@ -1,10 +1,5 @@
 // Decoder side, backward: hand out the gradient that the forward pass wrote, once; after that, compute it again.
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <c10/core/GradMode.h>
-
 #include "ops/autograd.h"
-#include "ops/layout.h"
 
 namespace pyvae {
 
