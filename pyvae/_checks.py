@@ -259,6 +259,8 @@ def _floating(function: str, name: str, value: Any, remedy: str, dtypes: tuple[t
             f"{function}: `{name}` must have one of the dtypes {listed}, but has {value.dtype}; "
             f"convert it with `{name}{remedy}`"
         )
+    if value.is_nested:
+        raise TypeError(f"{function}: `{name}` must be a dense (strided) Tensor, but is a nested one")
     if value.layout != torch.strided:
         raise TypeError(f"{function}: `{name}` must be a dense (strided) Tensor, but has layout {value.layout}")
 

@@ -52,6 +52,12 @@ DATA = [
     ),
     Refusal(
         OBJECTIVES,
+        {"target": torch.nested.nested_tensor([torch.ones(2, 3)] * 4)},
+        TypeError,
+        "`target` must be a dense (strided) Tensor, but is a nested one",
+    ),
+    Refusal(
+        OBJECTIVES,
         {"recon": torch.tensor(0.5)},
         ValueError,
         "`recon` must have a batch dimension, (B, ...), but has shape ()",
