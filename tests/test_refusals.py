@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from refusals import ACCEPTED, LATENTS, OBJECTIVES, REFUSALS, Refusal
+from refusals import ACCEPTED, LATENTS, OBJECTIVE_REFUSALS, OBJECTIVES, Refusal
+from refusals_latent import LATENT_REFUSALS
 from torch import Tensor
 
 import pyvae
@@ -39,7 +40,7 @@ def call(functions: ModuleType, function: str, changed: dict[str, Any]) -> Any:
 
 CASES = [
     pytest.param(function, case, id=f"{function}-{index}-{'-'.join(case.changed)}")
-    for index, case in enumerate(REFUSALS)
+    for index, case in enumerate([*OBJECTIVE_REFUSALS, *LATENT_REFUSALS])
     for function in case.functions
 ]
 
