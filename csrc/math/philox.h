@@ -26,7 +26,7 @@ struct WordProduct<uint64_t> {
 template <class Lane>
 PYVAE_HD Words<Lane> philox(uint64_t key, Words<Lane> c) {
   uint32_t key0 = uint32_t(key), key1 = uint32_t(key >> 32);
-#pragma GCC unroll 10
+  PYVAE_UNROLL
   for (int round = 0; round < 10; ++round) {
     const Lane a = WordProduct<Lane>::of(c.w0, 0xD2511F53u), b = WordProduct<Lane>::of(c.w2, 0xCD9E8D57u);
     c = {(b >> 32) ^ c.w1 ^ key0, b, (a >> 32) ^ c.w3 ^ key1, a};

@@ -10,8 +10,10 @@
 
 #ifdef __CUDACC__
 #  define PYVAE_HD __host__ __device__ __forceinline__
+#  define PYVAE_UNROLL _Pragma("unroll")
 #else
 #  define PYVAE_HD inline __attribute__((always_inline))
+#  define PYVAE_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 // The CPU kernels compile these headers once per instruction set. Each copy lives in a namespace of its own: otherwise
