@@ -19,6 +19,7 @@ struct Term {
 //   derivative (p - t) / (p (1 - p))
 struct Bernoulli {
   static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
+  static constexpr bool kTakesPosWeight = false;
   template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
     const T log_p = at_least(log(p), T(-100)), log_rest = at_least(log1m_unit(p), T(-100));
@@ -35,6 +36,7 @@ struct Bernoulli {
 //   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
 struct BernoulliLogits {
   static constexpr bool kProbability = false;
+  static constexpr bool kTakesPosWeight = true;
   template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {
     const T zeros = T(1) - t, ones = kPosWeight ? pos_weight * -t : -t;
@@ -51,6 +53,7 @@ struct BernoulliLogits {
 //   derivative recon - t
 struct Gaussian {
   static constexpr bool kProbability = false;
+  static constexpr bool kTakesPosWeight = false;
   template <bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
     const T difference = recon - t;

@@ -16,10 +16,12 @@ constexpr const char* kScaleNames[] = {PYVAE_SCALES(PYVAE_NAME)};
 constexpr const char* kLikelihoodNames[] = {PYVAE_LIKELIHOODS(PYVAE_NAME)};
 #undef PYVAE_NAME
 
+#define PYVAE_TRAIT(Functor, name) Functor::kTakesPosWeight,
+constexpr bool kTakesPosWeight[] = {PYVAE_LIKELIHOODS(PYVAE_TRAIT)};
+#undef PYVAE_TRAIT
+
 enum Reduction : int64_t { kNone, kSum, kBatchMean };
 constexpr int64_t kReductions = 3;
 constexpr const char* kReductionNames[] = {"none", "sum", "batchmean"};
-
-constexpr int64_t kPosWeightLikelihood = 1;  // bernoulli_logits, as in torch
 
 }  // namespace pyvae

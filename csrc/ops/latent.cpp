@@ -71,8 +71,8 @@ std::tuple<Tensor, Tensor> latent_forward_cpu(const Tensor& mu_in, const Tensor&
   }
   const Tensor no_z = with_z ? z : at::empty({0}, z_type);
   if (!with_kl) return {no_z, at::empty({0}, type)};
-  const Reduced kl = reduce_rows(call.shape, partials.data(), reduction);
-  return {no_z, to_tensor(kl.values.data(), int64_t(kl.values.size()), reduction != kNone, type)};
+  const Doubles kl = reduce_rows(call.shape, partials.data(), reduction);
+  return {no_z, to_tensor(kl.data(), int64_t(kl.size()), reduction != kNone, type)};
 }
 
 std::tuple<Tensor, Tensor> latent_backward_cpu(const OptionalTensor& grad_z_in, const OptionalTensor& grad_kl,

@@ -121,16 +121,15 @@ Doubles read_doubles(const at::Tensor& values) {
   return out;
 }
 
-Reduced reduce_rows(const cpu::Shape& shape, const double* partials, int64_t reduction) {
+Doubles reduce_rows(const cpu::Shape& shape, const double* partials, int64_t reduction) {
   const int64_t parts = cpu::Partition(shape).chunks_per_row;
-  Reduced out;
-  out.values.resize(reduction == kNone ? shape.rows : 1, 0.0);
+  Doubles out(reduction == kNone ? shape.rows : 1, 0.0);
   for (const auto row : c10::irange(shape.rows)) {
     double total = 0;
     for (const auto part : c10::irange(parts)) total += partials[row * parts + part];
-    out.values[reduction == kNone ? row : 0] += total;
+    out[reduction == kNone ? row : 0] += total;
   }
-  if (reduction == kBatchMean) out.values[0] /= double(shape.rows);
+  if (reduction == kBatchMean) out[0] /= double(shape.rows);
   return out;
 }
 

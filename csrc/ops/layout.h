@@ -5,7 +5,6 @@
 #include <c10/util/SmallVector.h>
 
 #include <initializer_list>
-#include <memory>
 
 #include "cpu/kernels.h"
 
@@ -42,10 +41,7 @@ using Doubles = c10::SmallVector<double, 256>;
 Doubles read_doubles(const at::Tensor& values);  // [B] or a scalar, any floating type, any stride
 
 // Sums of the partials of each row, in their fixed order, and their reduction: [B], sum or batch mean.
-struct Reduced {
-  Doubles values;  // rows of them, or one
-};
-Reduced reduce_rows(const cpu::Shape& shape, const double* partials, int64_t reduction);
+Doubles reduce_rows(const cpu::Shape& shape, const double* partials, int64_t reduction);
 at::Tensor to_tensor(const double* values, int64_t count, bool scalar, at::ScalarType type);
 
 }  // namespace pyvae

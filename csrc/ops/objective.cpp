@@ -59,7 +59,7 @@ const char* refuse_objective(const Tensor& recon, const Tensor& target, const Op
   }
   if (beta_tensor && (beta_tensor->dim() != 0 || !is_supported_type(beta_tensor->scalar_type())))
     return "beta must be a scalar";
-  if (pos_weight && likelihood != kPosWeightLikelihood) return "pos_weight needs bernoulli_logits";
+  if (pos_weight && !kTakesPosWeight[likelihood]) return "pos_weight needs bernoulli_logits";
   if (const char* refusal = refuse_factor(weight, recon)) return refusal;
   return refuse_factor(pos_weight, recon);
 }
@@ -137,9 +137,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(const Tensor& recon,
   pass.lay_out(with_gradient);
   Doubles partials(cpu::Partition(pass.call.shape).partials(), 0.0);
   pass.run(partials.data());
-  const Reduced recon_term = reduce_rows(pass.call.shape, partials.data(), reduction);
+  const Doubles recon_term = reduce_rows(pass.call.shape, partials.data(), reduction);
 
-  Doubles kl_term(recon_term.values.size(), 0.0);
+  Doubles kl_term(recon_term.size(), 0.0);
   if (mu) {
     static const auto op = find_operator<decltype(latent_forward)>("pyvae::latent_forward");
     kl_term = read_doubles(
@@ -147,19 +147,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward_cpu(const Tensor& recon,
   } else if (kl) {
     cpu::Shape one_each{};
     one_each.rows = rows, one_each.features = 1;
-    kl_term = reduce_rows(one_each, read_doubles(*kl).data(), reduction).values;
+    kl_term = reduce_rows(one_each, read_doubles(*kl).data(), reduction);
   }
 
   if (beta_tensor) beta *= beta_tensor->item<double>();
   const int64_t count = int64_t(kl_term.size());
   Doubles loss(count);
-  for (int64_t i = 0; i < count; ++i) loss[i] = recon_term.values[i] + beta * kl_term[i];
+  for (int64_t i = 0; i < count; ++i) loss[i] = recon_term[i] + beta * kl_term[i];
   const at::ScalarType recon_type = compute_type(recon.scalar_type(), target.scalar_type());
   const at::ScalarType term_type = kl_type(mu, scale, kl, recon_type);
   const bool scalar = reduction != kNone;
   return {to_tensor(loss.data(), count, scalar, at::promote_types(recon_type, term_type)),
-          to_tensor(recon_term.values.data(), count, scalar, recon_type),
-          to_tensor(kl_term.data(), count, scalar, term_type),
+          to_tensor(recon_term.data(), count, scalar, recon_type), to_tensor(kl_term.data(), count, scalar, term_type),
           with_gradient ? pass.gradient : at::empty({0}, recon.options())};
 }
 
