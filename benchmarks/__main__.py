@@ -61,6 +61,7 @@ def measure(effort: Effort, threads: int) -> Iterable[rows.Row]:
         "accuracy of the draws": lambda: [accuracy.normal_row(effort.draws)],
         "speed": speeds,
         "bandwidth": lambda: cpu.bandwidth(effort.large, effort.seconds),
+        "bandwidth, huge pages": lambda: isolated.huge_page_rows(effort.large, effort.seconds),
         "call overhead": lambda: cpu.overhead(effort.seconds),
         "memory": lambda: isolated.memory_rows(effort.large),
         "import": lambda: [isolated.import_row(effort.imports)],

@@ -1,14 +1,18 @@
-"""What can be seen only in a process of its own: the time an import takes and the memory a call needs at its peak."""
+"""What can be seen only in a process of its own: an import's time, a call's peak of memory, torch with huge pages."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyvae
 
+from . import cpu
 from .competitors import CASES, Shape, make_inputs
 from .rows import ROOT, Row
 from .timing import spread
@@ -16,18 +20,27 @@ from .timing import spread
 IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
 
 
-def run_python(*arguments: str) -> float:
-    """The number that a fresh interpreter prints, with this process's pyvae and this folder importable."""
+def run_python(*arguments: str, **variables: str) -> Any:
+    """The JSON that a fresh interpreter prints, with this process's pyvae and this folder importable."""
     paths = [str(Path(pyvae.__file__).parent.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **variables}
     done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
+    return json.loads(done.stdout)
 
 
 def import_row(repeats: int) -> Row:
     """`import pyvae` after `import torch`; the median leaves out that the first reads from disk."""
     times = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
     return Row("import", "fused", times.median, "ms", p20=times.p20, p80=times.p80)
+
+
+def huge_page_rows(elements: int, seconds: float) -> list[Row]:
+    """The bandwidth rows again, with torch's allocator asking for huge pages as pyvae does for its large outputs.
+
+    What is left of the difference then is the kernel's.
+    """
+    rows = run_python("-m", "benchmarks.isolated", "bandwidth", str(elements), str(seconds), THP_MEM_ALLOC_ENABLE="1")
+    return [Row(**{**row, "what": "bandwidth_huge_pages"}) for row in rows]
 
 
 def memory_rows(elements: int) -> list[Row]:
@@ -67,5 +80,7 @@ def peak_buffers(what: str, name: str, shape: Shape) -> float:
     return call(shape) / (4 * shape.batch * max(shape.features, shape.latent))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "bandwidth":
+    print(json.dumps([asdict(row) for row in cpu.bandwidth(int(sys.argv[2]), float(sys.argv[3]))]))
+elif __name__ == "__main__":
     print(peak_buffers(sys.argv[1], sys.argv[2], Shape(*map(int, sys.argv[3:6]))))
