@@ -35,8 +35,9 @@ TRAJECTORY = 1e-3
 NORMAL_ULP = 4.0
 
 # csrc/math against the exact function, in units in the last place: the last operations round once or twice. log1p_unit
-# leaves out a float term that would gain it half a unit (2.05 at the worst of all floats), and the excess e^x - 1 - x loses up to three and a half bits
-# to (2^n - 1) - x just beyond |x| = ln(2)/2: both are summands of losses, whose bound is relative to the sum.
+# leaves out a float term that would gain it half a unit (2.05 at the worst of all floats), and the excess e^x - 1 - x
+# loses up to three and a half bits to (2^n - 1) - x just beyond |x| = ln(2)/2: both are summands of losses, whose bound
+# is relative to the sum.
 ELEMENTARY_ULP = {
     "exp": 1.0,
     "exp_negative": 1.0,
