@@ -1,9 +1,11 @@
 """Builds the extension `pyvae._C`. What pyproject.toml cannot say is here, and nothing else.
 
-The files that include torch (csrc/bindings.cpp, csrc/ops, csrc/cpu/dispatch.cpp) are an ordinary torch extension.
-csrc/cpu/kernels.cpp, which does not, is compiled once per instruction set; dispatch.cpp chooses among them at load.
+The files that include torch (csrc/bindings.cpp, csrc/ops) are an ordinary torch extension. The kernels do not:
+csrc/cpu/kernels.cpp is compiled once per instruction set, and csrc/cpu/dispatch.cpp chooses among them at load;
+csrc/cuda/*.cu are compiled by nvcc where there is one for this torch (cuda_toolkit.py), and are otherwise left out.
 
-Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use).
+Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use), and those of
+cuda_toolkit.py.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from pathlib import Path
 import setuptools
 from setuptools.command.build_ext import build_ext
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which builds by pip leave out
+import cuda_toolkit
+
 try:
     import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension
@@ -29,8 +34,16 @@ except ImportError:  # metadata and the sdist need no torch; building does, and 
 MINIMUM_TORCH = (2, 11)
 MINIMUM_SETUPTOOLS = (64, 0)
 
-SOURCES = ["csrc/bindings.cpp", *sorted(glob("csrc/ops/*.cpp")), "csrc/cpu/dispatch.cpp"]
+SOURCES = [
+    "csrc/bindings.cpp",
+    *sorted(glob("csrc/ops/*.cpp")),
+    *sorted(glob("csrc/ops/cpu/*.cpp")),
+    "csrc/cpu/dispatch.cpp",
+]
+CUDA_SOURCES = sorted(glob("csrc/ops/cuda/*.cpp"))
 KERNELS = "csrc/cpu/kernels.cpp"
+CUDA_KERNELS = sorted(glob("csrc/cuda/*.cu"))
+CUDA_HEADERS = [*glob("csrc/*.h"), *glob("csrc/math/*.h"), *glob("csrc/cuda/*.h"), *glob("csrc/cuda/*.cuh")]
 INCLUDE = os.path.abspath("csrc")  # absolute, because ninja runs in the folder of the objects
 
 # Never -march or -ffast-math for everything: the first crashes on older CPUs, the second changes the process's floating
@@ -53,6 +66,11 @@ KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     "-Wno-psabi",  # vectors are passed to inlined functions only: there is no ABI to warn about
+]
+CUDA_FLAGS = [
+    *("-O3", "-std=c++17", "--expt-relaxed-constexpr"),
+    "-fmad=false",  # as -ffp-contract=off
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
 ]
 
 
@@ -107,6 +125,8 @@ class BuildKernels(BuildExtension):
         super().run()
 
     def build_extension(self, ext: setuptools.Extension) -> None:
+        self.toolkit = cuda_toolkit.choose(torch.version.cuda)
+        self.architectures: tuple[str, ...] = ()
         name, openmp = compiler_name(), has_openmp()
         if openmp:
             ext.extra_compile_args.append("-fopenmp")
@@ -114,14 +134,19 @@ class BuildKernels(BuildExtension):
             # that torch.set_num_threads does not reach. clang's runtime is another one, so it is needed.
             if "clang" in name:
                 ext.extra_link_args.append("-fopenmp")
+        if isinstance(self.toolkit, cuda_toolkit.Toolkit):
+            self.architectures = cuda_toolkit.architectures(self.toolkit)
+            self.add_cuda(ext, self.toolkit)
         self.report(name, openmp)
         self.write_record(name, openmp)
         ext.depends.append(str(self.record))  # another torch or compiler: link again
 
         # Without ninja, torch swaps the compiler's settings for each file: one at a time then.
         with ThreadPoolExecutor(jobs() if self.use_ninja else 1) as pool:
+            cuda = pool.map(self.compile_cuda, CUDA_KERNELS if self.architectures else [])
             for objects in pool.map(self.compile_variant, VARIANTS):
                 ext.extra_objects += objects
+            ext.extra_objects += cuda
         super().build_extension(ext)
 
     def compile_variant(self, variant: str) -> list[str]:
@@ -132,10 +157,46 @@ class BuildKernels(BuildExtension):
             extra_postargs=[*KERNEL_FLAGS, f"-DPYVAE_ISA={variant}", *VARIANT_FLAGS[variant]],
         )
 
+    def add_cuda(self, ext: setuptools.Extension, toolkit: cuda_toolkit.Toolkit) -> None:
+        """What torch's CUDAExtension adds, for any layout of the toolkit: PyPI's has no libcudart.so to link with."""
+        runtime = cuda_toolkit.runtime(toolkit)
+        link = Path(self.build_temp, "cuda", "libcudart.so").absolute()
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(runtime)
+        ext.sources += CUDA_SOURCES
+        ext.extra_compile_args.append("-DPYVAE_HAVE_CUDA")
+        ext.include_dirs.append(toolkit.include)
+        ext.library_dirs.append(str(link.parent))
+        ext.libraries += ["cudart", "c10_cuda", "torch_cuda"]
+
+    def compile_cuda(self, source: str) -> str:
+        """Compiles a .cu file, unless its object is newer than all that it is made of and was made in the same way."""
+        target = Path(self.build_temp, "cuda", Path(source).stem + ".o")
+        flags = [*CUDA_FLAGS, *map(cuda_toolkit.gencode, self.architectures)]
+        if self.distribution.verbose > 1:
+            flags.append("-Xptxas=-v")
+        if len(compiler_command()) == 1:  # -ccbin takes no arguments
+            flags += ["-ccbin", *compiler_command()]
+        command = shlex.join([self.toolkit.nvcc, *flags, f"-I{INCLUDE}", "-c", source, "-o", str(target)])
+        way = f"{self.toolkit.release} {command}"
+        note = target.with_suffix(".command")
+        same_way = note.exists() and note.read_text(encoding="utf-8") == way
+        if same_way and target.stat().st_mtime > max(map(os.path.getmtime, [source, *CUDA_HEADERS])):
+            return str(target)
+        note.unlink(missing_ok=True)
+        print(command, flush=True)
+        threads = max(1, jobs() // len(CUDA_KERNELS))  # over the architectures
+        if subprocess.run([*shlex.split(command), f"--threads={threads}"], check=False).returncode:
+            sys.exit(f"pyvae: nvcc does not compile {source}")
+        note.write_text(way, encoding="utf-8")
+        return str(target)
+
     def report(self, compiler: str, openmp: bool) -> None:
-        cuda = "no: this version of pyvae has kernels for the CPU only"
-        if torch.version.cuda:
-            cuda += f" (torch is a CUDA {torch.version.cuda} build; pyvae's functions use the reference there)"
+        if isinstance(self.toolkit, str):
+            cuda = f"no: {self.toolkit}"
+        else:
+            cuda = f"{self.toolkit.release} ({self.toolkit.nvcc}) for {', '.join(self.architectures)}"
         switches = {
             "torch": torch.__version__,
             "compiler": f"{compiler} ({shlex.join(compiler_command())})",
@@ -160,7 +221,8 @@ class BuildKernels(BuildExtension):
             "COMPILER": compiler,
             "INSTRUCTION_SETS": tuple(VARIANTS),
             "OPENMP": openmp,
-            "CUDA": None,
+            "CUDA": None if isinstance(self.toolkit, str) else self.toolkit.release,
+            "CUDA_ARCHITECTURES": self.architectures,
         }
         text = '"""Written by setup.py: what the extension was built with."""\n\n'
         text += "".join(f"{key} = {value!r}\n" for key, value in values.items())
@@ -187,7 +249,7 @@ setuptools.setup(
             extra_compile_args=TORCH_FLAGS,
             extra_link_args=[],
             extra_objects=[],
-            depends=[KERNELS, *sorted(glob("csrc/**/*.h", recursive=True))],
+            depends=[KERNELS, *CUDA_KERNELS, *sorted(glob("csrc/**/*.*h", recursive=True))],
         )
     ],
     cmdclass={"build_ext": BuildKernels},

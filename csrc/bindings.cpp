@@ -1,8 +1,8 @@
 // The pybind11 module: the eager entry points, without the dispatcher's Python overhead.
 //
 // An entry takes exactly what a plain eager call passes and answers None to everything else (a subclass, a mode, a
-// transform, another device, a wrong argument). pyvae/functional.py then checks the arguments in words, and goes
-// through torch.ops or the reference.
+// transform, a device without kernels, a wrong argument). Python then checks the arguments in words, and goes through
+// torch.ops or the reference.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ops/empty.h>
@@ -16,14 +16,39 @@
 #include "cpu/kernels.h"
 #include "ops/autograd.h"
 
+#ifdef PYVAE_HAVE_CUDA
+#  include "ops/cuda/runtime.h"
+#endif
+
 namespace py = pybind11;
 
 namespace pyvae {
 namespace {
 
+bool is_runnable([[maybe_unused]] int cuda_device) {
+#ifdef PYVAE_HAVE_CUDA
+  return cuda::is_runnable(cuda_device);
+#else
+  return false;
+#endif
+}
+
+// Whether the kernel on this tensor's device draws a call's seed itself.
+bool draws_on_device([[maybe_unused]] const Tensor& tensor) {
+#ifdef PYVAE_HAVE_CUDA
+  return cuda::draws_on_device(tensor);
+#else
+  return false;
+#endif
+}
+
+bool has_kernels(const Tensor& tensor) {
+  return tensor.is_cpu() ? cpu::table() != nullptr : is_runnable(tensor.device().index());
+}
+
 // Reads arguments; `plain` turns false at the first that is not what it should be.
 struct Arguments {
-  bool plain = cpu::table() && !at::impl::torch_function_mode_enabled();
+  bool plain = !at::impl::torch_function_mode_enabled();
 
   Tensor tensor(py::handle value) {
     if (!THPVariable_CheckExact(value.ptr())) {
@@ -31,7 +56,7 @@ struct Arguments {
       return Tensor();
     }
     const Tensor& tensor = THPVariable_Unpack(value.ptr());
-    plain &= is_plain(tensor) && !tensor._fw_grad(0).defined();
+    plain &= is_plain(tensor) && has_kernels(tensor) && !tensor._fw_grad(0).defined();
     return tensor;
   }
 
@@ -116,6 +141,11 @@ struct Arguments {
 
 py::object wrap(const Tensor& tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor)); }
 
+py::object sample(const std::tuple<Tensor, Tensor>& out, bool with_kl) {
+  if (!with_kl) return wrap(std::get<0>(out));
+  return py::make_tuple(wrap(std::get<0>(out)), wrap(std::get<1>(out)));
+}
+
 py::object reparameterize_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd, py::handle eps,
                                 py::handle seed, py::handle row_offset, py::handle generator, bool with_kl) {
   Arguments in;
@@ -125,6 +155,17 @@ py::object reparameterize_entry(py::handle mu, py::handle logvar, py::handle std
   const int64_t offset = in.integer(row_offset);
   if (!in.plain || !scale || refuse_latent(mean, *scale, noise, std::nullopt, kind)) return py::none();
   if (noise && !(seed.is_none() && generator.is_none() && offset == 0)) return py::none();
+  if (!noise && seed.is_none() && draws_on_device(mean)) {
+    const std::optional<at::Generator> source =
+        THPGenerator_Check(generator.ptr()) ? std::optional(THPGenerator_Unwrap(generator.ptr())) : std::nullopt;
+    if (source ? source->device() != mean.device() : !generator.is_none()) return py::none();
+    std::tuple<Tensor, Tensor> out;
+    {
+      const py::gil_scoped_release release;
+      out = reparameterize_drawn(mean, *scale, source, kind, offset, with_kl);
+    }
+    return sample(out, with_kl);
+  }
   const OptionalTensor key = noise ? OptionalTensor() : OptionalTensor(in.seed(seed, generator));
   if (!in.plain || (key && refuse_latent(mean, *scale, noise, key, kind))) return py::none();
   std::tuple<Tensor, Tensor> out;
@@ -132,8 +173,7 @@ py::object reparameterize_entry(py::handle mu, py::handle logvar, py::handle std
     const py::gil_scoped_release release;
     out = reparameterize(mean, *scale, noise, key, kind, offset, with_kl);
   }
-  if (!with_kl) return wrap(std::get<0>(out));
-  return py::make_tuple(wrap(std::get<0>(out)), wrap(std::get<1>(out)));
+  return sample(out, with_kl);
 }
 
 py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
@@ -209,5 +249,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("kl_divergence", &pyvae::kl_divergence_entry);
   m.def("elbo", &pyvae::elbo_entry);
   m.def("set_reference_gradient", &pyvae::set_reference_gradient);
+  m.def("cuda_runnable", &pyvae::is_runnable);
   m.def("isa", [] { return pyvae::cpu::table() ? pyvae::cpu::table()->isa : "none"; });
 }

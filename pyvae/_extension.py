@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -18,12 +19,18 @@ import torch
 from pyvae._version import __version__
 
 _BUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .`"
+_FORCED = f"`FORCE_CUDA=1 {_BUILD[1:]}"
 _warned: set[str] = set()
 
 
 def _minor(version: str) -> str:
     """'2.13.0+cpu' -> '2.13': what torch's C++ interface may change with."""
     return ".".join(re.findall(r"\d+", version)[:2])
+
+
+def _major(release: str | None) -> str:
+    """'13.0' -> '13': CUDA's runtimes of one major version are compatible."""
+    return release.split(".")[0] if release else ""
 
 
 def _record() -> ModuleType | None:
@@ -42,6 +49,10 @@ def _load(record: ModuleType | None) -> tuple[ModuleType | None, str | None]:
     built, running = _minor(record.TORCH), _minor(torch.__version__)
     if built != running:
         return None, f"built for torch {built}, running {running}: rebuild with {_BUILD}"
+    built, running = _major(record.CUDA), _major(torch.version.cuda)
+    if built and built != running:
+        has = f"CUDA {running}" if running else "no CUDA"
+        return None, f"built with CUDA {built}, but this torch has {has}: rebuild with {_BUILD}"
     try:
         return import_module("pyvae._C"), None
     except Exception as error:  # whatever is wrong with a binary, the reference still works
@@ -55,15 +66,45 @@ _C, why_missing = _load(_built)
 _isa: str | None = _C.isa() if _C else None  # a constant, which torch.compile can read
 
 
+def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
+    """Whether what was compiled for 'sm_80' or 'compute_90' runs on a GPU of this compute capability."""
+    kind, number = architecture.split("_")
+    compiled = divmod(int(number.rstrip("a")), 10)
+    if number.endswith("a"):  # specific to this one
+        return capability == compiled
+    # Machine code runs within its major version; PTX on any later GPU, whose driver compiles it.
+    return capability >= compiled and (kind == "compute" or capability[0] == compiled[0])
+
+
+@cache
+def _gpu_unsupported(index: int, architectures: tuple[str, ...]) -> str | None:
+    """Why the kernels for these architectures cannot run on this GPU, or None."""
+    if not torch.cuda.is_available():
+        return "torch finds no usable GPU (`torch.cuda.is_available()`): check the driver with nvidia-smi"
+    capability = torch.cuda.get_device_capability(index)
+    if any(_runs_on(architecture, capability) for architecture in architectures):
+        return None
+    major, minor = capability
+    return (
+        f"built for {', '.join(architectures)}, this GPU ({torch.cuda.get_device_name(index)}) is sm_{major}{minor}: "
+        f"rebuild with `TORCH_CUDA_ARCH_LIST={major}.{minor} {_BUILD[1:]}"
+    )
+
+
 def _unsupported(device: torch.device) -> str | None:
     """Why no kernel can run on `device`, or None."""
     # Meta tensors have no data: the operators only infer shapes, and need the extension but no instruction set.
-    if device.type not in ("cpu", "meta"):
-        return f"there are no kernels for device type '{device.type}': keep the tensors on the CPU to use them"
-    if _C is None:
+    if device.type not in ("cpu", "cuda", "meta"):
+        return f"there are no kernels for device type '{device.type}': keep the tensors on the CPU or a GPU to use them"
+    if _C is None or _built is None:
         return why_missing
     if device.type == "cpu" and _isa == "none":
         return "this CPU lacks the FMA instructions that the kernels are built on: use a CPU that has them"
+    if device.type == "cuda":
+        if _built.CUDA is None:
+            return f"built without CUDA kernels: install the CUDA toolkit's nvcc and rebuild with {_FORCED}"
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return _gpu_unsupported(index, _built.CUDA_ARCHITECTURES)
     return None
 
 
@@ -93,13 +134,14 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         dict: ``pyvae`` and ``torch`` (versions running), ``built_for_torch``, ``compiler``, ``instruction_sets``
-        (compiled), ``instruction_set`` (in use on this CPU), ``openmp``, ``cuda_architectures``, and ``why_missing``,
-        None when the extension is loaded. What is not known without an extension is None or empty.
+        (compiled), ``instruction_set`` (in use on this CPU), ``openmp``, ``cuda`` (the toolkit's version, None for a
+        build without), ``cuda_architectures`` (compiled; "compute_90" is PTX, which later GPUs run as well), and
+        ``why_missing``, None when the extension is loaded. What is not known without an extension is None or empty.
 
     Example:
         >>> import pyvae
         >>> sorted(pyvae.build_info())[:3]
-        ['built_for_torch', 'compiler', 'cuda_architectures']
+        ['built_for_torch', 'compiler', 'cuda']
     """
     return {
         "pyvae": __version__,
@@ -109,6 +151,7 @@ def build_info() -> dict[str, Any]:
         "instruction_sets": list(_built.INSTRUCTION_SETS) if _built else [],
         "instruction_set": _isa,
         "openmp": _built.OPENMP if _built else None,
-        "cuda_architectures": [],
+        "cuda": _built.CUDA if _built else None,
+        "cuda_architectures": list(_built.CUDA_ARCHITECTURES) if _built else [],
         "why_missing": why_missing,
     }

@@ -19,6 +19,8 @@ Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
 def _reparameterize(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
     mu, scale, eps, seed = inputs
     scale_kind, row_offset = codes
+    if seed is not None:
+        seed = seed.to(mu.device)  # a number is kept on the CPU
     return reference.reparameterize_kl(mu, **{SCALES[scale_kind]: scale}, eps=eps, seed=seed, row_offset=row_offset)
 
 

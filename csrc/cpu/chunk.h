@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cpu/kernels.h"
-#include "math/platform.h"
+#include "math/half.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -16,33 +16,6 @@ constexpr int kBuffer = Partition::kChunk + 16;
 template <class T>
 constexpr Type type_of() {
   return sizeof(T) == sizeof(double) ? Type::kDouble : Type::kFloat;
-}
-
-// ---- 16-bit types ---------------------------------------------------------------------------------------------------
-
-inline float half_to_float(uint16_t half) {
-  const uint32_t magnitude = half & 0x7fffu;
-  const float finite = bit_cast<float>(magnitude << 13) * 0x1p112f;  // denormals too: the product is exact
-  const uint32_t special = 0x7f800000u | magnitude << 13;
-  return bit_cast<float>((magnitude < 0x7c00u ? bit_cast<uint32_t>(finite) : special) | uint32_t(half & 0x8000u) << 16);
-}
-
-inline uint16_t float_to_half(float x) {  // to nearest, ties to even
-  const uint32_t bits = bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffffu;
-  const uint32_t rounded = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
-  const uint32_t normal = rounded < 0x7c00u ? rounded : 0x7c00u;
-  // The last bit of 1/2 is the smallest denormal half: the sum rounds to a multiple of it.
-  const uint32_t denormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-  const uint32_t finite = magnitude < 0x38800000u ? denormal : normal;
-  return uint16_t((magnitude > 0x7f800000u ? 0x7e00u : finite) | (bits >> 16 & 0x8000u));
-}
-
-inline float bfloat16_to_float(uint16_t x) { return bit_cast<float>(uint32_t(x) << 16); }
-
-inline uint16_t float_to_bfloat16(float x) {  // to nearest, ties to even
-  const uint32_t bits = bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  return uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
 // ---- runs: n elements `stride` apart --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ void map_likelihood(const T* __restrict recon, const T* __restrict target, const
                     int n, T* __restrict values, T* __restrict gradient) {
   for (int i = 0; i < n; ++i) {
     const Term<T> term =
-        Likelihood::template evaluate<kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
+        Likelihood::template evaluate<Exact, kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
     values[i] = term.value;
     if (kGradient) gradient[i] = factor * term.derivative;
   }

@@ -215,9 +215,8 @@ PYVAE_HD T log(T x) {
   constexpr T kLift = T(R::kMantissaBits + 1);
   const T scaled = denormal ? x * T(typename R::Bits(1) << (R::kMantissaBits + 1)) : x;
   const T finite = log_normal(scaled, denormal ? -kLift : T(0));
-  const T positive = x < R::kInfinity ? finite : x;       // inf, NaN
-  const T otherwise = x == T(0) ? -R::kInfinity : x - x;  // 0 for x < 0, NaN for NaN
-  return x > T(0) ? positive : (x < T(0) ? otherwise / otherwise : otherwise);
+  const T positive = x < R::kInfinity ? finite : x;  // inf
+  return x > T(0) ? positive : (x == T(0) ? -R::kInfinity : T(__builtin_nan("")));
 }
 
 // log(1 + u) for 0 <= u <= 1.
@@ -258,6 +257,31 @@ PYVAE_HD SinCos<T> sincos_quadrant(T t, typename Real<T>::Bits quadrant) {
   return {bit_cast<T>(Bits(bit_cast<Bits>(swap ? cos : sin) ^ sin_sign)),
           bit_cast<T>(Bits(bit_cast<Bits>(swap ? sin : cos) ^ cos_sign))};
 }
+
+// ---- as a policy ----------------------------------------------------------------------------------------------------
+
+struct Exact {
+  template <class T>
+  PYVAE_HD static T exp_negative(T x) {
+    return pyvae::exp_negative(x);
+  }
+  template <class T>
+  PYVAE_HD static T log(T x) {
+    return pyvae::log(x);
+  }
+  template <class T>
+  PYVAE_HD static T log1p_unit(T u) {
+    return pyvae::log1p_unit(u);
+  }
+  template <class T>
+  PYVAE_HD static T log1m_unit(T p) {
+    return pyvae::log1m_unit(p);
+  }
+  template <class T>
+  PYVAE_HD static T divide(T a, T b) {
+    return a / b;
+  }
+};
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

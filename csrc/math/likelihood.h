@@ -1,5 +1,7 @@
 // The likelihoods p(x|z): the negative log-likelihood of one element, in nats, and its derivative by `recon`.
 //
+// `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (elementary.h) on the CPU.
+//
 // To add one: a functor here, a line in PYVAE_LIKELIHOODS, its reference in pyvae/reference.py, its tests.
 #pragma once
 
@@ -20,11 +22,11 @@ struct Term {
 struct Bernoulli {
   static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
   static constexpr bool kTakesPosWeight = false;
-  template <bool kPosWeight, class T>
+  template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
-    const T log_p = at_least(log(p), T(-100)), log_rest = at_least(log1m_unit(p), T(-100));
+    const T log_p = at_least(Math::log(p), T(-100)), log_rest = at_least(Math::log1m_unit(p), T(-100));
     const T value = (t - T(1)) * log_rest - t * log_p;
-    return {value, (p - t) / at_least((T(1) - p) * p, T(1e-12))};
+    return {value, Math::divide(p - t, at_least((T(1) - p) * p, T(1e-12)))};
   }
 };
 
@@ -37,14 +39,14 @@ struct Bernoulli {
 struct BernoulliLogits {
   static constexpr bool kProbability = false;
   static constexpr bool kTakesPosWeight = true;
-  template <bool kPosWeight, class T>
+  template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {
     const T zeros = T(1) - t, ones = kPosWeight ? pos_weight * -t : -t;
     const bool positive = x > T(0);
     const T near = positive ? zeros : ones, far = positive ? ones : zeros;
-    const T u = exp_negative(positive ? -x : x);
-    const T log_partition = kPosWeight ? (zeros - ones) * log1p_unit(u) : log1p_unit(u);
-    return {fma(near, x, log_partition), fma(far, u, near) / (T(1) + u)};
+    const T u = Math::exp_negative(positive ? -x : x);
+    const T log_partition = kPosWeight ? (zeros - ones) * Math::log1p_unit(u) : Math::log1p_unit(u);
+    return {fma(near, x, log_partition), Math::divide(fma(far, u, near), T(1) + u)};
   }
 };
 
@@ -54,7 +56,7 @@ struct BernoulliLogits {
 struct Gaussian {
   static constexpr bool kProbability = false;
   static constexpr bool kTakesPosWeight = false;
-  template <bool kPosWeight, class T>
+  template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
     const T difference = recon - t;
     return {T(0.5) * difference * difference, difference};

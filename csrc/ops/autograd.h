@@ -28,7 +28,6 @@ struct ReferenceCall {
 using ReferenceGradient = std::function<variable_list(const ReferenceCall&)>;
 ReferenceGradient& reference_gradient();
 
-inline Tensor value_or_undefined(const OptionalTensor& tensor) { return tensor.value_or(Tensor()); }
 inline OptionalTensor optional(const Tensor& tensor) {
   return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
 }
@@ -45,15 +44,16 @@ inline bool needs_gradient(std::initializer_list<const Tensor*> tensors,
   return false;
 }
 
-// Whether a call on `tensor` would reach the CPU kernel with nothing in between but autograd and autocast: no mode, no
-// subclass, no tracer, no transform. Only then may a kernel be called around the dispatcher, or write in place.
+// Whether a call on `tensor` would reach a device's kernel with nothing in between but autograd and autocast: no mode,
+// no subclass, no tracer, no transform. Only then may a kernel be called around the dispatcher, or write in place.
 inline bool is_plain(const Tensor& tensor) {
   const c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
   const c10::DispatchKeySet keys = (tensor.key_set() | local.included_) - local.excluded_;
   const c10::DispatchKeySet transparent = c10::autograd_dispatch_keyset_with_ADInplaceOrView |
                                           c10::autocast_dispatch_keyset |
                                           c10::DispatchKeySet(c10::DispatchKey::BackendSelect);
-  return (keys - transparent).highestPriorityTypeId() == c10::DispatchKey::CPU;
+  const c10::DispatchKey first = (keys - transparent).highestPriorityTypeId();
+  return first == c10::DispatchKey::CPU || first == c10::DispatchKey::CUDA;
 }
 
 // The batch size as a divisor; symbolic while a compiler traces with dynamic shapes.

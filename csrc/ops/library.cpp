@@ -43,6 +43,15 @@ TORCH_LIBRARY(pyvae, m) {
       "elbo_gradient(Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor upstream, int likelihood) "
       "-> Tensor",
       tags);
+  const std::vector<at::Tag> drawn = {at::Tag::nondeterministic_seeded};
+  m.def(
+      "latent_draw(Tensor mu, Tensor scale, Generator? generator, int scale_kind, SymInt row_offset, bool with_kl) "
+      "-> (Tensor z, Tensor kl, Tensor seed)",
+      drawn);
+  m.def(
+      "elbo_backward(Tensor(a!)? gradient, Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, "
+      "Tensor? grad_loss, Tensor? grad_recon, Tensor? grad_kl, Tensor? beta_tensor, float beta, int likelihood, "
+      "int reduction, ScalarType? kl_type) -> Tensor");
 }
 
 }  // namespace pyvae

@@ -1,5 +1,8 @@
 // Decoder side, backward: hand out the gradient that the forward pass wrote, once; after that, compute it again.
+#include <algorithm>
+
 #include "ops/autograd.h"
+#include "ops/checks.h"
 
 namespace pyvae {
 
@@ -17,17 +20,11 @@ auto call_elbo_forward(const Tensor& recon, const Tensor& target, const Optional
 // The sum of two gradients of which each may be absent (undefined).
 Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
 
-bool is_one(const Tensor& scalar) {
-  return scalar.dim() == 0 && (scalar.scalar_type() == at::kFloat ? *scalar.const_data_ptr<float>() == 1.0f
-                                                                  : *scalar.const_data_ptr<double>() == 1.0);
-}
-
-// buffer [B, ...] times upstream, [B] or scalar. In place only where nobody looks on: a tracer has to see a function.
-Tensor scaled(const Tensor& buffer, const Tensor& upstream, bool in_place) {
+// buffer [B, ...] times upstream, [B] or scalar, for a tracer, which has to see a function.
+Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
   c10::SymDimVector sizes(upstream.dim() == 0 ? 0 : size_t(buffer.dim()), 1);
   if (!sizes.empty()) sizes[0] = buffer.sym_size(0);
-  const Tensor factor = upstream.reshape_symint(sizes);
-  return in_place ? buffer.mul_(factor) : (buffer * factor).to(buffer.scalar_type());
+  return (buffer * upstream.reshape_symint(sizes)).to(buffer.scalar_type());
 }
 
 struct Elbo : torch::autograd::Function<Elbo> {
@@ -68,52 +65,64 @@ struct Elbo : torch::autograd::Function<Elbo> {
       return out;
     }
     const Tensor& recon = saved[kRecon];
-    const Tensor to_recon = plus(grads[0], grads[1]);
-    if (wanted[kRecon] && to_recon.defined()) {
-      out[kRecon] = take_buffer(ctx, recon, to_recon);
-      if (!out[kRecon].defined()) {
-        const Tensor each = reduction == kBatchMean ? to_recon.div(batch_size(recon)) : to_recon;
-        static const auto op = find_operator<decltype(elbo_gradient)>("pyvae::elbo_gradient");
-        out[kRecon] = op.call(recon, saved[kTarget], optional(saved[kWeight]), optional(saved[kPosWeight]),
-                              each.expand_symint({recon.sym_size(0)}), likelihood);
+    const bool to_recon = wanted[kRecon] && (grads[0].defined() || grads[1].defined());
+    const bool to_kl = (wanted[kKl] || wanted[kMu] || wanted[kScale]) && (grads[0].defined() || grads[2].defined());
+    Tensor kl_gradient;  // [B]
+    const bool plain = is_plain(recon) && std::all_of(grads.begin(), grads.end(),
+                                                      [](const Tensor& g) { return !g.defined() || is_plain(g); });
+    if (plain) {
+      const at::AutoDispatchBelowADInplaceOrView below;
+      if (to_recon) out[kRecon] = take_buffer(ctx);
+      if (out[kRecon].defined() || to_kl) {
+        const OptionalTensor mu = optional(saved[kMu]), scale = optional(saved[kScale]), kl = optional(saved[kKl]);
+        static const auto op = find_operator<decltype(elbo_backward)>("pyvae::elbo_backward");
+        kl_gradient =
+            op.call(optional(out[kRecon]), recon, saved[kTarget], optional(saved[kWeight]), optional(saved[kPosWeight]),
+                    optional(grads[0]), optional(grads[1]), optional(grads[2]), optional(saved[kBeta]), beta,
+                    likelihood, reduction, to_kl ? std::optional(kl_type(mu, scale, kl, at::kFloat)) : std::nullopt);
+      }
+    } else {
+      const auto entry = ctx->saved_data.find("gradient");
+      if (to_recon && entry != ctx->saved_data.end()) {
+        out[kRecon] = scaled(entry->second.toTensor(), plus(grads[0], grads[1]));
+      }
+      if (to_kl) {  // loss = recon_term + beta kl_term, kl_term = sum or mean of the rows' KL
+        kl_gradient = grads[0];
+        if (kl_gradient.defined() && saved[kBeta].defined()) kl_gradient = kl_gradient * saved[kBeta];
+        if (kl_gradient.defined() && beta != 1) kl_gradient = kl_gradient * beta;
+        kl_gradient = plus(kl_gradient, grads[2]);
+        if (reduction == kBatchMean) kl_gradient = kl_gradient.div(batch_size(recon));
+        kl_gradient = kl_gradient.expand_symint({recon.sym_size(0)});
+        if (wanted[kKl]) kl_gradient = kl_gradient.to(saved[kKl].scalar_type());
       }
     }
-    if (wanted[kKl] || wanted[kMu] || wanted[kScale]) {
-      // loss = recon_term + beta kl_term, kl_term = sum or mean of the rows' KL
-      Tensor to_kl = grads[0];
-      if (to_kl.defined() && saved[kBeta].defined()) to_kl = to_kl * saved[kBeta];
-      if (to_kl.defined() && beta != 1) to_kl = to_kl * beta;
-      to_kl = plus(to_kl, grads[2]);
-      if (!to_kl.defined()) return out;
-      if (reduction == kBatchMean) to_kl = to_kl.div(batch_size(recon));
-      to_kl = to_kl.expand_symint({recon.sym_size(0)});
-      if (wanted[kKl]) {
-        out[kKl] = to_kl.to(saved[kKl].scalar_type());
-      } else {
-        static const auto op = find_operator<decltype(latent_backward)>("pyvae::latent_backward");
-        std::tie(out[kMu], out[kScale]) = op.call(std::nullopt, to_kl, saved[kMu], saved[kScale], std::nullopt,
-                                                  std::nullopt, scale_kind, c10::SymInt(0));
-      }
+    if (to_recon && !out[kRecon].defined()) {
+      const Tensor upstream = plus(grads[0], grads[1]);
+      const Tensor each = reduction == kBatchMean ? upstream.div(batch_size(recon)) : upstream;
+      static const auto op = find_operator<decltype(elbo_gradient)>("pyvae::elbo_gradient");
+      out[kRecon] = op.call(recon, saved[kTarget], optional(saved[kWeight]), optional(saved[kPosWeight]),
+                            each.expand_symint({recon.sym_size(0)}), likelihood);
+    }
+    if (to_kl && wanted[kKl]) {
+      out[kKl] = kl_gradient;
+    } else if (to_kl) {
+      static const auto op = find_operator<decltype(latent_backward)>("pyvae::latent_backward");
+      std::tie(out[kMu], out[kScale]) = op.call(std::nullopt, kl_gradient, saved[kMu], saved[kScale], std::nullopt,
+                                                std::nullopt, scale_kind, c10::SymInt(0));
     }
     return out;
   }
 
-  // The buffer, scaled: at most once, since a caller holds it from then on. Undefined where it is spent. Besides being
-  // dropped here it is marked by its version, for a context that was copied before (compiled autograd does so).
-  static Tensor take_buffer(AutogradContext* ctx, const Tensor& recon, const Tensor& upstream) {
+  // The buffer, at most once, since a caller holds it from then on. Undefined where it is spent. Besides being dropped
+  // here it is marked by its version, for a context that was copied before (compiled autograd does so).
+  static Tensor take_buffer(AutogradContext* ctx) {
     const auto entry = ctx->saved_data.find("gradient");
     if (entry == ctx->saved_data.end()) return Tensor();
     const Tensor buffer = entry->second.toTensor();
-    const bool plain = is_plain(buffer) && is_plain(upstream);
-    if (plain) {
-      ctx->saved_data.erase(entry);
-      if (buffer._version() != 0) return Tensor();
-      buffer.unsafeGetTensorImpl()->bump_version();
-      if (is_one(upstream)) return buffer;
-      // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
-      if (at::elementSize(recon.scalar_type()) == 2) return Tensor();
-    }
-    return scaled(buffer, upstream, plain);
+    ctx->saved_data.erase(entry);
+    if (buffer._version() != 0) return Tensor();
+    buffer.unsafeGetTensorImpl()->bump_version();
+    return buffer;
   }
 };
 

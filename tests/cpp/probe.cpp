@@ -36,7 +36,7 @@ PYVAE_SCALES(SCALE)
   extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value,  \
                         T* __restrict derivative) {                                          \
     for (int64_t i = 0; i < n; ++i) {                                                        \
-      const auto term = pyvae::FORM::evaluate<WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1)); \
+      const auto term = pyvae::FORM::evaluate<pyvae::Exact, WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1)); \
       value[i] = term.value, derivative[i] = term.derivative;                                \
     }                                                                                        \
   }

@@ -1,0 +1,284 @@
+// Ways into a tensor: V consecutive elements of the index space as T, and back.
+//
+// Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler: the hot
+// kernels. Any: every type, stride and alignment, found out at run time (the same way in all threads), element by
+// element.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "cuda/kernels.h"
+#include "math/half.h"
+
+namespace pyvae {
+namespace cuda {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Bool {
+  uint8_t bits;
+};
+
+template <class T>
+__device__ __forceinline__ T widen(float x) {
+  return T(x);
+}
+template <class T>
+__device__ __forceinline__ T widen(double x) {
+  return T(x);
+}
+template <class T>
+__device__ __forceinline__ T widen(Half x) {
+  return T(half_to_float(x.bits));
+}
+template <class T>
+__device__ __forceinline__ T widen(BFloat16 x) {
+  return T(bfloat16_to_float(x.bits));
+}
+template <class T>
+__device__ __forceinline__ T widen(Bool x) {
+  return T(x.bits != 0);
+}
+
+template <class Stored>
+struct Narrow {  // float and double
+  template <class T>
+  __device__ __forceinline__ static Stored of(T x) {
+    return Stored(x);
+  }
+};
+template <>
+struct Narrow<Half> {
+  template <class T>
+  __device__ __forceinline__ static Half of(T x) {
+    return {float_to_half(float(x))};
+  }
+};
+template <>
+struct Narrow<BFloat16> {
+  template <class T>
+  __device__ __forceinline__ static BFloat16 of(T x) {
+    return {float_to_bfloat16(float(x))};
+  }
+};
+
+// ---- vectors --------------------------------------------------------------------------------------------------------
+
+// The machine's words of 1 to 16 bytes.
+template <int kBytes>
+struct Word;
+template <>
+struct Word<1> {
+  using Type = uint8_t;
+};
+template <>
+struct Word<2> {
+  using Type = uint16_t;
+};
+template <>
+struct Word<4> {
+  using Type = uint32_t;
+};
+template <>
+struct Word<8> {
+  using Type = uint2;
+};
+template <>
+struct Word<16> {
+  using Type = uint4;
+};
+
+// V stored elements in as few words as they fill.
+template <class Stored, int V>
+struct Vector {
+  static constexpr int kBytes = V * int(sizeof(Stored));
+  static constexpr int kWord = kBytes < 16 ? kBytes : 16;
+  using Word = typename cuda::Word<kWord>::Type;
+
+  template <class T>
+  static __device__ __forceinline__ void load(const Stored* from, T (&out)[V]) {
+    Word words[kBytes / kWord];
+    PYVAE_UNROLL
+    for (int i = 0; i < kBytes / kWord; ++i) words[i] = reinterpret_cast<const Word*>(from)[i];
+    Stored stored[V];
+    __builtin_memcpy(stored, words, kBytes);
+    PYVAE_UNROLL
+    for (int i = 0; i < V; ++i) out[i] = widen<T>(stored[i]);
+  }
+
+  template <class T>
+  static __device__ __forceinline__ void store(Stored* to, const T (&in)[V]) {
+    Stored stored[V];
+    PYVAE_UNROLL
+    for (int i = 0; i < V; ++i) stored[i] = Narrow<Stored>::of(in[i]);
+    Word words[kBytes / kWord];
+    __builtin_memcpy(words, stored, kBytes);
+    PYVAE_UNROLL
+    for (int i = 0; i < kBytes / kWord; ++i) reinterpret_cast<Word*>(to)[i] = words[i];
+  }
+};
+
+// Quotient and remainder by a size; in 32 bits where they suffice, which is several times faster.
+__device__ __forceinline__ int64_t divide(int64_t i, int64_t size, int64_t& rest) {
+  if (((i | size) >> 32) == 0) {
+    const uint32_t quotient = uint32_t(i) / uint32_t(size);
+    rest = uint32_t(i) - quotient * uint32_t(size);
+    return quotient;
+  }
+  const int64_t quotient = i / size;
+  rest = i - quotient * size;
+  return quotient;
+}
+
+template <class Stored>
+struct Packed {
+  static constexpr bool kGeneral = false;
+
+  // Where a vector begins. In two dimensions the tensors are rows of wider ones, as `chunk` gives mu and logvar.
+  struct Place {
+    int64_t i, row;
+  };
+  static __device__ __forceinline__ Place place(const Shape& shape, int64_t i) {
+    int64_t column;
+    return {i, shape.dims == 1 ? 0 : divide(i, shape.sizes[1], column)};
+  }
+
+  template <class T, int V>
+  static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, Place at, T (&out)[V]) {
+    Vector<Stored, V>::load(static_cast<const Stored*>(operand.data) + offset(shape, operand, at), out);
+  }
+
+  template <class T, int V>
+  static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, Place at, const T (&in)[V]) {
+    Vector<Stored, V>::store(static_cast<Stored*>(operand.data) + offset(shape, operand, at), in);
+  }
+
+ private:
+  static __device__ __forceinline__ int64_t offset(const Shape& shape, const Operand& operand, Place at) {
+    return at.i + at.row * (operand.strides[0] - shape.sizes[1]);
+  }
+};
+
+// ---- every layout ---------------------------------------------------------------------------------------------------
+
+struct Any {
+  static constexpr bool kGeneral = true;
+
+  using Place = int64_t;
+  static __device__ __forceinline__ Place place(const Shape&, int64_t i) { return i; }
+
+  template <class T, int V>
+  static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V]) {
+    int64_t at[V];
+    offsets(shape, operand, i, at);
+    switch (operand.type) {
+      case Type::kFloat:
+        return load_as<float>(operand, at, out);
+      case Type::kDouble:
+        return load_as<double>(operand, at, out);
+      case Type::kHalf:
+        return load_as<Half>(operand, at, out);
+      case Type::kBFloat16:
+        return load_as<BFloat16>(operand, at, out);
+      case Type::kBool:
+        return load_as<Bool>(operand, at, out);
+    }
+  }
+
+  template <class T, int V>
+  static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, int64_t i,
+                                               const T (&in)[V]) {
+    int64_t at[V];
+    offsets(shape, operand, i, at);
+    switch (operand.type) {
+      case Type::kFloat:
+        return store_as<float>(operand, at, in);
+      case Type::kDouble:
+        return store_as<double>(operand, at, in);
+      case Type::kHalf:
+        return store_as<Half>(operand, at, in);
+      case Type::kBFloat16:
+        return store_as<BFloat16>(operand, at, in);
+      case Type::kBool:
+        return;  // never written
+    }
+  }
+
+ private:
+  // Of the elements i, i + 1, ...: the first one's by division, the others' by counting on from it.
+  template <int V>
+  static __device__ __forceinline__ void offsets(const Shape& shape, const Operand& operand, int64_t i,
+                                                 int64_t (&at)[V]) {
+    if (operand.contiguous) {
+      PYVAE_UNROLL
+      for (int k = 0; k < V; ++k) at[k] = i + k;
+      return;
+    }
+    int64_t outer[V];  // the index over the dimensions not yet taken off
+    PYVAE_UNROLL
+    for (int k = 0; k < V; ++k) at[k] = 0, outer[k] = i + k;
+#pragma unroll 1
+    for (int d = shape.dims - 1; d > 0; --d) {
+      const int64_t size = shape.sizes[d], stride = operand.strides[d];
+      int64_t before = outer[0], index, quotient = divide(before, size, index);
+      PYVAE_UNROLL
+      for (int k = 0; k < V; ++k) {
+        if (outer[k] != before) {  // then it is one more
+          before = outer[k];
+          if (++index == size) index = 0, ++quotient;
+        }
+        at[k] += index * stride;
+        outer[k] = quotient;
+      }
+    }
+    PYVAE_UNROLL
+    for (int k = 0; k < V; ++k) at[k] += outer[k] * operand.strides[0];
+  }
+
+  template <class Stored, class T, int V>
+  static __device__ __forceinline__ void load_as(const Operand& operand, const int64_t (&at)[V], T (&out)[V]) {
+    PYVAE_UNROLL
+    for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
+  }
+
+  template <class Stored, class T, int V>
+  static __device__ __forceinline__ void store_as(const Operand& operand, const int64_t (&at)[V], const T (&in)[V]) {
+    PYVAE_UNROLL
+    for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = Narrow<Stored>::of(in[k]);
+  }
+};
+
+// ---- one number per row ---------------------------------------------------------------------------------------------
+
+__device__ __forceinline__ double read(const PerRow& values, int64_t row) {
+  if (!values.data) return 0;
+  const int64_t at = row * values.stride;
+  return values.in_double ? static_cast<const double*>(values.data)[at] : static_cast<const float*>(values.data)[at];
+}
+
+// The number of each element's row, for elements i, i + 1, ... kOneRow: they are of one row.
+template <bool kOneRow, class T, int V>
+__device__ __forceinline__ void rows_of(const PerRow& values, int64_t features, int64_t i, T (&out)[V]) {
+  int64_t column = 0, row = values.stride == 0 ? 0 : divide(i, features, column);
+  out[0] = T(read(values, row));
+  for (int k = 1; k < V; ++k) {
+    if (!kOneRow && ++column == features) ++row, column = 0;
+    out[k] = kOneRow || values.stride == 0 ? out[0] : T(read(values, row));
+  }
+}
+
+__device__ __forceinline__ void write(const Result& result, int64_t row, double value) {
+  if (!result.data) return;
+  if (result.in_double) {
+    static_cast<double*>(result.data)[row] = value;
+  } else {
+    static_cast<float*>(result.data)[row] = float(value);
+  }
+}
+
+}  // namespace cuda
+}  // namespace pyvae

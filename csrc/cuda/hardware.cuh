@@ -1,0 +1,61 @@
+// The objective's arithmetic on the device: policies for the likelihoods (math/likelihood.h), instead of Exact.
+//
+// Approximate hardware instructions and their errors, as the PTX manual gives them: rcp.approx one unit in the last
+// place, ex2.approx 2^-22. On the host, where tests run these functions too, the exact ones stand for them.
+#pragma once
+
+#include "math/elementary.h"
+
+namespace pyvae {
+namespace cuda {
+
+PYVAE_HD float approximate_reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float out;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+#else
+  return 1.0f / x;
+#endif
+}
+
+PYVAE_HD float approximate_exp2(float x) {
+#ifdef __CUDA_ARCH__
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+#else
+  return __builtin_exp2f(x);
+#endif
+}
+
+// For 32-bit results: exact functions, and a quotient that is off by one unit in the last place at most: for
+// denominators of normal size, as those of the likelihoods are.
+struct Accurate : Exact {
+  PYVAE_HD static float divide(float a, float b) {
+    const float reciprocal = approximate_reciprocal(b), quotient = a * reciprocal;
+    const float corrected = fma(fma(-b, quotient, a), reciprocal, quotient);
+    return corrected == corrected ? corrected : quotient;  // inf - inf, where the quotient is inf
+  }
+  PYVAE_HD static double divide(double a, double b) { return a / b; }
+};
+
+// For results that are rounded to 16 bits. The exponential is still good for the loss, which is summed in float32: its
+// argument is reduced as in exp_lifted, in units of log 2, and only its polynomial is the hardware's.
+struct Approximate : Exact {
+  PYVAE_HD static float divide(float a, float b) { return a * approximate_reciprocal(b); }
+
+  PYVAE_HD static float exp_negative(float x) {
+    using R = Real<float>;
+    constexpr float kRounder = R::kRounder + R::kBias + R::kLift;
+    constexpr float kLog2eLo = 0x1.4ae0c0p-26f;  // log2(e) - kLog2e
+    x = at_least(x, R::kExpMin);
+    const float rounded = fma(x, R::kLog2e, kRounder), n = rounded - kRounder;
+    const float rest = fma(x, kLog2eLo, fma(x, R::kLog2e, -n));
+    const float power = bit_cast<float>(bit_cast<uint32_t>(rounded) << R::kMantissaBits);
+    return approximate_exp2(rest) * power * R::kDrop;
+  }
+};
+
+}  // namespace cuda
+}  // namespace pyvae

@@ -1,0 +1,164 @@
+// The CUDA kernels' interface: raw pointers, plain structs and launch functions; no torch, and none of CUDA's own
+// types.
+#pragma once
+
+#include "operand.h"
+
+namespace pyvae {
+namespace cuda {
+
+// How the elements of a call, numbered row by row, are cut among blocks. It depends on the shape alone, so that sums
+// are repeatable to the bit on every GPU. A block takes either one of `parts` parts of a row, or several short rows.
+struct Partition {
+  static constexpr int kThreads = 256;     // of a block
+  static constexpr int kVector = 8;        // parts begin at multiples of it
+  static constexpr int kSpan = 2048;       // elements of the short rows of a block: they pass through shared memory
+  static constexpr int64_t kParts = 8192;  // parts that all rows together are cut into, where rows are fewer
+  static constexpr int64_t kSpread = 264;  // blocks that short rows are spread over, where they fill no more
+  static constexpr int64_t kSmall = 1024;  // elements that a part has at least
+
+  int64_t rows = 1, features = 0;
+  int64_t parts = 1, length = 0;
+  int rows_per_block = 0;  // > 0: short rows
+  int64_t blocks = 0;
+
+  Partition() = default;
+  Partition(int64_t rows, int64_t features) : rows(rows), features(features) {
+    if (rows > 1 && features <= kSpan / 2) {
+      const int64_t fit = kSpan / (features > 0 ? features : 1), even = (rows + kSpread - 1) / kSpread;
+      rows_per_block = int(even < fit ? even : fit);
+      blocks = (rows + rows_per_block - 1) / rows_per_block;
+    } else if (rows > 0) {
+      const int64_t most = (features + kSmall - 1) / kSmall, share = kParts / rows;
+      parts = share < most ? share : most;
+      if (parts < 1) parts = 1;  // also where there is nothing to sum: 0 is a result, too
+      length = ((features + parts - 1) / parts + kVector - 1) / kVector * kVector;
+      if (length > 0) parts = (features + length - 1) / length;
+      blocks = rows * parts;
+    }
+  }
+};
+
+// One number per row, or one for all rows (stride 0), on the device.
+struct PerRow {
+  const void* data = nullptr;  // [rows], strided; null: absent, counts as 0. Float or double
+  bool in_double = false;
+  int64_t stride = 0;
+};
+
+// A result: one number per row, or one. Float or double.
+struct Result {
+  void* data = nullptr;  // [rows] or []; null: not wanted
+  bool in_double = false;
+};
+
+// What the sums of several blocks pass through.
+struct Workspace {
+  double* partials = nullptr;  // [blocks of the call]
+  unsigned* ticket = nullptr;  // [1], 0 before and after every call
+};
+
+// The key of the noise: given (a number, or on the device), or drawn from a generator as torch.randint draws 64 bits.
+struct Key {
+  uint64_t value = 0;
+  const int64_t* given = nullptr;  // [1]; null: `value`, or drawn
+  bool drawn = false;              // by the generator's (seed, offset), which a captured graph reads anew
+  uint64_t generator_seed = 0, generator_offset = 0;
+  const int64_t* captured_seed = nullptr;    // [1]; null outside a capture
+  const int64_t* captured_offset = nullptr;  // [1], to which generator_offset is added
+  int64_t* out = nullptr;                    // [1], written if drawn: the backward pass draws the same noise again
+};
+
+// Encoder side. Forward: z = mu + sigma eps and KL(q || N(0, 1)); either may be left out.
+struct LatentForward {
+  Shape shape;
+  Partition partition;  // of the sums: by rows, or all in one row
+  bool in_double;
+  Operand mu, scale;     // [rows, features]
+  Operand eps;           // [rows, features]; absent: drawn
+  Operand z;             // [rows, features], written; absent: no sample
+  Result kl;             // reduced by the partition, times kl_factor
+  double kl_factor = 1;  // 1, or 1 / rows for the mean
+  Key key;
+  uint64_t first_index = 0;  // global index of element 0: row_offset * features
+  int scale_kind = 0;        // PYVAE_SCALES
+  Workspace workspace;
+};
+
+// Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
+struct LatentBackward {
+  Shape shape;
+  Partition partition;  // by rows where grad_kl differs among them
+  bool in_double;
+  Operand mu, scale, eps;       // as in forward
+  Operand grad_z;               // [rows, features]; absent: 0
+  PerRow grad_kl;               // [rows]; absent: 0
+  Operand grad_mu, grad_scale;  // [rows, features], written
+  Key key;
+  uint64_t first_index = 0;
+  int scale_kind = 0;
+};
+
+// Where the objective's KL comes from.
+enum class Divergence : int8_t {
+  kNone,       // it is 0
+  kGiven,      // one number per row
+  kPosterior,  // mu and scale, as a second segment of the same launch (one row only)
+};
+
+struct Posterior {
+  Divergence source = Divergence::kNone;
+  PerRow given;         // [rows]
+  int64_t rows = 0;     // of `given`
+  Shape shape;          // of mu and scale
+  Partition partition;  // of the segment
+  Operand mu, scale;
+  int scale_kind = 0;
+};
+
+// Decoder side, forward: loss = likelihood + beta KL, its terms, and factor * d likelihood / d recon.
+struct Objective {
+  Shape shape;
+  Partition partition;  // by rows, or all in one row
+  bool in_double;
+  Operand recon, target;       // [rows, features]
+  Operand weight, pos_weight;  // [rows, features]; absent: the numbers below
+  double weight_value = 1, pos_weight_value = 1;
+  Operand gradient;  // [rows, features], written; absent: not wanted
+  double factor = 1;
+  int likelihood = 0;  // PYVAE_LIKELIHOODS
+  Posterior posterior;
+  double beta = 1;
+  PerRow beta_tensor;  // [1]; absent: 1
+  Result loss, recon_term, kl_term;
+  double mean = 1;  // of the terms: 1, or 1 / batch size
+  Workspace workspace;
+};
+
+// Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
+//   gradient: computed anew as factor * upstream * d likelihood / d recon, or multiplied by upstream (`rescale`)
+//   to_kl = mean * (beta grad_loss + grad_kl)
+struct ObjectiveBackward {
+  Objective objective;       // its inputs and gradient; results are not wanted
+  bool rescale = false;      // the gradient is there, and is only multiplied
+  bool done_if_one = false;  // the gradient is there: nothing is to be done where upstream is 1
+  PerRow grad_loss, grad_recon, grad_kl;
+  Result to_kl;  // [batch], written; absent: not wanted
+  int64_t batch = 0;
+};
+
+// Each launches one kernel on a stream (cudaStream_t) and returns nullptr, or what CUDA says is wrong.
+const char* launch(const LatentForward& call, void* stream);
+const char* launch(const LatentBackward& call, void* stream);
+const char* launch(const Objective& call, void* stream);
+const char* launch(const ObjectiveBackward& call, void* stream);
+
+// Whether the kernels have machine code for the current device.
+bool has_image();
+
+// The first of kTickets zeroed numbers in the current device's memory, for Workspace::ticket; null if there is none.
+constexpr int kTickets = 1 << 16;
+unsigned* tickets();
+
+}  // namespace cuda
+}  // namespace pyvae

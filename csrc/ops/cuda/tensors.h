@@ -1,0 +1,36 @@
+// From tensors to the CUDA kernels' arguments.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include "ops/codes.h"
+#include "ops/cuda/runtime.h"
+#include "ops/operators.h"
+
+namespace pyvae {
+namespace cuda {
+
+// [B] without reduction, else a scalar.
+inline Tensor empty_result(const Tensor& like, int64_t reduction, at::ScalarType type) {
+  const auto options = like.options().dtype(type);
+  return reduction == kNone ? at::empty({like.size(0)}, options) : at::empty({}, options);
+}
+
+inline Result result(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type() == at::kDouble}; }
+
+// The kernels read float and double: what else a caller hands over is converted.
+inline Tensor as_real(const OptionalTensor& tensor) {
+  if (!tensor) return Tensor();
+  const at::ScalarType type = tensor->scalar_type();
+  return type == at::kFloat || type == at::kDouble ? *tensor : tensor->to(at::kFloat);
+}
+
+// One number per row, [B], or one for all, []; undefined: absent.
+inline PerRow per_row(const Tensor& tensor) {
+  if (!tensor.defined()) return {};
+  return {tensor.const_data_ptr(), tensor.scalar_type() == at::kDouble, tensor.dim() == 0 ? 0 : tensor.stride(0)};
+}
+
+}  // namespace cuda
+}  // namespace pyvae
