@@ -19,9 +19,9 @@ def ulps(value: Tensor, exact: Tensor, scale: Tensor) -> float:
     return float(((value.double() - exact).abs() / unit).max())
 
 
-def loss_rows(shape: Shape) -> list[Row]:
+def loss_rows(shape: Shape, device: str = "cpu") -> list[Row]:
     """Relative error of the whole loss."""
-    logits, probabilities, target, mu, logvar, *_ = (tensor.detach() for tensor in make_inputs(shape))
+    logits, probabilities, target, mu, logvar, *_ = (tensor.detach() for tensor in make_inputs(shape, device))
     x, p, t, m, v = (tensor.double() for tensor in (logits, probabilities, target, mu, logvar))
     kl = 0.5 * (m * m + torch.expm1(v) - v).sum()
     from_logits = (x.clamp(min=0) - x * t + torch.log1p(torch.exp(-x.abs()))).sum() + kl
@@ -38,17 +38,18 @@ def loss_rows(shape: Shape) -> list[Row]:
     ]
 
 
-def gradient_rows() -> list[Row]:
+def gradient_rows(device: str = "cpu") -> list[Row]:
     """Largest error of the gradient of logits over the range where float32 has one, for targets 0, 1 and between.
 
     With 0 < t < 1 the gradient is a difference that may cancel to any smallness: the unit is that of its larger term.
     """
     steps = 300_000
-    x = torch.linspace(-104, 104, steps).repeat(3).view(3, steps)
-    t = torch.stack([torch.zeros(steps), torch.ones(steps), torch.linspace(0, 1, steps)[torch.randperm(steps)]])
+    x = torch.linspace(-104, 104, steps).repeat(3).view(3, steps).to(device)
+    between = torch.linspace(0, 1, steps)[torch.randperm(steps)]
+    t = torch.stack([torch.zeros(steps), torch.ones(steps), between]).to(device)
     up, down = torch.sigmoid(x.double()) * (1 - t.double()), torch.sigmoid(-x.double()) * t.double()
     logits = x.requires_grad_()
-    nothing = torch.zeros(3, 1)
+    nothing = torch.zeros(3, 1, device=device)
     losses = {
         "eager": eager_loss(logits, t, nothing, nothing),
         "fused": fused_loss(logits, t, nothing, nothing),
@@ -60,9 +61,10 @@ def gradient_rows() -> list[Row]:
     return [Row("gradient_error", name, error, "ulp") for name, error in errors.items()]
 
 
-def normal_row(draws: int) -> Row:
+def normal_row(draws: int, device: str = "cpu") -> Row:
     """Largest error of a draw against the exact Box-Muller transform of the same uniforms."""
     seed = 2014
-    drawn = pyvae.reparameterize(torch.zeros(1, draws), std=torch.ones(1, draws), seed=seed)
+    mu = torch.zeros(1, draws, device=device)
+    drawn = pyvae.reparameterize(mu, std=torch.ones_like(mu), seed=seed).cpu()
     exact = pyvae.reference.normal(torch.tensor([seed]), (1, draws), torch.float32).double()  # float64, rounded once
     return Row("normal_error", "fused", ulps(drawn, exact, exact), "ulp")

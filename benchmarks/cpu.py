@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,8 @@ def timed_rows(
 def speed(what: str, shape: Shape, seconds: float, backend: str) -> list[Row]:
     """Loss or sampler at one shape, all competitors interleaved."""
     torch._dynamo.reset()  # each shape compiles afresh and statically: torch.compile at its best
-    laps = interleave(CASES[what](make_inputs(shape), backend), seconds)
+    compilers = {"compiled": partial(torch.compile, backend=backend, fullgraph=True, dynamic=False)}
+    laps = interleave(CASES[what](make_inputs(shape), compilers), seconds)
     return timed_rows(what, shape, laps, necessary_bytes(what, shape))
 
 
@@ -78,9 +80,12 @@ def bandwidth(elements: int, seconds: float) -> list[Row]:
     return timed_rows("bandwidth", shape, interleave(cases, seconds), 12 * shape.batch * shape.features, ["both"])
 
 
-def overhead(seconds: float) -> list[Row]:
-    """What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone."""
-    logits, _, target, mu, logvar, *_ = make_inputs(TINY)
+def overhead(seconds: float, device: str = "cpu") -> list[Row]:
+    """What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
+
+    On a GPU, too, it is the host's time: the GPU is through with each call before the host is.
+    """
+    logits, _, target, mu, logvar, *_ = make_inputs(TINY, device)
     cases = [
         Case(
             "bce_alone",

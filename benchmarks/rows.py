@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import pyvae
 
@@ -20,7 +25,7 @@ class Row:
 
     what: str
     competitor: str
-    value: float  # the median where p20 and p80 are given
+    value: float  # the median where p20 and p80 are given; nan where the note says why there is none
     unit: str
     stage: str | None = None  # "forward", "backward" or "both"
     batch: int | None = None
@@ -32,6 +37,8 @@ class Row:
     bytes: int | None = None  # necessary traffic, not what the competitor happens to move
     gb_per_s: float | None = None
     threads: int | None = None
+    dtype: str | None = None  # "bfloat16" or, where the target has another, "bfloat16, float32 target"; None: float32
+    note: str | None = None
 
     @property
     def shape(self) -> str:
@@ -45,10 +52,12 @@ class Environment:
 
     device: str
     processor: str
-    instruction_set: str  # of the kernels in use; "reference" where there are none
+    instruction_set: str  # of the kernels in use, or the GPU's architecture; "reference" where there are no kernels
     torch: str
     pyvae: str
     commit: str
+    driver: str | None = None  # of the GPU
+    cuda: str | None = None  # that torch was built with
 
 
 def processor_name() -> str:
@@ -60,17 +69,42 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def printed(*command: str) -> str:
+    """What `command` prints, or nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
+    """PYVAE_COMMIT tells it where the sources came without their repository."""
+    described = printed("git", "describe", "--always", "--dirty", "--exclude=*")
+    return described or os.environ.get("PYVAE_COMMIT", "unknown")
 
 
 def environment() -> Environment:
     info = pyvae.build_info()
     kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
     return Environment("cpu", processor_name(), kernels, info["torch"], info["pyvae"], commit())
+
+
+def gpu_environment() -> Environment:
+    """Of the current CUDA device."""
+    info = pyvae.build_info()
+    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
+    kernels = architecture if info["cuda_architectures"] else "reference"
+    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+    return Environment(
+        *("cuda", torch.cuda.get_device_name(), kernels, info["torch"], info["pyvae"], commit()),
+        driver=driver[0] if driver else "unknown",
+        cuda=torch.version.cuda,
+    )
+
+
+def slug(processor: str) -> str:
+    """`NVIDIA H200` -> `h200`: what the files of its results are called."""
+    return re.sub(r"[^a-z0-9]+", "-", processor.lower().removeprefix("nvidia ")).strip("-")
 
 
 def write(path: Path, rows: Iterable[Row], where: Environment) -> None:
@@ -88,12 +122,15 @@ def read(path: Path) -> tuple[list[Row], Environment]:
     with path.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     integers = ("batch", "features", "latent", "bytes", "threads")
-    texts = ("what", "competitor", "unit", "stage")
+    numbers = ("value", "p20", "p80", "ratio_to_fused", "gb_per_s")
 
-    def convert(name: str, text: str) -> str | int | float | None:
-        if not text:
+    def convert(name: str, text: str | None) -> str | int | float | None:
+        if not text:  # older files lack some columns
             return None
-        return text if name in texts else int(text) if name in integers else float(text)
+        return int(text) if name in integers else float(text) if name in numbers else text
 
-    rows = [Row(**{f.name: convert(f.name, record[f.name]) for f in fields(Row)}) for record in records]  # type: ignore[arg-type]
-    return rows, Environment(**{f.name: records[0][f.name] for f in fields(Environment)})
+    def values(kind: type, record: dict[str, str]) -> dict[str, Any]:
+        return {field.name: convert(field.name, record.get(field.name)) for field in fields(kind)}
+
+    rows = [Row(**values(Row, record)) for record in records]
+    return rows, Environment(**values(Environment, records[0]))

@@ -58,7 +58,7 @@ def test_a_quick_run_writes_well_formed_rows(quick: tuple[Path, str]) -> None:
     assert {len(line) for line in lines} == {len(lines[0])}
 
     measured, where = rows.read(quick[0])
-    assert where.device == "cpu" and all(vars(where).values())
+    assert where.device == "cpu" and {name for name, value in vars(where).items() if not value} == {"driver", "cuda"}
     for row in measured:
         assert math.isfinite(row.value) and row.value >= 0, row
         if row.stage:
@@ -157,29 +157,31 @@ def test_speeds_by_shape(rendered: str) -> None:
 
 def test_readme_is_rewritten_between_its_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    cpu, gpu = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in (table.CPU, table.GPU))
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n"
+    readme.write_text(text.format("old", "old"), encoding="utf-8")
     rows.write(tmp_path / "cpu.csv", FIXED, WHERE)
     monkeypatch.setattr(table, "README", readme)
     monkeypatch.setattr(table, "RESULTS", tmp_path)
 
     monkeypatch.setattr(sys, "argv", ["table", "--check"])
-    with pytest.raises(SystemExit, match="benchmark table is not that of"):
+    with pytest.raises(SystemExit, match="benchmark tables are not those of"):
         table.main()
     assert "\nold\n" in readme.read_text(encoding="utf-8")
 
     monkeypatch.setattr(sys, "argv", ["table"])
     table.main()
-    expected = f"before\n{table.START}\n{table.render(FIXED, WHERE)}\n{table.END}\nafter\n"
-    assert readme.read_text(encoding="utf-8") == expected
+    expected = text.format(table.render(FIXED, WHERE), table.gpu_results(tmp_path))
+    assert readme.read_text(encoding="utf-8") == expected and "not measured yet" in expected
 
     monkeypatch.setattr(sys, "argv", ["table", "--check"])
     table.main()
 
 
-@pytest.mark.parametrize("text", ["", table.START, f"{table.END}\n{table.START}"])
+@pytest.mark.parametrize("text", ["", "<!-- some:start -->", "<!-- some:end -->\n<!-- some:start -->"])
 def test_readme_without_markers_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"benchmark:start.*benchmark:end"):
-        table.insert(text, "new")
+    with pytest.raises(ValueError, match=r"some:start.*some:end"):
+        table.insert(text, "some", "new")
 
 
 @pytest.mark.parametrize("text", ["128", "128x784", "axbxc", "1x2x3x4"])

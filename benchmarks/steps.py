@@ -1,0 +1,171 @@
+"""Whole training steps at real sizes: what the objective is worth where there is a model around it.
+
+The model is the same on all sides. Each step clears the gradients, runs forward and backward, and Adam; with a CUDA
+graph, all of that is one replay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from math import nan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import pyvae
+
+from .competitors import Shape, eager_loss, eager_sample
+from .contests import dtype_name, outcome_rows
+from .device import Cuda
+from .rounds import Budget, Competitor, compete
+from .rows import Row
+
+
+class Size(NamedTuple):
+    batch: int
+    image: tuple[int, int, int]  # channels, height, width
+    latent: tuple[int, ...]
+
+
+class Autoencoder(nn.Module):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, halves of the encoder's channels."""
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        return mu, logvar
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def perceptron(size: Size, hidden: int = 400) -> Autoencoder:
+    """The one that tutorials train on MNIST."""
+    pixels, (latent,) = size.image[0] * size.image[1] * size.image[2], size.latent
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
+    decoder = nn.Sequential(
+        *(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels)), nn.Unflatten(1, size.image)
+    )
+    return Autoencoder(encoder, decoder)
+
+
+def convolutional(size: Size, widths: tuple[int, ...] = (32, 64, 128, 256)) -> Autoencoder:
+    """Strided convolutions down to one vector, and back."""
+    (latent,) = size.latent
+    side = size.image[1] // 2 ** len(widths)
+    corner = (widths[-1], side, side)
+    down: list[nn.Module] = []
+    for before, width in zip((size.image[0], *widths), widths, strict=False):
+        down += [nn.Conv2d(before, width, 4, 2, 1), nn.ReLU()]
+    up: list[nn.Module] = []
+    for width, after in zip(widths[::-1], (*widths[-2::-1], size.image[0]), strict=True):
+        up += [nn.ReLU(), nn.ConvTranspose2d(width, after, 4, 2, 1)]
+    flat = widths[-1] * side * side
+    return Autoencoder(
+        nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent)),
+        nn.Sequential(nn.Linear(latent, flat), nn.Unflatten(1, corner), *up),
+    )
+
+
+def diffusion_sized(size: Size, widths: tuple[int, ...] = (64, 128, 256)) -> Autoencoder:
+    """Residual blocks around a latent image an eighth as wide, as latent diffusion models use."""
+    down: list[nn.Module] = [nn.Conv2d(size.image[0], widths[0], 3, padding=1)]
+    up: list[nn.Module] = [nn.Conv2d(size.latent[0], widths[-1], 3, padding=1)]
+    for before, width in zip((widths[0], *widths), widths, strict=False):
+        down += [nn.Conv2d(before, width, 4, 2, 1), Residual(width)]
+        up[1:1] = [Residual(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, before, 3, padding=1)]
+    return Autoencoder(
+        nn.Sequential(*down, nn.Conv2d(widths[-1], 2 * size.latent[0], 3, padding=1)),
+        nn.Sequential(*up, nn.Conv2d(widths[0], size.image[0], 3, padding=1)),
+    )
+
+
+MODELS: dict[str, tuple[Callable[[Size], Autoencoder], Size]] = {
+    "step_mlp": (perceptron, Size(128, (1, 28, 28), (20,))),
+    "step_conv": (convolutional, Size(64, (3, 64, 64), (128,))),
+    "step_latent_diffusion": (diffusion_sized, Size(8, (3, 256, 256), (4, 32, 32))),
+}
+
+
+def eager_objective(model: Autoencoder, x: Tensor) -> Tensor:
+    mu, logvar = model.encode(x)
+    return eager_loss(model.decoder(eager_sample(mu, logvar)), x, mu, logvar)
+
+
+def eager_plain(model: Autoencoder, x: Tensor) -> Tensor:
+    """No noise, no KL and next to no loss: about what the model costs by itself."""
+    mu, _ = model.encode(x)
+    return (model.decoder(mu) * x).sum()
+
+
+def fused_objective(model: Autoencoder, x: Tensor) -> Tensor:
+    mu, logvar = model.encode(x)
+    z, kl = pyvae.reparameterize_kl(mu, logvar)
+    return pyvae.elbo_loss(model.decoder(z), x, kl=kl, likelihood="bernoulli_logits")
+
+
+def training_step(
+    model: Autoencoder, x: Tensor, objective: Callable[[Autoencoder, Tensor], Tensor], autocast: bool
+) -> Callable[[], None]:
+    cuda = x.device.type == "cuda"
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True, capturable=cuda)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        # No weight is used twice; without the cache a captured step leaves no casts behind.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast, cache_enabled=False):
+            loss = objective(model, x)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def rows(name: str, autocast: bool, seconds: float, device: Cuda, budget: Budget) -> list[Row]:
+    """One model, all competitors in turns: as they are, and whole steps captured in a CUDA graph."""
+    device.release()
+    build, size = MODELS[name]
+    torch.manual_seed(0)
+    model = build(size).to(device.name)
+    # One batch for all steps: what a step writes between two readings of it exceeds the cache by itself, or is tiny.
+    x = torch.rand(size.batch, *size.image, device=device.name)
+    compile_ = cache(partial(device.compile, mode="default"))
+    objectives = {
+        "eager": eager_objective,
+        "fused": fused_objective,
+        "compiled": lambda model, x: compile_(eager_objective)(model, x),
+        "fused_compiled": lambda model, x: compile_(fused_objective)(model, x),
+        "model_alone": eager_plain,
+    }
+    competitors = []
+    for competitor, objective in objectives.items():
+        step = training_step(copy.deepcopy(model), x, objective, autocast)
+        competitors.append(Competitor(competitor, lambda step=step: [step]))
+        capture = partial(device.capture, lambda step=step: [step] * 3)
+        competitors.append(Competitor(f"{competitor}_graph", lambda capture=capture: [capture()], 3))
+    outcomes = compete(competitors, seconds, device, budget)
+    features, latent = x[0].numel(), model.encode(x[:1])[0].numel()
+    shape = Shape(size.batch, features, latent)
+    dtype = "autocast " + dtype_name(torch.bfloat16) if autocast else dtype_name(torch.float32)
+    row = Row(name, "", nan, "us", "both", *shape, dtype=dtype)
+    return outcome_rows(row, outcomes, lambda name: "fused_graph" if name.endswith("_graph") else "fused")
+
+
+def measure(seconds: float, budget: Budget, device: Cuda) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    for name in MODELS:
+        for autocast in (False, True):
+            yield f"{name}{', autocast' if autocast else ''}", partial(rows, name, autocast, seconds, device, budget)

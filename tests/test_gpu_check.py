@@ -1,0 +1,229 @@
+"""`make gpu-check`: how it runs its stages, what it makes of their logs, and the table at its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_check
+from benchmarks.gpu_check import Failed, Result, Stage, run
+
+HEADER = "pyvae: kernels built; cuda tested"
+PASSED = "================= 812 passed, 9 deselected in 101.25s (0:01:41) ================="
+READ = """
+=========
+========= Uninitialized __global__ memory read of size 4 bytes
+=========     at void {kernel}<float>(float *)+0x90
+=========     by thread (0,0,0) in block (0,0,0)
+=========
+"""
+OURS, TORCHS = READ.format(kernel="pyvae::cuda::latent_forward_kernel"), READ.format(kernel="at::native::reduce_kernel")
+
+
+def python(code: str, **environment: str) -> Stage:
+    return Stage("stage", [sys.executable, "-c", code], "stage.log", gpu_check.last_line, tuple(environment.items()))
+
+
+def test_a_stage_runs_into_its_log(tmp_path: Path) -> None:
+    result = run(python("import os; print('said', os.environ['PYVAE_SAYS'])", PYVAE_SAYS="so"), tmp_path, 60)
+    assert result.good and result.note == "said so"
+    second = run(python("print('more')"), tmp_path, 60)
+    assert second.note == "more" and (tmp_path / "stage.log").read_text() == "said so\nmore\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed", "note"),
+    [
+        ("import sys; print('why'); sys.exit(3)", 60, "exit status 3: why"),
+        ("import time; time.sleep(600)", 0.2, "took more than 0 s"),
+        ("", 0, "no time was left"),
+    ],
+)
+def test_a_stage_that_fails_says_why(code: str, allowed: float, note: str, tmp_path: Path) -> None:
+    result = run(python(code), tmp_path, allowed)
+    assert not result.good and result.note == note
+
+
+def test_a_missing_program_is_a_failure(tmp_path: Path) -> None:
+    result = run(Stage("stage", ["pyvae-has-no-such-program"], "stage.log", gpu_check.last_line), tmp_path, 60)
+    assert not result.good and "pyvae-has-no-such-program" in result.note
+
+
+def test_what_a_stage_started_ends_with_it(tmp_path: Path) -> None:
+    """A sanitizer's own child, say, which would keep the GPU."""
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {child!r}], check=True))"
+    result = run(python(parent), tmp_path, 5)
+    assert not result.good and ended((tmp_path / "stage.log").read_text())
+
+
+def test_a_signal_ends_everything(tmp_path: Path) -> None:
+    """Stages are sessions of their own, which a terminal's or a timeout's signal does not reach."""
+    code = """
+import sys
+from pathlib import Path
+from benchmarks import gpu_check
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+gpu_check.end_with_signals()
+gpu_check.run(gpu_check.Stage("stage", [sys.executable, "-c", child], "stage.log", print), Path(sys.argv[1]), 600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=gpu_check.ROOT) as process:
+        log = tmp_path / "stage.log"
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert ended(log.read_text())
+
+
+def ended(pid: str) -> bool:
+    """Killing is not waiting: what is killed may take a moment to go. Without a command line it is gone."""
+    command = Path("/proc", pid.strip(), "cmdline")
+    for _ in range(200):
+        try:
+            if not command.read_bytes():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "note"),
+    [
+        (f"{HEADER}\n{PASSED}", 0, "812 passed, 9 deselected in 101.25s"),
+        ("3 passed in 0.10s\n" + HEADER, 0, "3 passed in 0.10s"),
+    ],
+)
+def test_tests_that_passed(text: str, status: int, note: str) -> None:
+    assert gpu_check.tested(text, status) == note
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        (f"{HEADER}\n=== 1 failed, 2 passed in 1.00s ===", 1, "1 failed, 2 passed in 1.00s"),
+        (f"pyvae: kernels built; cuda not tested: no CUDA device\n{PASSED}", 0, "CUDA was not tested"),
+        (PASSED, 0, "no header"),
+        (HEADER, 2, "did not come to its end"),
+    ],
+)
+def test_tests_that_do_not_count(text: str, status: int, reason: str) -> None:
+    with pytest.raises(Failed, match=reason):
+        gpu_check.tested(text, status)
+
+
+CLEAN = "24 passed, 800 deselected in 9.00s\n========= ERROR SUMMARY: 0 errors\n"
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "note"),
+    [
+        ("memcheck", CLEAN, "24 passed, 800 deselected, 0 reports"),
+        ("racecheck", "24 passed in 9.00s\n========= RACECHECK SUMMARY: 0 hazards displayed", "24 passed, 0 reports"),
+        (
+            "initcheck",
+            f"{TORCHS}\n24 passed in 9.00s\n========= ERROR SUMMARY: 1 error",
+            "24 passed, 1 reports about other kernels",
+        ),
+    ],
+)
+def test_sanitized(tool: str, text: str, note: str) -> None:
+    assert gpu_check.sanitized(tool, text, 0) == note
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "status", "reason"),
+    [
+        ("memcheck", f"{TORCHS}\n24 passed in 9.00s\n========= ERROR SUMMARY: 1 error", 0, "1 reports, 0 of them"),
+        ("initcheck", f"{OURS}\n24 passed in 9.00s\n========= ERROR SUMMARY: 1 error", 0, "1 reports, 1 of them"),
+        ("initcheck", "24 passed in 9.00s\n========= ERROR SUMMARY: 2000 errors", 0, "2000 reports"),
+        ("synccheck", "24 passed in 9.00s", 0, "no summary"),
+        ("synccheck", "800 deselected in 9.00s\n========= ERROR SUMMARY: 0 errors", 5, "800 deselected"),
+        ("synccheck", "24 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors", 0, "24 skipped"),
+        ("racecheck", "========= Error: Device not supported", 1, "did not come to its end"),
+    ],
+)
+def test_what_a_sanitizer_says_against_us(tool: str, text: str, status: int, reason: str) -> None:
+    with pytest.raises(Failed, match=reason):
+        gpu_check.sanitized(tool, text, status)
+
+
+def test_a_missing_sanitizer_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    stages = gpu_check.sanitizer_stages(sys.executable)
+    assert [stage.name for stage in stages] == list(gpu_check.SANITIZERS)
+    results = [run(stage, tmp_path, 60) for stage in stages]
+    assert not any(result.good for result in results)
+    assert all("comes with the CUDA toolkit" in result.note for result in results)
+
+
+def test_sanitizers_take_the_options_that_they_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "compute-sanitizer"
+    program.write_text("#!/bin/sh\necho '  --kernel-regex arg (=) Filter.  --port arg (=49152)'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: str(program))
+    commands = {stage.name: list(stage.command) for stage in gpu_check.sanitizer_stages("python3")}
+    filtered = {tool for tool, command in commands.items() if "kns=pyvae" in command}
+    assert filtered == {"racecheck", "synccheck"} and "--kernel-regex" in commands["racecheck"]
+    assert "--report-api-errors" in commands["memcheck"]
+    assert len({command[command.index("--port") + 1] for command in commands.values()}) == len(gpu_check.SANITIZERS)
+
+
+def test_what_was_built_and_measured() -> None:
+    assert gpu_check.made_of("torch 2.11\ncuda_architectures   sm_90, compute_90\n", 0) == "sm_90, compute_90"
+    with pytest.raises(Failed, match="no CUDA kernels"):
+        gpu_check.made_of("cuda_architectures   -\n", 0)
+    table = "| a | b | c | yes |\n| a | b | c | **no** |\n| a | b | c | yes |\nx left out: no time was left"
+    assert gpu_check.measured(table, 0) == "2 of 3 targets reached, 1 rows left out"
+    with pytest.raises(Failed, match="2 of 3 targets reached, 1 rows left out; exit status 1"):
+        gpu_check.measured(table, 1)
+
+
+def test_every_stage_runs_and_the_table_comes_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With every command replaced; the first stage fails, and the rest runs all the same."""
+    ran: list[tuple[str, float]] = []
+
+    def instead(stage: Stage, folder: Path, allowed: float) -> Result:
+        ran.append((stage.name, allowed))
+        (folder / stage.log).touch()
+        return Result(stage.name, stage.name != "device", 1.0, "a note", f"| {stage.name} | yes |\nlast words\n")
+
+    monkeypatch.setattr(gpu_check, "run", instead)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main()
+    assert ended.value.code == 1
+    names = ["device", "build", "build_info", "tests", *gpu_check.SANITIZERS, "benchmark"]
+    assert sorted(name for name, _ in ran) == sorted(names) and ran[-1][0] == "benchmark"
+    assert max(allowed for _, allowed in ran) <= gpu_check.LIMIT
+    assert dict(ran)["benchmark"] >= gpu_check.BENCHMARK
+
+    written = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(written) <= 7 and all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in written)
+    printed = capsys.readouterr().out.splitlines()
+    last = printed[-len(names) :]
+    assert printed[1:5] == ["--- the end of device", "| device | yes |", "last words", ""]
+    assert printed[5] == "| benchmark | yes |"
+    assert [line.split()[:3] for line in last] == [
+        [name, "FAILED" if name == "device" else "ok", "1"] for name in names
+    ]
+
+
+def test_gpu_check_wants_a_folder() -> None:
+    # Within `make gpu-check OUT=...` these tests run too, and must not start all over.
+    environment = {"PATH": os.environ["PATH"]}
+    run_make = ["make", "gpu-check", "OUT=", "PYTHON=false"]
+    done = subprocess.run(run_make, cwd=gpu_check.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode and "make gpu-check OUT=folder" in done.stdout
