@@ -32,6 +32,13 @@ PYVAE_HD float approximate_exp2(float x) {
 // For 32-bit results: exact functions, and a quotient that is off by one unit in the last place at most: for
 // denominators of normal size, as those of the likelihoods are.
 struct Accurate : Exact {
+  // Lifted, no number is denormal; and that of 0 is below the -100 at which the likelihood cuts it off. What is not in
+  // [0, 1], NaN too, the caller sees to.
+  template <class T>
+  PYVAE_HD static T log_unit(T p) {
+    constexpr int kLift = Real<T>::kMantissaBits + 1;
+    return log_normal(p * T(typename Real<T>::Bits(1) << kLift), T(-kLift));
+  }
   PYVAE_HD static float divide(float a, float b) {
     const float reciprocal = approximate_reciprocal(b), quotient = a * reciprocal;
     const float corrected = fma(fma(-b, quotient, a), reciprocal, quotient);
@@ -42,7 +49,7 @@ struct Accurate : Exact {
 
 // For results that are rounded to 16 bits. The exponential is still good for the loss, which is summed in float32: its
 // argument is reduced as in exp_lifted, in units of log 2, and only its polynomial is the hardware's.
-struct Approximate : Exact {
+struct Approximate : Accurate {
   PYVAE_HD static float divide(float a, float b) { return a * approximate_reciprocal(b); }
 
   PYVAE_HD static float exp_negative(float x) {

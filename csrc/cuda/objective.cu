@@ -64,14 +64,14 @@ const char* launch_as(const Objective& a, void* stream) {
   if (packed(Type::kRecon, Type::kTarget)) {                                                                \
     return run(objective_kernel<Likelihood, Math, Packed<Recon>, Packed<Target>, T, V>, a, blocks, stream); \
   }
-  PYVAE_PACKED(kFloat, float, kFloat, float, Accurate, float, 4)
+  PYVAE_PACKED(kFloat, float, kFloat, float, Accurate, float, 8)
   PYVAE_PACKED(kBFloat16, BFloat16, kBFloat16, BFloat16, Approximate, float, 8)
   PYVAE_PACKED(kBFloat16, BFloat16, kFloat, float, Approximate, float, 8)
   PYVAE_PACKED(kHalf, Half, kHalf, Half, Approximate, float, 8)
   PYVAE_PACKED(kHalf, Half, kFloat, float, Approximate, float, 8)
-  PYVAE_PACKED(kDouble, double, kDouble, double, Exact, double, 2)
+  PYVAE_PACKED(kDouble, double, kDouble, double, Accurate, double, 2)
 #undef PYVAE_PACKED
-  if (a.in_double) return run(objective_kernel<Likelihood, Exact, Any, Any, double, 2>, a, blocks, stream);
+  if (a.in_double) return run(objective_kernel<Likelihood, Accurate, Any, Any, double, 2>, a, blocks, stream);
   return run(objective_kernel<Likelihood, Accurate, Any, Any, float, 4>, a, blocks, stream);
 }
 

@@ -60,7 +60,7 @@ struct NegativeLogLikelihood {
       const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], target[k], pos_weight[k]);
       values[k] = term.value;
       gradient[k] = factor * term.derivative;
-      if (Likelihood::kProbability && ((recon[k] < T(0)) | (recon[k] > T(1)))) {
+      if (Likelihood::kProbability && !((recon[k] >= T(0)) & (recon[k] <= T(1)))) {
         values[k] = gradient[k] = T(__builtin_nan(""));
       }
     }

@@ -225,13 +225,13 @@ PYVAE_HD T log1p_unit(T u) {
   return u * log1p_polynomial(u);
 }
 
-// log(1 - p) for 0 <= p <= 1. 1 - p rounds by `lost` (only where p < 1/2); first order in it suffices, and 1 + p is
-// close enough to 1/(1 - p) there, since `lost` is below the last bit of 1 - p.
-template <class T>
+// log(1 - p) for 0 <= p <= 1, by Math's logarithm of such numbers. 1 - p rounds by `lost` (only where p < 1/2); first
+// order in it suffices, and 1 + p is close enough to 1/(1 - p) there, since `lost` is below the last bit of 1 - p.
+template <class Math, class T>
 PYVAE_HD T log1m_unit(T p) {
   const T rest = T(1) - p;
   const T lost = (T(1) - rest) - p;
-  return fma(lost, T(1) + p, log(rest));
+  return fma(lost, T(1) + p, Math::log_unit(rest));
 }
 
 // ---- sin, cos -------------------------------------------------------------------------------------------------------
@@ -266,16 +266,8 @@ struct Exact {
     return pyvae::exp_negative(x);
   }
   template <class T>
-  PYVAE_HD static T log(T x) {
-    return pyvae::log(x);
-  }
-  template <class T>
-  PYVAE_HD static T log1p_unit(T u) {
-    return pyvae::log1p_unit(u);
-  }
-  template <class T>
-  PYVAE_HD static T log1m_unit(T p) {
-    return pyvae::log1m_unit(p);
+  PYVAE_HD static T log_unit(T p) {  // for 0 <= p <= 1
+    return log(p);
   }
   template <class T>
   PYVAE_HD static T divide(T a, T b) {

@@ -24,7 +24,8 @@ struct Bernoulli {
   static constexpr bool kTakesPosWeight = false;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
-    const T log_p = at_least(Math::log(p), T(-100)), log_rest = at_least(Math::log1m_unit(p), T(-100));
+    const T log_p = at_least(Math::log_unit(p), T(-100));
+    const T log_rest = at_least(log1m_unit<Math>(p), T(-100));
     const T value = (t - T(1)) * log_rest - t * log_p;
     return {value, Math::divide(p - t, at_least((T(1) - p) * p, T(1e-12)))};
   }
@@ -45,7 +46,7 @@ struct BernoulliLogits {
     const bool positive = x > T(0);
     const T near = positive ? zeros : ones, far = positive ? ones : zeros;
     const T u = Math::exp_negative(positive ? -x : x);
-    const T log_partition = kPosWeight ? (zeros - ones) * Math::log1p_unit(u) : Math::log1p_unit(u);
+    const T log_partition = kPosWeight ? (zeros - ones) * log1p_unit(u) : log1p_unit(u);
     return {fma(near, x, log_partition), Math::divide(fma(far, u, near), T(1) + u)};
   }
 };

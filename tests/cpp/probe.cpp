@@ -23,7 +23,7 @@ UNARY(expm1, pyvae::expm1)
 UNARY(exp_excess, pyvae::exp_excess)
 UNARY(log, pyvae::log)
 UNARY(log1p_unit, pyvae::log1p_unit)
-UNARY(log1m_unit, pyvae::log1m_unit)
+UNARY(log1m_unit, pyvae::log1m_unit<pyvae::Exact>)
 
 #define SCALE(FORM, NAME)                           \
   UNARY(FORM##_sigma, pyvae::FORM::sigma)           \
