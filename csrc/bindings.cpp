@@ -168,6 +168,7 @@ py::object reparameterize_entry(py::handle mu, py::handle logvar, py::handle std
   }
   const OptionalTensor key = noise ? OptionalTensor() : OptionalTensor(in.seed(seed, generator));
   if (!in.plain || (key && refuse_latent(mean, *scale, noise, key, kind))) return py::none();
+  if (THPVariable_Check(seed.ptr()) && key->device() != mean.device()) return py::none();
   std::tuple<Tensor, Tensor> out;
   {
     const py::gil_scoped_release release;

@@ -219,7 +219,8 @@ def _factor(function: str, name: str, factor: Tensor, recon: Tensor) -> None:
     aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
     if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
         raise ValueError(f"{function}: `{name}` must broadcast to recon's shape {expected}, but has shape {came}")
-    _same_device(function, name, factor, "recon", recon)
+    if factor.ndim or factor.device.type != "cpu":  # as for beta
+        _same_device(function, name, factor, "recon", recon)
 
 
 def _row_offset(function: str, row_offset: int) -> None:

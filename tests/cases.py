@@ -103,8 +103,20 @@ DENSE_LAYOUTS = ("contiguous", "batch_last", "odd_offset", "channels_last")
 # ---- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
+def rng_state(device: str) -> Tensor:
+    """The state of the device's default generator."""
+    return torch.get_rng_state() if device == "cpu" else torch.cuda.get_rng_state()
+
+
+def to(device: str, value: Any) -> Any:
+    """A tensor or generator of the CPU on `device`; anything else as it is."""
+    if isinstance(value, Tensor) and value.device.type == "cpu":
+        return value.to(device)
+    return torch.Generator(device) if isinstance(value, torch.Generator) else value
 
 
 def data(
@@ -154,8 +166,8 @@ def ulp(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
 
 def assert_ulp(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], magnitude: Tensor | None = None) -> None:
     """got is within bound units in the last place of want, units taken at `magnitude` (default: want's own)."""
-    want = want.reshape(got.shape)
-    magnitude = want.abs() if magnitude is None else magnitude.reshape(got.shape)
+    want = want.cpu().reshape(got.shape)
+    magnitude = want.abs() if magnitude is None else magnitude.cpu().reshape(got.shape)
     value = got.detach().cpu().to(torch.float64)
     same = (value == want.to(got.dtype)) | (value.isnan() & want.isnan())
     error = torch.where(same, 0.0, (value - want).abs() / ulp(magnitude.nan_to_num(), got.dtype))
@@ -170,6 +182,6 @@ def assert_ulp(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], magni
 def assert_relative(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], **context: Any) -> None:
     """got is within a relative bound of want, element by element; NaN and inf must agree."""
     torch.testing.assert_close(
-        got.detach().cpu().to(torch.float64), want, rtol=bound[got.dtype], atol=0.0, equal_nan=True,
+        got.detach().cpu().to(torch.float64), want.cpu(), rtol=bound[got.dtype], atol=0.0, equal_nan=True,
         msg=lambda text: f"{context} {text}",
     )  # fmt: skip

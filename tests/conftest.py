@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
+from gpu import DEVICES, NO_CUDA
 
 import pyvae
 from pyvae import _extension
@@ -16,22 +17,10 @@ hypothesis.settings.register_profile("pyvae", deadline=None, derandomize=True, p
 hypothesis.settings.load_profile("pyvae")
 
 
-def _why_no_cuda() -> str | None:
-    if not torch.cuda.is_available():
-        return "no CUDA device"
-    if not pyvae.build_info()["cuda_architectures"]:
-        return "pyvae is built without CUDA kernels"
-    return None
-
-
-_NO_CUDA = _why_no_cuda()
-DEVICES = ("cpu",) if _NO_CUDA else ("cpu", "cuda")
-
-
 def pytest_report_header() -> list[str]:
     """Says once, rather than in a skip per test, on which devices the tests run."""
     kernels = "built" if _extension._C is not None else f"missing ({_extension.why_missing})"
-    return [f"pyvae: kernels {kernels}; cuda {'not tested: ' + _NO_CUDA if _NO_CUDA else 'tested'}"]
+    return [f"pyvae: kernels {kernels}; cuda {'not tested: ' + NO_CUDA if NO_CUDA else 'tested'}"]
 
 
 @pytest.fixture(params=DEVICES)
@@ -39,11 +28,22 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def _require_kernels(device: str) -> None:
+    """Without kernels the test fails, since passing or skipping would show nothing."""
+    if not _extension.kernels_for(torch.empty(0, device=device).device):
+        pytest.fail(f"no compiled kernels for {device}: {pyvae.build_info()}", pytrace=False)
+
+
 @pytest.fixture
-def kernels() -> None:
-    """For tests of the compiled kernels: without them the test fails, since passing or skipping would show nothing."""
-    if not _extension.kernels_for(torch.device("cpu")):
-        pytest.fail(f"no compiled kernels: {_extension.why_missing or 'this CPU lacks FMA'}", pytrace=False)
+def kernels(request: pytest.FixtureRequest) -> None:
+    """For tests of the compiled kernels, those of the device on which the test runs."""
+    _require_kernels(request.getfixturevalue("device") if "device" in request.fixturenames else "cpu")
+
+
+@pytest.fixture
+def cuda_kernels() -> None:
+    """For tests of the CUDA kernels alone."""
+    _require_kernels("cuda")
 
 
 @pytest.fixture(params=("kernels", "reference"))

@@ -32,15 +32,17 @@ DRAWS = [
 ]
 
 
-def draw(seed: int | torch.Tensor, rows: int, features: int, dtype: torch.dtype, row_offset: int = 0) -> torch.Tensor:
+def draw(
+    seed: int | torch.Tensor, rows: int, features: int, dtype: torch.dtype, row_offset: int = 0, device: str = "cpu"
+) -> torch.Tensor:
     """The noise itself: a sample with mean 0 and standard deviation 1."""
-    zeros = torch.zeros(rows, features, dtype=dtype)
+    zeros = torch.zeros(rows, features, dtype=dtype, device=device)
     return pyvae.reparameterize(zeros, std=torch.ones_like(zeros), seed=seed, row_offset=row_offset)
 
 
 def bits(values: torch.Tensor) -> list[str]:
     """Every value's bit pattern in hexadecimal."""
-    raw = values.flatten().numpy()
+    raw = values.flatten().cpu().numpy()
     return [f"{int(word):0{2 * raw.itemsize}x}" for word in raw.view(np.uint32 if raw.itemsize == 4 else np.uint64)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pyvae
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".ci", "benchmarks", "csrc", "examples", "pyvae", "tests")
 FILES = (".clang-format", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "MANIFEST.in", "README.md")
-BUILD_FILES = ("pyproject.toml", "setup.py")
+BUILD_FILES = ("cuda_toolkit.py", "pyproject.toml", "setup.py")
 UNWANTED = shutil.ignore_patterns("__pycache__", ".*_cache")
 
 
@@ -34,12 +35,16 @@ def checkout(tmp_path: Path) -> Path:
 
 def fake_torch(folder: Path, text: str) -> None:
     """Puts a `torch` in front of the real one."""
-    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "utils").mkdir(parents=True)
     (folder / "torch" / "__init__.py").write_text(text, encoding="utf-8")
+    (folder / "torch" / "utils" / "cpp_extension.py").write_text(
+        "from setuptools import Extension as CppExtension\n"
+        "from setuptools.command.build_ext import build_ext as BuildExtension\n"
+    )
 
 
-def setup(checkout: Path, *arguments: str, torch_at: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(torch_at)}
+def setup(checkout: Path, *arguments: str, torch_at: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(torch_at), **variables}
     command = [sys.executable, "setup.py", "-q", *arguments]
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
 
@@ -64,6 +69,7 @@ def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Pat
         if path.is_file()
     }
     built = {name for name in sources if name == "pyvae/_build.py" or name.endswith(".so")}
+    assert {Path(source).suffix for source in sources} >= {".cpp", ".cu", ".cuh", ".h", ".py"}
     assert sources - built <= held
     assert {*FILES, *BUILD_FILES} <= held
     assert not built & held
@@ -78,14 +84,16 @@ def test_building_without_torch_says_what_to_do(checkout: Path, tmp_path: Path) 
 
 def test_building_with_an_old_torch_says_so(checkout: Path, tmp_path: Path) -> None:
     fake_torch(tmp_path / "old", "__version__ = '2.10.1+cpu'")
-    (tmp_path / "old" / "torch" / "utils").mkdir()
-    (tmp_path / "old" / "torch" / "utils" / "cpp_extension.py").write_text(
-        "from setuptools import Extension as CppExtension\n"
-        "from setuptools.command.build_ext import build_ext as BuildExtension\n"
-    )
     run = setup(checkout, "build_ext", torch_at=tmp_path / "old")
     assert run.returncode != 0
     assert "needs torch >= 2.11" in run.stderr and "2.10.1+cpu" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_asking_for_cuda_without_a_torch_for_it_says_so(checkout: Path, tmp_path: Path) -> None:
+    fake_torch(tmp_path / "cpu", "__version__ = '2.13.0+cpu'\nclass version: cuda = None")
+    run = setup(checkout, "build_ext", torch_at=tmp_path / "cpu", FORCE_CUDA="1")
+    assert run.returncode != 0
+    assert "FORCE_CUDA=1, but torch is a build for the CPU" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_variants_share_no_inline_function(tmp_path: Path) -> None:
@@ -113,6 +121,7 @@ def test_build_info() -> None:
         "instruction_sets",
         "instruction_set",
         "openmp",
+        "cuda",
         "cuda_architectures",
         "why_missing",
     ]
@@ -122,7 +131,10 @@ def test_build_info() -> None:
     assert info["compiler"]
     assert info["instruction_set"] in info["instruction_sets"]
     assert info["openmp"] in (True, False)
-    assert info["cuda_architectures"] == []
+    assert (info["cuda"] is None) == (info["cuda_architectures"] == [])
+    if info["cuda"] is not None:
+        assert info["cuda"].split(".")[0] == str(torch.version.cuda).split(".")[0]
+    assert all(re.fullmatch(r"(sm|compute)_\d+a?", architecture) for architecture in info["cuda_architectures"])
     assert info["why_missing"] is None
 
 

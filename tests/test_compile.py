@@ -35,8 +35,9 @@ def step(
     return pyvae.elbo_loss(recon, target, kl=kl, likelihood=likelihood, beta=beta), z
 
 
-def inputs(likelihood: str = "bernoulli_logits", batch: int = 6) -> list[Tensor]:
-    return [*data(likelihood, (batch, 70)), *posterior("logvar", (batch, 9)), torch.tensor([17])]
+def inputs(device: str, likelihood: str = "bernoulli_logits", batch: int = 6) -> list[Tensor]:
+    given = [*data(likelihood, (batch, 70)), *posterior("logvar", (batch, 9)), torch.tensor([17])]
+    return [x.to(device) for x in given]
 
 
 def run(function: Callable[..., tuple[Tensor, Tensor]], given: list[Tensor], *options: Any) -> list[Tensor]:
@@ -55,16 +56,16 @@ def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
 @pytest.mark.parametrize(
     ("likelihood", "compiler"), [*((x, "aot_eager") for x in LIKELIHOODS), ("bernoulli_logits", "inductor")]
 )
-def test_compiled_training_step(likelihood: str, compiler: str) -> None:
+def test_compiled_training_step(likelihood: str, compiler: str, device: str) -> None:
     compiled = torch.compile(step, fullgraph=True, backend=compiler)
-    given = inputs(likelihood)
+    given = inputs(device, likelihood)
     want = run(step, given, likelihood)
     for _ in range(2):
         assert_same(run(compiled, given, likelihood), want)
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "aot_eager_decomp_partition", "inductor"])
-def test_two_equal_calls_draw_differently(compiler: str) -> None:
+def test_two_equal_calls_draw_differently(compiler: str, device: str) -> None:
     """The compiler merges equal calls of pure operators, and even of random ones."""
 
     @torch.compile(fullgraph=True, backend=compiler)
@@ -72,7 +73,7 @@ def test_two_equal_calls_draw_differently(compiler: str) -> None:
         draw = pyvae.reparameterize
         return draw(mu, logvar), draw(mu, logvar), draw(mu, logvar, seed=1)
 
-    mu, logvar = (leaf(x) for x in posterior("logvar", (4, 33)))
+    mu, logvar = (leaf(x) for x in posterior("logvar", (4, 33), device=device))
     first, second, seeded = twice(mu, logvar)
     again, *_ = twice(mu, logvar)
     assert len({tuple(z.flatten().tolist()) for z in (first, second, again)}) == 3
@@ -81,9 +82,23 @@ def test_two_equal_calls_draw_differently(compiler: str) -> None:
     assert (first_gradient - (first - mu) / 2).norm() <= FLOAT32_ROUNDING * first.norm()
 
 
-def test_every_function_compiles() -> None:
-    recon, target, mu, _, seed = inputs("bernoulli_logits")
-    weight = torch.rand(70)
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_manual_seed_decides_the_noise_of_all_alike(compiler: str, device: str) -> None:
+    """Kernels, reference and compiled code draw one seed each from the device's generator, and the same one."""
+    mu, logvar = posterior("logvar", (4, 33), device=device)
+    compiled = torch.compile(pyvae.reparameterize, fullgraph=True, backend=compiler)
+    drawn = []
+    for draw in (pyvae.reparameterize, pyvae.reference.reparameterize, compiled):
+        torch.manual_seed(41)
+        drawn.append([draw(mu, logvar) for _ in range(3)])
+    for kernels, reference, graph in zip(*drawn, strict=True):
+        assert torch.equal(graph, kernels)
+        torch.testing.assert_close(kernels, reference, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
+
+
+def test_every_function_compiles(device: str) -> None:
+    recon, target, mu, _, seed = inputs(device, "bernoulli_logits")
+    weight = torch.rand(70).to(device)
     functions: list[Callable[[], Any]] = [
         lambda: pyvae.reconstruction_loss(recon, target, likelihood="bernoulli_logits", weight=weight, pos_weight=2.0),
         lambda: pyvae.elbo_loss(recon, target, likelihood="bernoulli_logits", reduction="batchmean", pos_weight=weight),
@@ -92,7 +107,7 @@ def test_every_function_compiles() -> None:
         lambda: pyvae.ELBOLoss(likelihood="gaussian", beta=2.0)(recon, target),
     ]
     for scale in SCALES:
-        m, s = posterior(scale, (6, 9))
+        m, s = posterior(scale, (6, 9), device=device)
         functions += [
             lambda m=m, s=s, k=scale: pyvae.kl_divergence(m, **{k: s}, reduction="batchmean"),
             lambda m=m, s=s, k=scale: pyvae.reparameterize_kl(m, **{k: s}, seed=seed),
@@ -104,21 +119,21 @@ def test_every_function_compiles() -> None:
             assert torch.equal(a, b)
 
 
-def test_dynamic_shapes_compile_once() -> None:
+def test_dynamic_shapes_compile_once(device: str) -> None:
     counter = CompileCounter()
     compiled = torch.compile(step, fullgraph=True, backend=counter, dynamic=True)
     for batch in (6, 9, 5, 13):
-        given = inputs(batch=batch)
+        given = inputs(device, batch=batch)
         assert_same(run(compiled, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
     assert counter.frame_count == 1
 
 
-def test_a_marked_batch_stays_dynamic_through_aot_autograd() -> None:
+def test_a_marked_batch_stays_dynamic_through_aot_autograd(device: str) -> None:
     counter = CompileCounter()
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     counted = torch.compile(step, fullgraph=True, backend=counter)
     for batch in (6, 9, 5):
-        given = inputs(batch=batch)
+        given = inputs(device, batch=batch)
         want = run(step, given, "bernoulli_logits")
         for function in (compiled, counted):
             leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
@@ -132,20 +147,20 @@ def test_a_marked_batch_stays_dynamic_through_aot_autograd() -> None:
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 @pytest.mark.parametrize("kind", [torch.tensor, float])
-def test_annealing_beta_does_not_recompile(kind: Callable[[float], Any], compiler: str) -> None:
+def test_annealing_beta_does_not_recompile(kind: Callable[[float], Any], compiler: str, device: str) -> None:
     """A number may compile a second time, when torch makes it symbolic at its first change."""
     counters.clear()
     compiled = torch.compile(step, fullgraph=True, backend=compiler)
-    given = inputs()
+    given = inputs(device)
     for beta in (0.1, 0.2, 0.35, 0.7, 0.9):
-        options = ("bernoulli_logits", kind(beta))
+        options = ("bernoulli_logits", torch.tensor(beta, device=device) if kind is torch.tensor else beta)
         assert_same(run(compiled, given, *options), run(step, given, *options))
     assert counters["stats"]["unique_graphs"] <= (2 if kind is float else 1)
 
 
-def test_compiled_autograd() -> None:
+def test_compiled_autograd(device: str) -> None:
     """The backward pass compiled by itself, from an eager forward pass; twice, the second recomputes."""
-    given = inputs()
+    given = inputs(device)
     want = run(step, given, "bernoulli_logits")[2:]
     leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
     with compiled_autograd._enable(torch.compile(backend="eager")):
@@ -156,8 +171,8 @@ def test_compiled_autograd() -> None:
     assert_same([x.grad / 2 for x in leaves if x.grad is not None], want)
 
 
-def test_tracing_by_make_fx() -> None:
-    given = inputs()
+def test_tracing_by_make_fx(device: str) -> None:
+    given = inputs(device)
     traced = make_fx(Exported())(*given)
     assert any("pyvae" in str(node.target) for node in traced.graph.nodes)
     for got, want in zip(traced(*given), Exported()(*given), strict=True):
@@ -169,14 +184,14 @@ class Exported(nn.Module):
         return step(recon, target, mu, logvar, seed, "bernoulli_logits")
 
 
-def test_export() -> None:
+def test_export(device: str) -> None:
     """With the batch left open; the program holds the operators."""
     batch = torch.export.Dim("batch", min=2, max=64)
     shapes = {name: {0: batch} for name in ("recon", "target", "mu", "logvar")} | {"seed": None}
-    program = torch.export.export(Exported(), tuple(inputs()), dynamic_shapes=shapes)
+    program = torch.export.export(Exported(), tuple(inputs(device)), dynamic_shapes=shapes)
     assert any("pyvae" in str(node.target) for node in program.graph.nodes)
     for size in (6, 11):
-        given = inputs(batch=size)
+        given = inputs(device, batch=size)
         for got, want in zip(program.module()(*given), Exported()(*given), strict=True):
             torch.testing.assert_close(got, want, rtol=FLOAT32_ROUNDING, atol=0)
 
@@ -186,47 +201,47 @@ def test_export() -> None:
 KINDS, LIKELIHOOD_CODES, REDUCTION_CODES = range(3), range(3), range(3)
 
 
-def operator_calls() -> Iterator[tuple[str, tuple[Any, ...]]]:
+def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Samples of every operator: each code, each optional argument there and absent, and layouts."""
-    seed = torch.tensor([3])
+    seed = torch.tensor([3], device=device)
     for kind, dtype in zip(KINDS, (torch.float32, torch.bfloat16, torch.float64), strict=True):
-        mu, s = posterior(SCALES[kind], (3, 4, 2, 5), dtype)
+        mu, s = posterior(SCALES[kind], (3, 4, 2, 5), dtype, device=device)
         mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
-        eps = torch.randn(3, 4, 2, 5, dtype=dtype)
+        eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
         yield "reparameterize", (mu, s, None, seed, kind, 2, True)
         yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, False)
         plain = mu.detach(), s.detach()
         for reduction in REDUCTION_CODES:
             yield "kl_divergence", (mu, s, kind, reduction)
             yield "latent_forward", (*plain, None, seed, kind, 1, reduction != 1, reduction != 2, reduction)
-        grads = torch.randn(3, 4, 2, 5, dtype=dtype), torch.randn(3)
+        grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
         yield "latent_backward", (*grads, *plain, None, seed, kind, 1)
         yield "latent_backward", (grads[0], None, *plain, eps.detach(), None, kind, 0)
         yield "latent_backward", (None, grads[1], *plain, None, None, kind, 0)
     for code, reduction in zip(LIKELIHOOD_CODES, REDUCTION_CODES, strict=True):
-        recon, target = data(LIKELIHOODS[code], (3, 4, 2, 5))
+        recon, target = data(LIKELIHOODS[code], (3, 4, 2, 5), device=device)
         recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
-        mu, s = posterior("std", (3, 4))
-        weight = torch.rand(4, 1, 5)
+        mu, s = posterior("std", (3, 4), device=device)
+        weight = torch.rand(4, 1, 5, device=device)
         positive = weight if LIKELIHOODS[code] == "bernoulli_logits" else None
-        beta = torch.tensor(0.5)
+        beta = torch.tensor(0.5, device=device)
         codes = (code, 1, reduction)
         for with_gradient in (True, False):
             yield "elbo_forward", (recon, target, mu, s, None, weight, positive, beta, 2.0, *codes, with_gradient)
-        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, torch.rand(3), code)
-        mu, s, recon = leaf(mu), leaf(s), leaf(recon)
+        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, torch.rand(3, device=device), code)
+        mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
         yield "elbo", (recon, target, mu, s, None, None, None, None, 0.5, *codes)
-        yield "elbo", (recon, target, None, None, leaf(torch.rand(3)), weight, positive, beta, 1.0, *codes)
+        yield "elbo", (recon, target, None, None, kl, weight, positive, beta, 1.0, *codes)
 
 
 @pytest.mark.parametrize(
     "name",
     ["reparameterize", "kl_divergence", "elbo", "latent_forward", "latent_backward", "elbo_forward", "elbo_gradient"],
 )
-def test_opcheck(name: str) -> None:
+def test_opcheck(name: str, device: str) -> None:
     """Schema, autograd registration, fake kernel, AOTAutograd with dynamic shapes."""
     operator = getattr(torch.ops.pyvae, name).default
-    calls = [arguments for called, arguments in operator_calls() if called == name]
+    calls = [arguments for called, arguments in operator_calls(device) if called == name]
     assert calls
     for arguments in calls:
         torch.library.opcheck(operator, arguments)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,8 @@ TORCH = {torch!r}
 COMPILER = "c++"
 INSTRUCTION_SETS = ("baseline",)
 OPENMP = True
-CUDA = None
+CUDA = {cuda!r}
+CUDA_ARCHITECTURES = ()
 """
 
 # Prints what a user sees: warnings of the import and of two calls (one of them under backend), and build_info().
@@ -108,7 +110,7 @@ def test_compiling_without_the_extension_warns_once_and_keeps_one_graph(tmp_path
 def test_extension_for_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     # This _C ends the process if it is imported.
     caught, info = import_copy(
-        tmp_path, {"_build.py": RECORD.format(torch="1.99.3+cpu"), "_C.py": "raise SystemExit(3)"}
+        tmp_path, {"_build.py": RECORD.format(torch="1.99.3+cpu", cuda=None), "_C.py": "raise SystemExit(3)"}
     )
     running = ".".join(torch.__version__.split(".")[:2])
     assert info["why_missing"] == (
@@ -119,8 +121,17 @@ def test_extension_for_another_torch_is_refused_before_it_is_loaded(tmp_path: Pa
     assert info["built_for_torch"] == "1.99.3+cpu"
 
 
+def test_extension_for_another_cuda_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    record = RECORD.format(torch=str(torch.__version__), cuda="99.1")
+    caught, info = import_copy(tmp_path, {"_build.py": record, "_C.py": "raise SystemExit(3)"})
+    running = f"CUDA {torch.version.cuda.split('.')[0]}" if torch.version.cuda else "no CUDA"
+    assert info["why_missing"].startswith(f"built with CUDA 99, but this torch has {running}: rebuild with `pip")
+    assert len(caught) == 1 and info["why_missing"] in caught[0]
+    assert info["cuda"] == "99.1"
+
+
 def test_extension_that_does_not_load(tmp_path: Path) -> None:
-    record = RECORD.format(torch=str(torch.__version__))
+    record = RECORD.format(torch=str(torch.__version__), cuda=None)
     caught, _ = import_copy(tmp_path, {"_build.py": record, "_C.py": "raise ImportError('undefined symbol: x')"})
     assert len(caught) == 1
     assert "does not load" in caught[0] and "undefined symbol: x" in caught[0] and "rebuild" in caught[0]
@@ -133,27 +144,34 @@ def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch
     extension = object()
     monkeypatch.setattr(torch, "__version__", running)
     monkeypatch.setattr(_extension, "import_module", lambda name: extension)
-    record = SimpleNamespace(TORCH="2.13.0+cpu")
+    record = SimpleNamespace(TORCH="2.13.0+cpu", CUDA=None)
     loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
     assert (loaded is extension, why_missing is None) == (loads, loads)
 
 
 @pytest.fixture
-def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """An extension as if loaded, its record, and no warning given yet."""
+    record = SimpleNamespace(CUDA=None, CUDA_ARCHITECTURES=())
     monkeypatch.setattr(_extension, "_warned", set())
+    monkeypatch.setattr(_extension, "_C", object())
+    monkeypatch.setattr(_extension, "_isa", "avx2")
+    monkeypatch.setattr(_extension, "_built", record)
+    _extension._gpu_unsupported.cache_clear()
+    yield record
+    _extension._gpu_unsupported.cache_clear()
 
 
-@pytest.mark.usefixtures("warned")
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize(
     ("device", "isa", "words"),
     [
         ("cpu", "none", ["FMA"]),
-        ("cuda", "avx2", ["'cuda'", "CPU"]),
+        ("cuda", "avx2", ["built without CUDA kernels", "nvcc", "`FORCE_CUDA=1 pip install --no-build-isolation"]),
         ("mps", "avx2", ["'mps'", "CPU"]),
     ],
 )
 def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, isa: str, words: list[str]) -> None:
-    monkeypatch.setattr(_extension, "_C", object())
     monkeypatch.setattr(_extension, "_isa", isa)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -162,18 +180,81 @@ def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, is
     assert all(word in str(caught[0].message) for word in words)
 
 
-@pytest.mark.usefixtures("warned")
+@pytest.mark.usefixtures("built")
 def test_reasons_do_not_hide_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_extension, "_C", object())
     monkeypatch.setattr(_extension, "_isa", "none")
     with pytest.warns(RuntimeWarning, match="FMA"):
         _extension.kernels_for(torch.device("cpu"))
-    with pytest.warns(RuntimeWarning, match="device type 'cuda'"):
+    with pytest.warns(RuntimeWarning, match="without CUDA"):
         _extension.kernels_for(torch.device("cuda"))
 
 
-@pytest.mark.usefixtures("warned", "kernels")
-def test_kernels_for_the_cpu_and_meta() -> None:
+@pytest.mark.parametrize(
+    ("architecture", "capability", "runs"),
+    [
+        ("sm_80", (8, 0), True),
+        ("sm_80", (8, 9), True),
+        ("sm_86", (8, 0), False),
+        ("sm_80", (9, 0), False),
+        ("sm_90", (8, 9), False),
+        ("sm_100", (10, 3), True),
+        ("sm_100", (12, 0), False),
+        ("compute_80", (9, 0), True),
+        ("compute_80", (12, 1), True),
+        ("compute_90", (8, 9), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_100a", (10, 3), False),
+        ("compute_90a", (10, 0), False),
+    ],
+)
+def test_what_runs_on_which_gpu(architecture: str, capability: tuple[int, int], runs: bool) -> None:
+    assert _extension._runs_on(architecture, capability) == runs
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+
+
+def test_each_gpu_is_asked_for_its_image(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
+    built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "sm_90")
+    pretend_gpus(monkeypatch, (8, 6), (7, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _extension.kernels_for(torch.device("cuda", 0))
+        assert _extension.kernels_for(torch.device("cuda"))
+    with pytest.warns(RuntimeWarning) as caught:
+        assert not _extension.kernels_for(torch.device("cuda", 1))
+    assert (
+        "built for sm_80, sm_90, this GPU (GPU 1) is sm_75: rebuild with `TORCH_CUDA_ARCH_LIST=7.5 pip install "
+        "--no-build-isolation --force-reinstall --no-deps .`" in str(caught[0].message)
+    )
+
+
+def test_a_driver_that_does_not_work_is_said(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
+    built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "compute_80")
+    pretend_gpus(monkeypatch)
+    with pytest.warns(RuntimeWarning, match="no usable GPU"):
+        assert not _extension.kernels_for(torch.device("cuda", 0))
+
+
+def test_a_gpu_is_not_touched_unasked(tmp_path: Path) -> None:
+    """Initializing CUDA takes memory on the GPU, and forbids it to forked processes."""
+    program = """
+import torch
+def refuse(*_): raise RuntimeError("CUDA was touched")
+torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.get_device_capability = refuse
+import pyvae
+print(int(pyvae.kl_divergence(torch.ones(1, 2), torch.zeros(1, 2)).item() == 1 and pyvae.build_info() != {}))
+"""
+    assert run_copy(tmp_path, {}, program) == 1
+
+
+@pytest.mark.usefixtures("kernels")
+def test_kernels_for_the_cpu_and_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "_warned", set())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _extension.kernels_for(torch.device("cpu"))

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_settings_reach_the_loss(scale: str) -> None:
-    recon, target = data("bernoulli_logits", (4, 6))
-    mu, s = posterior(scale, (4, 3))
-    weight, pos_weight = torch.linspace(0.5, 2, 6), torch.linspace(1, 3, 6)
+def test_settings_reach_the_loss(scale: str, device: str) -> None:
+    recon, target = data("bernoulli_logits", (4, 6), device=device)
+    mu, s = posterior(scale, (4, 3), device=device)
+    weight, pos_weight = torch.linspace(0.5, 2, 6, device=device), torch.linspace(1, 3, 6, device=device)
     settings = {"likelihood": "bernoulli_logits", "beta": 0.3, "reduction": "none"}
     criterion = pyvae.ELBOLoss(**settings, weight=weight, pos_weight=pos_weight)
     want = pyvae.elbo_loss(recon, target, mu, **{scale: s}, **settings, weight=weight, pos_weight=pos_weight)
@@ -26,31 +26,32 @@ def test_settings_reach_the_loss(scale: str) -> None:
     assert torch.equal(criterion(recon, target, mu, **{scale: s}, weight=pos_weight, pos_weight=2.0), want)
 
 
-def test_defaults_are_those_of_elbo_loss() -> None:
-    recon, target = data("bernoulli", (4, 6))
-    mu, logvar = posterior("logvar", (4, 3))
+def test_defaults_are_those_of_elbo_loss(device: str) -> None:
+    recon, target = data("bernoulli", (4, 6), device=device)
+    mu, logvar = posterior("logvar", (4, 3), device=device)
     kl = pyvae.kl_divergence(mu, logvar)
     assert torch.equal(pyvae.ELBOLoss()(recon, target, mu, logvar), pyvae.elbo_loss(recon, target, mu, logvar))
     assert torch.equal(pyvae.ELBOLoss()(recon, target, kl=kl), pyvae.elbo_loss(recon, target, kl=kl))
 
 
-def test_tensors_are_buffers_and_parameters_are_learned() -> None:
+def test_tensors_are_buffers_and_parameters_are_learned(device: str) -> None:
     criterion = pyvae.ELBOLoss(beta=torch.tensor(2.0), weight=torch.ones(6))
     assert set(criterion.state_dict()) == {"beta", "weight"}
+    assert {value.device.type for value in criterion.to(device).buffers()} == {device}
     assert {value.device.type for value in criterion.to("meta").buffers()} == {"meta"}
 
-    learned = pyvae.ELBOLoss(beta=nn.Parameter(torch.tensor(2.0)))
+    learned = pyvae.ELBOLoss(beta=nn.Parameter(torch.tensor(2.0))).to(device)
     (beta,) = learned.parameters()
-    recon, target = data("bernoulli", (4, 6))
-    learned(recon, target, kl=torch.full((4,), 1.5)).backward()
+    recon, target = data("bernoulli", (4, 6), device=device)
+    learned(recon, target, kl=torch.full((4,), 1.5, device=device)).backward()
     assert beta.grad is not None
     assert beta.grad.item() == 6.0
 
 
-def test_beta_is_annealed_between_steps() -> None:
-    recon, target = data("bernoulli", (4, 6))
-    kl = torch.full((4,), 1.5)
-    number, tensor = pyvae.ELBOLoss(), pyvae.ELBOLoss(beta=torch.tensor(1.0))
+def test_beta_is_annealed_between_steps(device: str) -> None:
+    recon, target = data("bernoulli", (4, 6), device=device)
+    kl = torch.full((4,), 1.5, device=device)
+    number, tensor = pyvae.ELBOLoss(), pyvae.ELBOLoss(beta=torch.tensor(1.0)).to(device)
     before = number(recon, target, kl=kl)
     number.beta = 0.25
     tensor.beta.fill_(0.25)

@@ -9,7 +9,7 @@ import golden
 import noise_truth
 import pytest
 import torch
-from cases import LAYOUTS
+from cases import LAYOUTS, generator, rng_state
 from golden import draw
 from tolerances import LOSS, NORMAL_ULP, REFERENCE_NORMAL_ULP, SAMPLE_EPS
 
@@ -23,11 +23,13 @@ SAME_VALUES = ("contiguous", "strided", "sliced", "batch_last", "odd_offset", "c
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
-def posterior(rows: int, *features: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def posterior(
+    device: str, rows: int, *features: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A mu and a logvar without structure, always the same."""
-    made = torch.Generator().manual_seed(rows + sum(features))
+    made = generator(rows + sum(features))
     mu, logvar = torch.randn(2, rows, *features, generator=made, dtype=torch.float64)
-    return mu.to(dtype), logvar.to(dtype)
+    return mu.to(device, dtype), logvar.to(device, dtype)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -35,42 +37,42 @@ def posterior(rows: int, *features: int, dtype: torch.dtype = torch.float32) -> 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_draw_is_the_exact_transform(backend: str, seed: int, dtype: torch.dtype) -> None:
-    got = draw(seed, 257, 63, dtype).flatten().numpy()
+def test_draw_is_the_exact_transform(backend: str, seed: int, dtype: torch.dtype, device: str) -> None:
+    got = draw(seed, 257, 63, dtype, device=device).flatten().cpu().numpy()
     exact = noise_truth.normals(seed, 0, got.size, dtype == torch.float64)
     limit = NORMAL_ULP if backend == "kernels" else REFERENCE_NORMAL_ULP[dtype]
     assert noise_truth.ulps(got, exact).max() <= limit
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_many_draws_are_the_exact_transform(dtype: torch.dtype) -> None:
-    got = draw(2, 2048, 512, dtype).flatten().numpy()
+def test_many_draws_are_the_exact_transform(dtype: torch.dtype, device: str) -> None:
+    got = draw(2, 2048, 512, dtype, device=device).flatten().cpu().numpy()
     exact = noise_truth.normals(2, 0, got.size, dtype == torch.float64)
     assert noise_truth.ulps(got, exact).max() <= NORMAL_ULP
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("row_offset", "features"), [(2**31, 3), (2**32 - 1, 5), (2**34 + 3, 1), (10**15, 31)])
-def test_index_has_64_bits(backend: str, row_offset: int, features: int, dtype: torch.dtype) -> None:
-    got = draw(9, 4, features, dtype, row_offset).flatten().numpy()
+def test_index_has_64_bits(backend: str, row_offset: int, features: int, dtype: torch.dtype, device: str) -> None:
+    got = draw(9, 4, features, dtype, row_offset, device=device).flatten().cpu().numpy()
     exact = noise_truth.normals(9, row_offset * features, got.size, dtype == torch.float64)
     assert noise_truth.ulps(got, exact).max() <= NORMAL_ULP
 
 
 @pytest.mark.parametrize("entry", json.loads(golden.FILE.read_text()), ids=lambda e: f"{e['dtype']}-{e['seed']}")
-def test_golden_bits(entry: dict) -> None:
+def test_golden_bits(entry: dict, device: str) -> None:
     dtype, _ = golden.BITS[entry["dtype"]]
-    values = draw(entry["seed"], entry["rows"], entry["features"], dtype, entry["row_offset"])
+    values = draw(entry["seed"], entry["rows"], entry["features"], dtype, entry["row_offset"], device=device)
     assert golden.bits(values) == entry["bits"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_reference_normal_is_within_ulps_of_the_kernels(seed: int, dtype: torch.dtype) -> None:
+def test_reference_normal_is_within_ulps_of_the_kernels(seed: int, dtype: torch.dtype, device: str) -> None:
     signed = (seed + 2**63) % 2**64 - 2**63
-    expected = reference.normal(torch.tensor([signed]), (129, 31), dtype, row_offset=5)
-    got = draw(seed, 129, 31, dtype, row_offset=5)
-    assert noise_truth.ulps(got.numpy(), expected.numpy().astype(noise_truth.LONG)).max() <= NORMAL_ULP
+    expected = reference.normal(torch.tensor([signed], device=device), (129, 31), dtype, row_offset=5)
+    got = draw(seed, 129, 31, dtype, row_offset=5, device=device)
+    assert noise_truth.ulps(got.cpu().numpy(), expected.cpu().numpy().astype(noise_truth.LONG)).max() <= NORMAL_ULP
 
 
 # ---- one stream, however it is cut ----------------------------------------------------------------------------------
@@ -78,9 +80,9 @@ def test_reference_normal_is_within_ulps_of_the_kernels(seed: int, dtype: torch.
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("features", FEATURES)
-def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype) -> None:
+def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype, device: str) -> None:
     rows = 23
-    mu, logvar = posterior(rows, features, dtype=dtype)
+    mu, logvar = posterior(device, rows, features, dtype=dtype)
     whole, whole_kl = pyvae.reparameterize_kl(mu, logvar, seed=77, row_offset=11)
     for cuts in [(0, 1, rows), (0, 7, 8, 16, rows), tuple(range(rows + 1))]:
         parts = [
@@ -88,25 +90,29 @@ def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype)
             for a, b in itertools.pairwise(cuts)
         ]
         assert torch.equal(torch.cat([z for z, _ in parts]), whole)
-        assert torch.equal(torch.cat([kl for _, kl in parts]), whole_kl)
+        kl = torch.cat([kl for _, kl in parts])
+        if device == "cpu":
+            assert torch.equal(kl, whole_kl)
+        else:  # there the number of rows decides how many blocks share one
+            torch.testing.assert_close(kl, whole_kl, rtol=LOSS[kl.dtype], atol=0)
 
 
-def test_feature_dimensions_are_flattened_in_logical_order(backend: str) -> None:
-    mu, logvar = posterior(4, 3, 5, 7)
+def test_feature_dimensions_are_flattened_in_logical_order(backend: str, device: str) -> None:
+    mu, logvar = posterior(device, 4, 3, 5, 7)
     flat = pyvae.reparameterize(mu.flatten(1), logvar.flatten(1), seed=3)
     assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3).flatten(1), flat)
 
 
-def test_a_vector_has_one_feature_a_row(backend: str) -> None:
-    mu, logvar = posterior(9)
+def test_a_vector_has_one_feature_a_row(backend: str, device: str) -> None:
+    mu, logvar = posterior(device, 9)
     column = pyvae.reparameterize(mu[:, None], logvar[:, None], seed=3, row_offset=2)
     assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3, row_offset=2), column[:, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", SAME_VALUES)
-def test_layout_does_not_move_the_noise(backend: str, layout: str, dtype: torch.dtype) -> None:
-    mu, logvar = posterior(5, 4, 3, 6, dtype=dtype)
+def test_layout_does_not_move_the_noise(backend: str, layout: str, dtype: torch.dtype, device: str) -> None:
+    mu, logvar = posterior(device, 5, 4, 3, 6, dtype=dtype)
     expected, expected_kl = pyvae.reparameterize_kl(mu, logvar, seed=8)
     relaid = LAYOUTS[layout]
     for a, b in [(relaid(mu), logvar), (mu, relaid(logvar)), (relaid(mu), relaid(logvar))]:
@@ -118,33 +124,34 @@ def test_layout_does_not_move_the_noise(backend: str, layout: str, dtype: torch.
             torch.testing.assert_close(kl, expected_kl, rtol=LOSS[kl.dtype], atol=0)
 
 
-def test_expanded_parameters_draw_fresh_noise_everywhere(backend: str) -> None:
-    zero = torch.zeros(1, 1).expand(6, 10)
-    assert torch.equal(pyvae.reparameterize(zero, zero, seed=4), draw(4, 6, 10, torch.float32))
+def test_expanded_parameters_draw_fresh_noise_everywhere(backend: str, device: str) -> None:
+    zero = torch.zeros(1, 1, device=device).expand(6, 10)
+    assert torch.equal(pyvae.reparameterize(zero, zero, seed=4), draw(4, 6, 10, torch.float32, device=device))
 
 
 # ---- seeds and generators -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_seed_counts_modulo_2_64(backend: str, seed: int) -> None:
+def test_seed_counts_modulo_2_64(backend: str, seed: int, device: str) -> None:
     signed = (seed + 2**63) % 2**64 - 2**63
-    expected = draw(seed, 5, 9, torch.float32)
-    assert torch.equal(draw(signed, 5, 9, torch.float32), expected)
-    for tensor in (torch.tensor(signed), torch.tensor([signed]), torch.tensor([[0, signed]])[0, 1]):
-        assert torch.equal(draw(tensor, 5, 9, torch.float32), expected)
+    expected = draw(seed, 5, 9, torch.float32, device=device)
+    assert torch.equal(draw(signed, 5, 9, torch.float32, device=device), expected)
+    inside = torch.tensor([[0, signed]], device=device)
+    for tensor in (inside[0, 1].clone(), inside[0, 1:].clone(), inside[0, 1]):
+        assert torch.equal(draw(tensor, 5, 9, torch.float32, device=device), expected)
 
 
-def test_every_seed_bit_and_row_counts(backend: str) -> None:
+def test_every_seed_bit_and_row_counts(backend: str, device: str) -> None:
     seeds = [0, *(1 << bit for bit in range(64))]
-    draws = torch.stack([draw(seed, 2, 8, torch.float32) for seed in seeds])
+    draws = torch.stack([draw(seed, 2, 8, torch.float32, device=device) for seed in seeds])
     assert len(torch.unique(draws.flatten(1), dim=0)) == len(seeds)
     assert len(torch.unique(draws)) == draws.numel()
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype) -> None:
-    mu, logvar = posterior(6, 20, dtype=dtype)
+def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype, device: str) -> None:
+    mu, logvar = posterior(device, 6, 20, dtype=dtype)
     torch.manual_seed(5)
     first, second = pyvae.reparameterize(mu, logvar), pyvae.reparameterize_kl(mu, logvar)[0]
     torch.manual_seed(5)
@@ -153,34 +160,35 @@ def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype) 
     assert not torch.isclose(first, second).all(dim=1).any()
 
 
-def test_seed_is_drawn_as_documented(backend: str) -> None:
-    mu, logvar = posterior(6, 20)
-    ours, theirs = torch.Generator().manual_seed(6), torch.Generator().manual_seed(6)
+def test_seed_is_drawn_as_documented(backend: str, device: str) -> None:
+    mu, logvar = posterior(device, 6, 20)
+    ours, theirs = generator(6, device), generator(6, device)
     for _ in range(3):
-        seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, generator=theirs)
+        seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=theirs)
         expected = pyvae.reparameterize(mu, logvar, seed=seed)
         assert torch.equal(pyvae.reparameterize(mu, logvar, generator=ours), expected)
         assert torch.equal(ours.get_state(), theirs.get_state())
 
 
-def test_default_generator_moves_only_when_it_is_the_source(backend: str) -> None:
-    mu, logvar = posterior(6, 20)
-    before = torch.get_rng_state()
+def test_default_generator_moves_only_when_it_is_the_source(backend: str, device: str) -> None:
+    mu, logvar = posterior(device, 6, 20)
+    before, of_the_cpu = rng_state(device), rng_state("cpu")
     pyvae.reparameterize(mu, logvar, seed=1)
     pyvae.reparameterize(mu, logvar, eps=torch.zeros_like(mu))
-    pyvae.reparameterize(mu, logvar, generator=torch.Generator())
-    assert torch.equal(torch.get_rng_state(), before)
+    pyvae.reparameterize(mu, logvar, generator=torch.Generator(device))
+    assert torch.equal(rng_state(device), before)
     pyvae.reparameterize(mu, logvar)
-    assert not torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(rng_state(device), before)
+    assert torch.equal(rng_state("cpu"), of_the_cpu) or device == "cpu"
 
 
-def test_kernels_and_reference_take_the_same_seed_from_the_generator() -> None:
-    mu, logvar = posterior(6, 20)
+def test_kernels_and_reference_take_the_same_seed_from_the_generator(device: str) -> None:
+    mu, logvar = posterior(device, 6, 20)
     torch.manual_seed(7)
-    z, after = pyvae.reparameterize(mu, logvar), torch.get_rng_state()
+    z, after = pyvae.reparameterize(mu, logvar), rng_state(device)
     torch.manual_seed(7)
     expected = reference.reparameterize(mu, logvar)
-    assert torch.equal(torch.get_rng_state(), after)
+    assert torch.equal(rng_state(device), after)
     assert torch.allclose(z, expected, rtol=0, atol=SAMPLE_EPS * 2.0**-23 * z.abs().max().item())
 
 
@@ -189,25 +197,25 @@ def test_kernels_and_reference_take_the_same_seed_from_the_generator() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
-def test_16_bit_types_round_the_float32_sample_once(form: str, dtype: torch.dtype) -> None:
-    mu, scale = posterior(50, 33, dtype=dtype)
+def test_16_bit_types_round_the_float32_sample_once(form: str, dtype: torch.dtype, device: str) -> None:
+    mu, scale = posterior(device, 50, 33, dtype=dtype)
     scale = scale.abs() if form == "std" else scale
     wide = pyvae.reparameterize(mu.float(), **{form: scale.float()}, seed=13)
     assert torch.equal(pyvae.reparameterize(mu, **{form: scale}, seed=13), wide.to(dtype))
 
 
 @pytest.mark.parametrize("pair", list(itertools.permutations(TYPES, 2)), ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def test_mixed_types_draw_for_the_wider(backend: str, pair: tuple[torch.dtype, torch.dtype]) -> None:
-    zeros, ones = torch.zeros(3, 10, dtype=pair[0]), torch.ones(3, 10, dtype=pair[1])
+def test_mixed_types_draw_for_the_wider(backend: str, pair: tuple[torch.dtype, torch.dtype], device: str) -> None:
+    zeros, ones = (torch.full((3, 10), n, dtype=dtype, device=device) for n, dtype in enumerate(pair))
     compute = torch.float64 if torch.float64 in pair else torch.float32
     z = pyvae.reparameterize(zeros, std=ones, seed=21)
     assert z.dtype == torch.promote_types(*pair)
-    assert torch.equal(z, draw(21, 3, 10, compute).to(z.dtype))
+    assert torch.equal(z, draw(21, 3, 10, compute, device=device).to(z.dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_eps_is_used_as_given(backend: str, dtype: torch.dtype) -> None:
-    mu, logvar = posterior(7, 19, dtype=dtype)
+def test_eps_is_used_as_given(backend: str, dtype: torch.dtype, device: str) -> None:
+    mu, logvar = posterior(device, 7, 19, dtype=dtype)
     std, eps = logvar.exp(), mu.roll(1)
     assert torch.equal(pyvae.reparameterize(mu, std=std, eps=eps), mu + eps * std)
     for inputs in ({"logvar": logvar}, {"logstd": 0.5 * logvar}):
@@ -218,15 +226,16 @@ def test_eps_is_used_as_given(backend: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0,), (1,), (1, 1), (2, 0, 3)], ids=str)
-def test_smallest_shapes(backend: str, shape: tuple[int, ...]) -> None:
+def test_smallest_shapes(backend: str, shape: tuple[int, ...], device: str) -> None:
     for dtype in TYPES:
-        zeros = torch.zeros(shape, dtype=dtype, requires_grad=True)
-        z, kl = pyvae.reparameterize_kl(zeros, std=torch.ones(shape, dtype=dtype), seed=1)
+        zeros = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
+        z, kl = pyvae.reparameterize_kl(zeros, std=torch.ones_like(zeros), seed=1)
         assert z.shape == shape and z.dtype == dtype
         assert kl.shape == shape[:1] and not kl.any()
-        assert torch.equal(z.detach(), draw(1, 1, max(z.numel(), 1), dtype).flatten()[: z.numel()].view(shape))
+        stream = draw(1, 1, max(z.numel(), 1), dtype, device=device).flatten()
+        assert torch.equal(z.detach(), stream[: z.numel()].view(shape))
         (z.sum() + kl.sum()).backward()
-        assert torch.equal(zeros.grad, torch.ones(shape, dtype=dtype))
+        assert torch.equal(zeros.grad, torch.ones_like(zeros))
 
 
 # ---- backward draws it again ----------------------------------------------------------------------------------------
@@ -235,10 +244,10 @@ def test_smallest_shapes(backend: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("layout", SAME_VALUES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
-def test_backward_draws_the_same_noise(backend: str, form: str, dtype: torch.dtype, layout: str) -> None:
+def test_backward_draws_the_same_noise(backend: str, form: str, dtype: torch.dtype, layout: str, device: str) -> None:
     relaid = LAYOUTS[layout]
-    mu = relaid(torch.zeros(5, 4, 3, 6, dtype=dtype)).requires_grad_()
-    scale = relaid(torch.full((5, 4, 3, 6), 1.0 if form == "std" else 0.0, dtype=dtype)).requires_grad_()
+    filled = (torch.full((5, 4, 3, 6), value, dtype=dtype, device=device) for value in (0.0, float(form == "std")))
+    mu, scale = (relaid(x).requires_grad_() for x in filled)
     z = pyvae.reparameterize(mu, **{form: scale}, seed=31, row_offset=2)
     slope = torch.autograd.grad(z, [mu, scale], relaid(torch.ones_like(z)))
     assert torch.equal(slope[0], torch.ones_like(mu))
@@ -246,17 +255,17 @@ def test_backward_draws_the_same_noise(backend: str, form: str, dtype: torch.dty
 
 
 @pytest.mark.parametrize("unseeded", [True, False])
-def test_backward_remembers_its_own_seed(backend: str, unseeded: bool) -> None:
-    mu, std = torch.zeros(4, 9), torch.ones(4, 9, requires_grad=True)
+def test_backward_remembers_its_own_seed(backend: str, unseeded: bool, device: str) -> None:
+    mu, std = torch.zeros(4, 9, device=device), torch.ones(4, 9, device=device, requires_grad=True)
     samples = [pyvae.reparameterize(mu, std=std, **({} if unseeded else {"seed": s})) for s in range(3)]
     torch.manual_seed(0)
     for z in reversed(samples):
         assert torch.equal(torch.autograd.grad(z.sum(), std)[0], z.detach())
 
 
-def test_a_seed_tensor_may_change_after_the_call(backend: str) -> None:
-    seed, std = torch.tensor([5]), torch.ones(4, 9, requires_grad=True)
-    z = pyvae.reparameterize(torch.zeros(4, 9), std=std, seed=seed)
+def test_a_seed_tensor_may_change_after_the_call(backend: str, device: str) -> None:
+    seed, std = torch.tensor([5], device=device), torch.ones(4, 9, device=device, requires_grad=True)
+    z = pyvae.reparameterize(torch.zeros(4, 9, device=device), std=std, seed=seed)
     try:
         seed.add_(1)
         slope = torch.autograd.grad(z.sum(), std)[0]

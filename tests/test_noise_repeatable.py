@@ -15,7 +15,7 @@ import numpy as np
 import probe
 import pytest
 import torch
-from cases import LIKELIHOODS, SCALES, posterior
+from cases import LIKELIHOODS, SCALES, generator, posterior, rng_state
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -28,22 +28,23 @@ SHAPES = [(2001, 20), (37, 513), (67, 1031), (3, 9001)]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
     """Two tensors in (0, 1), by numpy: torch's own functions differ between instruction sets and numbers of threads."""
-    return tuple(torch.from_numpy(a).to(dtype) for a in np.random.default_rng(8).uniform(1e-3, 0.999, (2, *shape)))
+    numbers = np.random.default_rng(8).uniform(1e-3, 0.999, (2, *shape))
+    return tuple(torch.from_numpy(a).to(device, dtype) for a in numbers)
 
 
-def sampler_bits(kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+def sampler_bits(kind: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tensor]:
     """Sample, KL and both gradients."""
-    mu, scale = (t.requires_grad_() for t in inputs(shape, dtype))
+    mu, scale = (t.requires_grad_() for t in inputs(shape, dtype, device))
     z, kl = pyvae.reparameterize_kl(mu, **{kind: scale}, seed=17, row_offset=3)
-    slopes = torch.autograd.grad([z, kl], [mu, scale], [scale.detach(), torch.arange(len(kl)).to(kl.dtype)])
+    slopes = torch.autograd.grad([z, kl], [mu, scale], [scale.detach(), torch.arange(len(kl)).to(kl)])
     return [z, kl, *slopes, pyvae.kl_divergence(mu, **{kind: scale}, reduction="sum")]
 
 
-def objective_bits(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+def objective_bits(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tensor]:
     """Loss in two reductions, and its gradient."""
-    recon, target = inputs(shape, dtype)
+    recon, target = inputs(shape, dtype, device)
     recon.requires_grad_()
     loss = pyvae.elbo_loss(recon, target, likelihood=likelihood)
     rows = pyvae.elbo_loss(recon, target, likelihood=likelihood, reduction="none")
@@ -53,18 +54,18 @@ def objective_bits(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) 
 def digest(tensors: list[Tensor]) -> str:
     """A few characters that are others when any bit is."""
     return hashlib.sha256(
-        b"".join(t.detach().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)
+        b"".join(t.detach().flatten().view(torch.uint8).cpu().numpy().tobytes() for t in tensors)
     ).hexdigest()[:16]
 
 
-def digests() -> dict[str, str]:
+def digests(device: str = "cpu") -> dict[str, str]:
     """Of everything that the kernels compute."""
     results = {}
     for shape, dtype in itertools.product(SHAPES, DTYPES):
         for kind in SCALES:
-            results[f"{kind} {shape} {dtype}"] = digest(sampler_bits(kind, shape, dtype))
+            results[f"{kind} {shape} {dtype}"] = digest(sampler_bits(kind, shape, dtype, device))
         for likelihood in LIKELIHOODS:
-            results[f"{likelihood} {shape} {dtype}"] = digest(objective_bits(likelihood, shape, dtype))
+            results[f"{likelihood} {shape} {dtype}"] = digest(objective_bits(likelihood, shape, dtype, device))
     return results
 
 
@@ -101,10 +102,17 @@ def test_numbers_of_threads_give_the_same_bits() -> None:
         assert digests() == expected
 
 
-def test_python_threads_do_not_disturb_each_other() -> None:
+def test_repeated_runs_give_the_same_bits(device: str) -> None:
+    """Also where blocks finish in another order each time."""
+    expected = digests(device)
+    for _ in range(3):
+        assert digests(device) == expected
+
+
+def test_python_threads_do_not_disturb_each_other(device: str) -> None:
     def work(seed: int) -> Tensor:
-        std = torch.ones(64, 33, requires_grad=True)
-        z = pyvae.reparameterize(torch.zeros(64, 33), std=std, seed=seed)
+        std = torch.ones(64, 33, device=device, requires_grad=True)
+        z = pyvae.reparameterize(torch.zeros(64, 33, device=device), std=std, seed=seed)
         return torch.stack([z.detach(), torch.autograd.grad(z.sum(), std)[0]])
 
     expected = [work(seed) for seed in range(200)]
@@ -115,9 +123,9 @@ def test_python_threads_do_not_disturb_each_other() -> None:
 
 
 @pytest.mark.parametrize("own_generator", [False, True])
-def test_python_threads_share_a_generator_without_repeating_a_draw(own_generator: bool) -> None:
-    source = {"generator": torch.Generator().manual_seed(1)} if own_generator else {}
-    zeros = torch.zeros(1, 4)
+def test_python_threads_share_a_generator_without_repeating_a_draw(own_generator: bool, device: str) -> None:
+    source = {"generator": generator(1, device)} if own_generator else {}
+    zeros = torch.zeros(1, 4, device=device)
 
     def work(_: int) -> tuple[float, ...]:
         return tuple(pyvae.reparameterize(zeros, zeros, **source)[0].tolist())
@@ -136,8 +144,8 @@ def test_python_threads_share_a_generator_without_repeating_a_draw(own_generator
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpoint_draws_the_same_noise_again(backend: str, reentrant: bool) -> None:
-    mu, logvar = (t.requires_grad_() for t in posterior("logvar", (9, 31)))
+def test_checkpoint_draws_the_same_noise_again(backend: str, reentrant: bool, device: str) -> None:
+    mu, logvar = (t.requires_grad_() for t in posterior("logvar", (9, 31), device=device))
 
     def block(mu: Tensor, logvar: Tensor) -> Tensor:
         z, kl = pyvae.reparameterize_kl(mu, logvar)
@@ -146,15 +154,15 @@ def test_checkpoint_draws_the_same_noise_again(backend: str, reentrant: bool) ->
     torch.manual_seed(4)
     expected = block(mu, logvar)
     slopes = torch.autograd.grad(expected, [mu, logvar])
-    after = torch.get_rng_state()
+    after = rng_state(device)
     torch.manual_seed(4)
     got = checkpoint(block, mu, logvar, use_reentrant=reentrant)
-    torch.rand(3)  # the recomputation must not start from here
-    before_backward = torch.get_rng_state()
+    torch.rand(3, device=device)  # the recomputation must not start from here
+    before_backward = rng_state(device)
     got.backward()
     assert torch.equal(got, expected)
     assert torch.equal(mu.grad, slopes[0]) and torch.equal(logvar.grad, slopes[1])
-    assert torch.equal(torch.get_rng_state(), before_backward)
+    assert torch.equal(rng_state(device), before_backward)
     torch.manual_seed(4)
     block(mu, logvar)
-    assert torch.equal(torch.get_rng_state(), after)
+    assert torch.equal(rng_state(device), after)

@@ -127,13 +127,13 @@ def test_pairs_point_in_every_direction(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-def test_a_billion_draws() -> None:
+def test_a_billion_draws(device: str) -> None:
     """Moments, tails and the distribution in 2^16 equally likely cells, in bounded memory."""
     cells, batches = 1 << 16, 240
-    sums, tails, largest = torch.zeros(8, dtype=torch.float64), [0] * 5, 0.0
-    histogram = torch.zeros(cells, dtype=torch.float64)
+    sums, tails, largest = torch.zeros(8, dtype=torch.float64, device=device), [0] * 5, 0.0
+    histogram = torch.zeros(cells, dtype=torch.float64, device=device)
     for batch in range(batches):
-        z = draw(10, ROWS, FEATURES, torch.float32, row_offset=batch * ROWS)
+        z = draw(10, ROWS, FEATURES, torch.float32, batch * ROWS, device)
         sums += power_sums(z)
         tails = [a + b for a, b in zip(tails, tail_counts(z), strict=True)]
         largest = max(largest, z.abs().max().item())
@@ -147,5 +147,5 @@ def test_a_billion_draws() -> None:
     expected = count / cells
     chi_squared = ((histogram - expected) ** 2 / expected).sum().item()
     assert abs(chi_squared - (cells - 1)) / math.sqrt(2 * (cells - 1)) < DEVIATIONS
-    distance = (histogram.cumsum(0) / count - torch.arange(1, cells + 1) / cells).abs().max().item()
+    distance = (histogram.cumsum(0) / count - torch.arange(1, cells + 1, device=device) / cells).abs().max().item()
     assert math.sqrt(count) * distance < KOLMOGOROV

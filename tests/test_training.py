@@ -23,9 +23,9 @@ import pyvae
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-def inputs(seed: int = 0, batch: int = 6) -> list[Tensor]:
-    recon, target = data("bernoulli_logits", (batch, 130), seed=seed)
-    mu, logvar = posterior("logvar", (batch, 9), seed=seed + 1)
+def inputs(device: str, seed: int = 0, batch: int = 6) -> list[Tensor]:
+    recon, target = data("bernoulli_logits", (batch, 130), seed=seed, device=device)
+    mu, logvar = posterior("logvar", (batch, 9), seed=seed + 1, device=device)
     return [leaf(recon), target, leaf(mu), leaf(logvar)]
 
 
@@ -45,8 +45,8 @@ def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
 # ---- hooks -----------------------------------------------------------------------------------------------------------
 
 
-def test_hooks_see_and_change_the_gradient() -> None:
-    tensors = inputs()
+def test_hooks_see_and_change_the_gradient(device: str) -> None:
+    tensors = inputs(device)
     want = gradients(tensors)
     seen: list[Tensor] = []
     handles = [x.register_hook(lambda g: (seen.append(g.clone()), 2 * g)[1]) for x in tensors if x.requires_grad]
@@ -57,8 +57,8 @@ def test_hooks_see_and_change_the_gradient() -> None:
     assert all_equal(gradients(tensors), want)
 
 
-def test_a_hook_that_writes_into_the_gradient_spoils_no_later_pass() -> None:
-    recon, target, mu, logvar = inputs()
+def test_a_hook_that_writes_into_the_gradient_spoils_no_later_pass(device: str) -> None:
+    recon, target, mu, logvar = inputs(device)
     loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
     handle = recon.register_hook(lambda g: g.zero_())
     assert not grad(loss, recon, retain_graph=True)[0].any()
@@ -70,9 +70,9 @@ def gradients_of_a_fresh_loss(recon: Tensor, target: Tensor, mu: Tensor, logvar:
     return list(grad(pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits"), (recon, mu)))
 
 
-def test_saved_tensors_go_through_the_hooks() -> None:
+def test_saved_tensors_go_through_the_hooks(device: str) -> None:
     """Offloading to the CPU, and hooks of any kind, see what is saved; a gradient survives the round trip."""
-    want = gradients(inputs())
+    want = gradients(inputs(device))
     packed: list[torch.Size] = []
 
     def pack(x: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ def test_saved_tensors_go_through_the_hooks() -> None:
         return x.clone()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x.clone()):
-        assert all_equal(gradients(inputs()), want)
+        assert all_equal(gradients(inputs(device)), want)
     assert packed
     with torch.autograd.graph.save_on_cpu():
-        loss = step(*(tensors := inputs()))
+        loss = step(*(tensors := inputs(device)))
     sources = [x for x in tensors if x.requires_grad]
     assert all_equal(list(grad(loss, sources, retain_graph=True)), want)
     assert all_equal(list(grad(loss, sources)), want)
@@ -104,26 +104,26 @@ def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(run, [copy_context() for _ in range(count)], range(count)))
 
 
-def test_backward_from_another_thread() -> None:
-    tensors = inputs()
+def test_backward_from_another_thread(device: str) -> None:
+    tensors = inputs(device)
     loss = step(*tensors)
     thread = Thread(target=loss.backward)
     thread.start()
     thread.join()
-    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs()))  # type: ignore[misc]
+    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs(device)))  # type: ignore[misc]
 
 
-def test_threads_with_steps_of_their_own() -> None:
+def test_threads_with_steps_of_their_own(device: str) -> None:
     for batch in (6, 600):
-        want = [gradients(inputs(seed, batch)) for seed in range(4)]
-        got = in_threads(4, lambda seed, batch=batch: [gradients(inputs(seed, batch)) for _ in range(10)])
+        want = [gradients(inputs(device, seed, batch)) for seed in range(4)]
+        got = in_threads(4, lambda seed, batch=batch: [gradients(inputs(device, seed, batch)) for _ in range(10)])
         for results, expected in zip(got, want, strict=True):
             assert all(all_equal(result, expected) for result in results)
 
 
-def test_threads_that_share_a_graph() -> None:
+def test_threads_that_share_a_graph(device: str) -> None:
     """Only one of them may take the gradient that the forward made; the others recompute it."""
-    tensors = inputs(batch=64)
+    tensors = inputs(device, batch=64)
     sources = [x for x in tensors if x.requires_grad]
     want = gradients(tensors)
     for _ in range(20):
@@ -149,12 +149,12 @@ class VAE(nn.Module):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_autocast(likelihood: str) -> None:
+def test_autocast(likelihood: str, device: str) -> None:
     """bfloat16 activations against float32 data: nothing is cast down, losses are float32, as without autocast."""
-    x = inputs()[1]
-    model = VAE()
+    x = inputs(device)[1]
+    model = VAE().to(device)
     link = torch.sigmoid if likelihood == "bernoulli" else nn.Identity()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         recon, kl = model(x)
         recon = link(recon)
         assert (recon.dtype, kl.dtype) == (torch.bfloat16, torch.float32)
@@ -165,7 +165,7 @@ def test_autocast(likelihood: str) -> None:
     loss.backward()
     got = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
     model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         recon, kl = model(x)
         recon = link(recon)
     pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood).backward()
@@ -174,9 +174,9 @@ def test_autocast(likelihood: str) -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_draws_the_same_noise_again(reentrant: bool) -> None:
+def test_checkpointing_draws_the_same_noise_again(reentrant: bool, device: str) -> None:
     """With the default generator, whose state checkpoint restores for the second forward."""
-    model, x = VAE(), leaf(inputs()[1])
+    model, x = VAE().to(device), leaf(inputs(device)[1])
 
     def loss(inside: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
         torch.manual_seed(5)
@@ -193,17 +193,17 @@ def test_checkpointing_draws_the_same_noise_again(reentrant: bool) -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_the_loss(reentrant: bool) -> None:
-    tensors = inputs()
+def test_checkpointing_the_loss(reentrant: bool, device: str) -> None:
+    tensors = inputs(device)
     checkpoint(step, *tensors, use_reentrant=reentrant).backward()
-    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs()))  # type: ignore[misc]
+    assert all_equal([x.grad for x in tensors if x.requires_grad], gradients(inputs(device)))  # type: ignore[misc]
 
 
 # ---- the module ------------------------------------------------------------------------------------------------------
 
 
-def test_copies_of_the_module() -> None:
-    recon, target, mu, logvar = inputs()
+def test_copies_of_the_module(device: str) -> None:
+    recon, target, mu, logvar = inputs(device)
     module = pyvae.ELBOLoss(likelihood="bernoulli_logits", beta=0.25, reduction="batchmean")
     want = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits", beta=0.25, reduction="batchmean")
     for twin in (module, copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module)), module.double()):
@@ -213,7 +213,7 @@ def test_copies_of_the_module() -> None:
         assert "bernoulli_logits" in repr(twin)
 
 
-def test_training_lowers_the_loss_as_the_textbook_does() -> None:
+def test_training_lowers_the_loss_as_the_textbook_does(device: str) -> None:
     """Two hundred steps of Adam on the same noise: the fused trajectory stays on the eager one."""
 
     def textbook(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
@@ -223,9 +223,9 @@ def test_training_lowers_the_loss_as_the_textbook_does() -> None:
     def fused(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
         return pyvae.elbo_loss(recon, x, mu, logvar, likelihood="bernoulli_logits")
 
-    x = inputs()[1]
-    eps = torch.randn(200, 6, 9)
-    start = VAE()
+    x = inputs(device)[1]
+    eps = torch.randn(200, 6, 9).to(device)
+    start = VAE().to(device)
     losses = []
     for loss_function in (textbook, fused):
         model = copy.deepcopy(start)
@@ -245,3 +245,45 @@ def test_training_lowers_the_loss_as_the_textbook_does() -> None:
             losses[-1].append(loss.item())
     assert losses[1][-1] < 0.8 * losses[1][0]
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=TRAJECTORY, atol=0)
+
+
+def test_training_draws_as_the_reference_does(device: str) -> None:
+    """Twenty steps with fresh noise in each, from one manual_seed: both implementations draw the same."""
+    x = inputs(device)[1]
+    start = VAE().to(device)
+    losses = []
+    for functions in (pyvae, pyvae.reference):
+        torch.manual_seed(3)
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        losses.append([])
+        for _ in range(20):
+            z, kl = functions.reparameterize_kl(*model.encoder(x).chunk(2, 1))
+            loss = functions.elbo_loss(model.decoder(z), x, kl=kl, likelihood="bernoulli_logits", beta=0.5)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=TRAJECTORY, atol=0)
+
+
+def test_a_gradient_scaler_changes_nothing(device: str) -> None:
+    """It scales the loss by a power of two, and all gradients by its inverse."""
+    x = inputs(device)[1]
+    start = VAE().to(device)
+    trained = []
+    for enabled in (True, False):
+        model = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        scaler = torch.amp.GradScaler(device, init_scale=65536.0, enabled=enabled)
+        for seed in range(3):
+            with torch.autocast(device, torch.bfloat16):
+                logits, kl = model(x, seed)
+                loss = pyvae.elbo_loss(logits, x, kl=kl, likelihood="bernoulli_logits", reduction="batchmean")
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        trained.append([p.detach() for p in model.parameters()])
+    assert all_equal(*trained)
+    assert not all_equal(trained[0], [p.detach() for p in start.parameters()])

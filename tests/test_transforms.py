@@ -24,11 +24,13 @@ pytestmark = pytest.mark.usefixtures("backend")
 def close(got: Tensor, want: Tensor) -> None:
     """To float32 rounding of the whole: elements may cancel."""
     assert got.shape == want.shape
-    assert (got.double() - want.double()).norm() <= FLOAT32_ROUNDING * want.double().norm()
+    got, want = truth.exact(got), truth.exact(want)
+    assert (got - want).norm() <= FLOAT32_ROUNDING * want.norm()
 
 
-def inputs(likelihood: str = "bernoulli_logits", scale: str = "logvar") -> tuple[Tensor, ...]:
-    return *data(likelihood, (4, 3, 5)), *posterior(scale, (4, 6)), torch.randn(4, 6)
+def inputs(device: str, likelihood: str = "bernoulli_logits", scale: str = "logvar") -> tuple[Tensor, ...]:
+    eps = torch.randn(4, 6).to(device)
+    return *data(likelihood, (4, 3, 5), device=device), *posterior(scale, (4, 6), device=device), eps
 
 
 def objective(likelihood: str, scale: str, reduction: str = "sum") -> Any:
@@ -47,15 +49,15 @@ def objective(likelihood: str, scale: str, reduction: str = "sum") -> Any:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_func_grad_vjp_and_jvp(likelihood: str, scale: str) -> None:
-    step, given = objective(likelihood, scale), inputs(likelihood, scale)
+def test_func_grad_vjp_and_jvp(likelihood: str, scale: str, device: str) -> None:
+    step, given = objective(likelihood, scale), inputs(device, likelihood, scale)
     leaves = [leaf(x) for x in given]
     want = torch.autograd.grad(step(*leaves), [leaves[0], *leaves[2:]])
     for got, expected in zip(grad(step, argnums=(0, 2, 3, 4))(*given), want, strict=True):
         close(got, expected)
     value, pull = vjp(step, *given)
     close(value, step(*given))
-    close(pull(torch.tensor(2.0))[0], 2 * want[0])
+    close(pull(torch.tensor(2.0, device=device))[0], 2 * want[0])
     directions = [torch.randn_like(x) for x in (given[0], *given[2:])]
     value, tangent = jvp(lambda x, m, s, e: step(x, given[1], m, s, e), (given[0], *given[2:]), tuple(directions))
     close(value, step(*given))
@@ -64,9 +66,9 @@ def test_func_grad_vjp_and_jvp(likelihood: str, scale: str) -> None:
     assert (tangent - parts.sum()).abs() <= 10 * FLOAT32_ROUNDING * parts.abs().sum()
 
 
-def test_per_sample_gradients() -> None:
+def test_per_sample_gradients(device: str) -> None:
     """vmap over grad, the usual way to them, and jacrev and jacfwd of the unreduced loss."""
-    step, given = objective("bernoulli_logits", "logvar"), inputs()
+    step, given = objective("bernoulli_logits", "logvar"), inputs(device)
     each = vmap(lambda *sample: grad(step)(*(x[None] for x in sample))[0])(*given)
     close(each, grad(step)(*given))
     for jacobian in (jacrev, jacfwd):
@@ -75,12 +77,12 @@ def test_per_sample_gradients() -> None:
         assert not full[0, 1:].any()
 
 
-def test_hessian() -> None:
+def test_hessian(device: str) -> None:
     """d2/dx2 of the logits' loss is sigma(x) sigma(-x); of the KL 1 by mu, e^logvar / 2 by logvar."""
-    x, t = data("bernoulli_logits", (2, 7))
+    x, t = data("bernoulli_logits", (2, 7), device=device)
     curvature = hessian(lambda x: pyvae.elbo_loss(x, t, likelihood="bernoulli_logits"))(x).reshape(14, 14)
     close(curvature, torch.diag((torch.sigmoid(truth.exact(x)) * torch.sigmoid(-truth.exact(x))).flatten()))
-    mu, logvar = posterior("logvar", (2, 7))
+    mu, logvar = posterior("logvar", (2, 7), device=device)
     (mm, ml), (lm, ll) = hessian(lambda m, s: pyvae.kl_divergence(m, s, reduction="sum"), argnums=(0, 1))(mu, logvar)
     close(mm.reshape(14, 14), torch.eye(14))
     close(ll.reshape(14, 14), torch.diag(truth.exact(logvar).exp().flatten() / 2))
@@ -89,8 +91,8 @@ def test_hessian() -> None:
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_vmap_of_every_function(likelihood: str) -> None:
-    many = [torch.stack(x) for x in zip(*(inputs(likelihood) for _ in range(3)), strict=True)]
+def test_vmap_of_every_function(likelihood: str, device: str) -> None:
+    many = [torch.stack(x) for x in zip(*(inputs(device, likelihood) for _ in range(3)), strict=True)]
     recon, target, mu, logvar, eps = many
     functions = {
         "terms": (lambda x, t, m, s: pyvae.elbo_terms(x, t, m, s, likelihood=likelihood), (recon, target, mu, logvar)),
@@ -106,8 +108,8 @@ def test_vmap_of_every_function(likelihood: str) -> None:
             close(value, torch.stack(parts))
 
 
-def test_vmap_of_the_noise_obeys_randomness() -> None:
-    mu, logvar = torch.zeros(3, 2, 8), torch.zeros(3, 2, 8)
+def test_vmap_of_the_noise_obeys_randomness(device: str) -> None:
+    mu, logvar = torch.zeros(2, 3, 2, 8, device=device)
     different = vmap(pyvae.reparameterize, randomness="different")(mu, logvar)
     assert len({tuple(z.flatten().tolist()) for z in different}) == 3
     same = vmap(pyvae.reparameterize, randomness="same")(mu, logvar)
@@ -117,28 +119,29 @@ def test_vmap_of_the_noise_obeys_randomness() -> None:
         vmap(pyvae.reparameterize, randomness="error")(mu, logvar)
 
 
-def test_batched_upstream_gradients() -> None:
+def test_batched_upstream_gradients(device: str) -> None:
     """vmap over the backward pass alone, as vectorized jacobians do; then the graph still serves a plain one."""
-    recon, target, mu, logvar, _ = inputs()
+    recon, target, mu, logvar, _ = inputs(device)
     x, m = leaf(recon), leaf(mu)
     loss = pyvae.elbo_loss(x, target, m, logvar, likelihood="bernoulli_logits", reduction="none")
-    got, got_mu = torch.autograd.grad(loss, (x, m), torch.eye(4), is_grads_batched=True, retain_graph=True)
-    want, want_mu = torch.autograd.grad(loss, (x, m), torch.ones(4))
+    ones = torch.ones(4, device=device)
+    got, got_mu = torch.autograd.grad(loss, (x, m), ones.diag(), is_grads_batched=True, retain_graph=True)
+    want, want_mu = torch.autograd.grad(loss, (x, m), ones)
     for row in range(4):
         close(got[row, row], want[row])
         close(got_mu[row, row], want_mu[row])
         assert not got[row, (row + 1) % 4].any()
     total = pyvae.elbo_loss(x, target, likelihood="bernoulli_logits")
-    (got,) = torch.autograd.grad(total, x, torch.tensor([1.0, -2.0]), is_grads_batched=True)
+    (got,) = torch.autograd.grad(total, x, torch.tensor([1.0, -2.0], device=device), is_grads_batched=True)
     close(got, torch.stack([want, -2 * want]))
 
 
 # ---- forward mode ----------------------------------------------------------------------------------------------------
 
 
-def test_forward_mode_is_not_silently_zero() -> None:
+def test_forward_mode_is_not_silently_zero(device: str) -> None:
     """For each input alone, also where it does not require grad: the tangent is gradient times direction."""
-    step, given = objective("bernoulli_logits", "std"), inputs("bernoulli_logits", "std")
+    step, given = objective("bernoulli_logits", "std"), inputs(device, "bernoulli_logits", "std")
     leaves = [leaf(x) for x in given]
     gradients = torch.autograd.grad(step(*leaves), leaves)
     for index, (x, gradient) in enumerate(zip(given, gradients, strict=True)):
@@ -170,8 +173,8 @@ class Logged(Tensor):
 
 
 @pytest.mark.parametrize("kind", [Plain, Logged])
-def test_tensor_subclasses(kind: type[Tensor]) -> None:
-    step, given = objective("gaussian", "logvar"), inputs("gaussian")
+def test_tensor_subclasses(kind: type[Tensor], device: str) -> None:
+    step, given = objective("gaussian", "logvar"), inputs(device, "gaussian")
     want = step(*given)
     for index in range(len(given)):
         got = step(*(x.as_subclass(kind) if i == index else x for i, x in enumerate(given)))
@@ -186,19 +189,20 @@ def test_tensor_subclasses(kind: type[Tensor]) -> None:
     close(step(torch.nn.Parameter(given[0]), *given[1:]), want)
 
 
-def test_a_wrapper_subclass_holds_both_results() -> None:
+def test_a_wrapper_subclass_holds_both_results(device: str) -> None:
     """TwoTensor runs every operator on each of its two tensors and has no memory of its own."""
-    recon, target, *_ = inputs()
+    recon, target, *_ = inputs(device)
     wrapped = TwoTensor(recon.clone(), 2 * recon).requires_grad_()
     loss = pyvae.elbo_loss(wrapped, target, likelihood="bernoulli_logits")
-    first, second = (torch.autograd.grad(loss, wrapped, torch.tensor(f), retain_graph=True)[0] for f in (1.0, 3.0))
+    one, two, three = (torch.tensor(x, device=device) for x in (1.0, 2.0, 3.0))
+    first, second = (torch.autograd.grad(loss, wrapped, f, retain_graph=True)[0] for f in (one, three))
     for part, x in (("a", recon), ("b", 2 * recon)):
         want = grad(lambda x: pyvae.elbo_loss(x, target, likelihood="bernoulli_logits"))(x)
         close(getattr(first, part), want)
         close(getattr(second, part), 3 * want)
     plain = leaf(recon)
     loss = pyvae.elbo_loss(plain, target, likelihood="bernoulli_logits")
-    (got,) = torch.autograd.grad(loss, plain, TwoTensor(torch.tensor(1.0), torch.tensor(2.0)))
+    (got,) = torch.autograd.grad(loss, plain, TwoTensor(one, two))
     close(got.b, 2 * got.a)
 
 
@@ -212,8 +216,8 @@ class Recorder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_a_dispatch_mode_sees_the_operators(backend: str) -> None:
-    step, given = objective("gaussian", "logvar"), inputs("gaussian")
+def test_a_dispatch_mode_sees_the_operators(backend: str, device: str) -> None:
+    step, given = objective("gaussian", "logvar"), inputs(device, "gaussian")
     recon = leaf(given[0])
     with Recorder() as recorder:
         loss = step(recon, *given[1:])
@@ -223,11 +227,12 @@ def test_a_dispatch_mode_sees_the_operators(backend: str) -> None:
     assert any(name.startswith("pyvae") for name in recorder.seen) == (backend == "kernels")
 
 
-def test_fake_and_meta_tensors_have_the_real_ones_shapes() -> None:
+def test_fake_and_meta_tensors_have_the_real_ones_shapes(device: str) -> None:
     """Shape, dtype and stride of every output and gradient, without data."""
-    given = inputs()
+    given = inputs(device)
     for dtype, layout in ((torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)):
-        recon = data("bernoulli_logits", (4, 3, 5, 2), (dtype, dtype))[0].contiguous(memory_format=layout)
+        recon = data("bernoulli_logits", (4, 3, 5, 2), (dtype, dtype), device=device)[0]
+        recon = recon.contiguous(memory_format=layout)
 
         def run(x: Tensor, mu: Tensor, logvar: Tensor) -> list[Tensor]:
             x, mu = leaf(x), leaf(mu)

@@ -30,6 +30,11 @@ import pyvae
 pytestmark = pytest.mark.usefixtures("backend")
 
 
+def scalars(value: float, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """A 0-d tensor on the device, and on the CPU, which goes with every device."""
+    return [torch.tensor(value, dtype=dtype, device=place) for place in dict.fromkeys((device, "cpu"))]
+
+
 # ---- every likelihood x scale x dtype x reduction --------------------------------------------------------------------
 
 
@@ -62,7 +67,7 @@ def test_objective(likelihood: str, scale: str, dtype: torch.dtype, device: str)
     recon, target = data(likelihood, (7, 33), (dtype, dtype), device=device)
     mu, s = posterior(scale, (7, 5), dtype, device=device)
     kl = pyvae.kl_divergence(mu, **{scale: s})
-    betas = (1, 0.7, 0, torch.tensor(0.7, device=device), torch.tensor(2.5, dtype=torch.float64, device=device))
+    betas = (1, 0.7, 0, *scalars(0.7, device), *scalars(2.5, device, torch.float64))
     for reduction, beta in itertools.product(REDUCTIONS, betas):
         for source in ({"mu": mu, scale: s}, {"kl": kl}):
             options = {"likelihood": likelihood, "beta": beta, "reduction": reduction} | source
@@ -190,11 +195,21 @@ def test_weight_and_pos_weight_broadcast(likelihood: str, shape: tuple[int, ...]
             assert_relative(got, want, LOSS)
 
 
+@pytest.mark.parametrize("dtype", (torch.bool, torch.bfloat16, torch.float32, torch.float64), ids=str)
+def test_weights_of_one_number(dtype: torch.dtype, device: str) -> None:
+    recon, target = data("bernoulli_logits", (4, 3, 5, 6), device=device)
+    for weight, pos_weight in itertools.product([None, *scalars(0.5, device, dtype)], scalars(2.5, device, dtype)):
+        got = pyvae.elbo_loss(recon, target, likelihood="bernoulli_logits", weight=weight, pos_weight=pos_weight)
+        factor = 1.0 if weight is None else weight
+        want = truth.reconstruction("bernoulli_logits", recon, target, factor, pos_weight, reduction="sum")
+        assert_relative(got, want, LOSS)
+
+
 def test_weight_of_a_flattened_recon(device: str) -> None:
     """The weight follows recon's shape, whatever the target's."""
     recon, target = data("bernoulli_logits", (4, 3, 5, 6), device=device)
     weight = torch.rand(90).to(device)
-    for pos_weight in (3.0, 2, weight):
+    for pos_weight in (3.0, 2, weight, *scalars(3.0, device)):
         options = {"likelihood": "bernoulli_logits", "weight": weight, "pos_weight": pos_weight}
         got = pyvae.reconstruction_loss(recon.flatten(1), target, **options)
         want = truth.reconstruction("bernoulli_logits", recon.flatten(1), target, weight, pos_weight)

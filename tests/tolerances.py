@@ -23,6 +23,10 @@ REFERENCE_GRADIENT_ULP = {torch.float64: 16.0, torch.float32: 8.0, torch.float16
 # Kernels against pyvae.reference, or against torch's own float32 losses: both sides round and sum in float32.
 FLOAT32_ROUNDING = 2e-6
 
+# 16-bit results of two devices, as a whole: the float32 before may lie on either side of a rounding boundary, and then
+# elements are a unit of bfloat16 apart.
+SIXTEEN_BITS = 2.0**-8
+
 # gradcheck and gradgradcheck in float64 use torch's defaults: central differences with step 1e-6 leave about 1e-5.
 GRADCHECK = {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3}
 

@@ -17,12 +17,17 @@ bool is_flattened_form(const Tensor& flat, const Tensor& full) {
          flat.sym_numel() == full.sym_numel();
 }
 
+// On recon's device, or a number on the CPU, which goes with any device.
+bool is_at_hand(const Tensor& factor, const Tensor& recon) {
+  return factor.device() == recon.device() || (factor.dim() == 0 && factor.is_cpu());
+}
+
 // A factor on recon's elements: weight or pos_weight.
 const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
   if (!factor) return nullptr;
   if (!is_supported_type(factor->scalar_type()) && factor->scalar_type() != at::kBool)
     return "weights must be floating or bool";
-  if (factor->device() != recon.device() && factor->dim() != 0) return "weights must be on recon's device";
+  if (!is_at_hand(*factor, recon)) return "weights must be on recon's device";
   if (!at::is_expandable_to(factor->sym_sizes(), recon.sym_sizes())) return "weights must be broadcastable to recon";
   return nullptr;
 }
@@ -57,6 +62,7 @@ const char* refuse_objective(const Tensor& recon, const Tensor& target, const Op
   }
   if (beta_tensor && (beta_tensor->dim() != 0 || !is_supported_type(beta_tensor->scalar_type())))
     return "beta must be a scalar";
+  if (beta_tensor && !is_at_hand(*beta_tensor, recon)) return "beta must be on recon's device";
   if (pos_weight && !kTakesPosWeight[likelihood]) return "pos_weight needs bernoulli_logits";
   if (const char* refusal = refuse_factor(weight, recon)) return refusal;
   return refuse_factor(pos_weight, recon);

@@ -1,0 +1,81 @@
+"""What CUDA does otherwise than the CPU, on the emulated kernels. Run by test_cuda_emulated.py, not by itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from cases import DTYPES, LIKELIHOODS, REDUCTIONS, SCALES, data, generator, leaf, posterior
+from torch import Tensor
+
+import pyvae
+from pyvae import _noise
+
+
+def drawn_seed(seed: int, offset: int) -> int:
+    """torch.randint(-(2**63), 2**63 - 1) on CUDA, from a generator's state: two words of one Philox call."""
+    words = [torch.tensor([word]) for word in (offset // 4, 0, 0, 0)]
+    high, low, *_ = _noise.philox(words, [torch.tensor([seed & 0xFFFFFFFF]), torch.tensor([seed >> 32])])
+    return (int(high) << 32 | int(low)) % (2**64 - 1) - 2**63
+
+
+@pytest.mark.parametrize("with_kl", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("captured", [False, True])  # the generator's state comes by address, as in a CUDA Graph
+def test_the_kernel_draws_the_seed(captured: bool, dtype: torch.dtype, with_kl: bool) -> None:
+    for shape in ((3, 5), (2, 1025), (70, 33)):
+        mu, logvar = posterior("logvar", shape, dtype)
+        source = generator(2**40 + 17) if captured else None
+        torch.manual_seed(2**40 + 17)
+        word = int(torch.randint(2**32 - 1, (1,), generator=generator(2**40 + 17)))
+        z, kl, seed = torch.ops.pyvae.latent_draw(mu, logvar, source, SCALES.index("logvar"), 2, with_kl)
+        assert int(seed) == drawn_seed(2**40 + 17, 4 * word + (4 if captured else 0))
+        want, want_kl = pyvae.reparameterize_kl(mu, logvar, seed=seed, row_offset=2)
+        assert torch.equal(z, want)
+        assert torch.equal(kl, want_kl) if with_kl else kl.numel() == 0
+
+
+@pytest.mark.parametrize("features", [3, 40, 1025, 5000])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [-0.25, 1.25, math.inf, -math.inf])
+def test_a_probability_outside_makes_its_sample_nan(value: float, dtype: torch.dtype, features: int) -> None:
+    for reduction in REDUCTIONS:
+        recon, target = data("bernoulli", (5, features), (dtype, dtype))
+        recon[3, features // 2] = value
+        x = leaf(recon)
+        loss = pyvae.elbo_loss(x, target, reduction=reduction)
+        bad = loss.isnan()
+        assert bad.tolist() == [False, False, False, True, False] if reduction == "none" else bad
+        for upstream in (torch.ones_like(loss), torch.full_like(loss, 3.0)):
+            (slope,) = torch.autograd.grad(loss, x, upstream, retain_graph=True)
+            assert slope.isnan().nonzero().tolist() == [[3, features // 2]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("features", [1, 5, 20, 784, 1000, 1025, 3000])
+def test_splits_of_a_batch(features: int, dtype: torch.dtype) -> None:
+    """The sample to the bit; the sums up to their rounding."""
+    mu, logvar = posterior("logvar", (23, features), dtype)
+    whole = pyvae.reparameterize_kl(mu, logvar, seed=77, row_offset=11)
+    cuts = (0, 1, 7, 8, 16, 23)
+    parts: list[tuple[Tensor, Tensor]] = [
+        pyvae.reparameterize_kl(mu[a:b], logvar[a:b], seed=77, row_offset=11 + a) for a, b in itertools.pairwise(cuts)
+    ]
+    assert torch.equal(torch.cat([z for z, _ in parts]), whole[0])
+    torch.testing.assert_close(torch.cat([kl for _, kl in parts]), whole[1])
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300_001), (3, 70_003), (901, 3), (300, 1024), (300, 1025)], ids=str)
+def test_one_launch_for_the_textbook_loss(shape: tuple[int, ...], likelihood: str) -> None:
+    """elbo_loss(recon, x, mu, logvar): the sum over two segments is that of two calls."""
+    recon, target = data(likelihood, shape)
+    for latent in (1, 20, 1500):
+        mu, logvar = posterior("logvar", (shape[0], latent))
+        together = pyvae.elbo_terms(recon, target, mu, logvar, likelihood=likelihood, beta=0.5)
+        torch.testing.assert_close(together.kl, pyvae.kl_divergence(mu, logvar, reduction="sum"))
+        alone = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction="sum")
+        torch.testing.assert_close(together.recon, alone)
+        torch.testing.assert_close(together.loss, alone + 0.5 * together.kl)

@@ -1,0 +1,129 @@
+"""The CUDA kernels against float64 formulas: all numbers of 16 bits, and float32 in every binade.
+
+The objective's kernels use the hardware's own exponential, logarithm and reciprocal: their errors are measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import truth
+from cases import LIKELIHOODS, assert_relative, assert_ulp, generator, leaf
+from gpu import needs_cuda
+from tolerances import GRADIENT_ULP, LOSS, SCALED_GRADIENT_ULP
+from torch import Tensor
+from torch.autograd import grad
+
+import pyvae
+
+pytestmark = [needs_cuda, pytest.mark.usefixtures("cuda_kernels")]
+FLOAT32 = torch.finfo(torch.float32)
+
+
+def assert_losses(got: Tensor, want: Tensor) -> None:
+    """Each within the relative bound; below float32's normal numbers, of fewer bits, within two of the least."""
+    want = torch.where(want > FLOAT32.max, torch.inf, want)
+    got = got.detach().cpu()
+    normal = want >= FLOAT32.tiny
+    assert_relative(got[normal], want[normal], LOSS)
+    assert (got[~normal].abs() <= 2 * FLOAT32.tiny).all()
+
+
+def check(likelihood: str, values: Tensor, target: Tensor, factor: float = 1.0) -> None:
+    """One element a row, whose losses are seen one by one; and all in one row, which several blocks share."""
+    x, t = truth.exact(values), truth.exact(target)
+    gradients = []
+    for shape in ((-1, 1), (1, -1)):
+        recon = leaf(values.reshape(shape).to("cuda"))
+        loss = pyvae.reconstruction_loss(recon, target.reshape(shape).to("cuda"), likelihood=likelihood)
+        gradients += grad(loss, recon, torch.full_like(loss, factor))
+        if len(gradients) == 1:
+            assert_losses(loss, truth.likelihood(likelihood, x, t))
+    slope, summand = truth.likelihood_slope(likelihood, x, t)
+    magnitude = factor * summand if likelihood == "bernoulli_logits" else None
+    bound = GRADIENT_ULP if factor == 1 else SCALED_GRADIENT_ULP
+    assert_ulp(gradients[0].flatten(), factor * slope, bound, magnitude)
+    assert torch.equal(gradients[1].flatten(), gradients[0].flatten())
+
+
+# ---- 16 bits: every number -------------------------------------------------------------------------------------------
+
+
+def every(dtype: torch.dtype, likelihood: str) -> Tensor:
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    values = values[values.isfinite()]
+    return values[(values >= 0) & (values <= 1)] if likelihood == "bernoulli" else values
+
+
+@pytest.mark.parametrize("target_dtype", ("same", torch.float32), ids=str)
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_number_of_16_bits(likelihood: str, dtype: torch.dtype, target_dtype: torch.dtype | str) -> None:
+    values = every(dtype, likelihood)
+    for t in (0.0, 1.0, 0.5, 0.1, 0.999):
+        target = torch.full_like(values, t, dtype=dtype if target_dtype == "same" else target_dtype)
+        check(likelihood, values, target)
+        check(likelihood, values, target, factor=1024.0)  # computed again, not rounded twice
+
+
+# ---- float32: every binade -------------------------------------------------------------------------------------------
+
+
+def patterns(low: float, high: float, count: int) -> Tensor:
+    """About `count` random float32 from low to high, both positive, equally many in every binade."""
+    first, last = torch.tensor([low, high]).view(torch.int32).tolist()
+    bits = torch.randint(first, last + 1, (count,), generator=generator(first % 1000), dtype=torch.int64)
+    return bits.to(torch.int32).view(torch.float32)
+
+
+def sweep(likelihood: str) -> Iterator[Tensor]:
+    """2^24 values and more, in pieces."""
+    whole = 1 << 22
+    if likelihood == "bernoulli":
+        yield patterns(0.0, 0.5, whole)
+        yield patterns(0.25, 1.0, whole)
+        ends = torch.tensor([0.0, 1.0, 0.5, 1 - 2**-24, 2**-149, FLOAT32.tiny])
+        yield torch.cat([1 - patterns(2**-24, 0.5, whole), ends])
+        yield torch.arange(1 << 22, 1 << 23).to(torch.float32) * 2.0**-23  # all of [1/2, 1) that has 23 bits
+        return
+    for low, high in ((0.0, 2**-10), (2**-10, 16.0), (16.0, 128.0), (128.0, 1e18)):
+        positive = patterns(low, high, whole // 2)
+        yield torch.cat([positive, -positive, torch.tensor([0.0, -0.0, high])])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "t"),
+    [*((name, t) for name in LIKELIHOODS[:2] for t in (0.0, 1.0, None)), ("gaussian", None)],
+    ids=str,
+)
+def test_float32_of_every_binade(likelihood: str, t: float | None) -> None:
+    """None: targets anywhere between 0 and 1."""
+    for values in sweep(likelihood):
+        anywhere = torch.rand(values.shape, generator=generator(5))
+        check(likelihood, values, anywhere if t is None else torch.full_like(values, t))
+
+
+def test_the_sweep_is_as_wide_as_it_says() -> None:
+    for likelihood in LIKELIHOODS:
+        pieces = list(sweep(likelihood))
+        assert sum(len(piece) for piece in pieces) >= 1 << 24
+        exponents = torch.cat([torch.frexp(piece).exponent.unique() for piece in pieces]).unique()
+        assert {-140, -126, -60, -1, 0} <= set(exponents.tolist())
+
+
+@pytest.mark.parametrize("pos_weight", (0.25, 3.0))
+def test_logits_with_pos_weight(pos_weight: float) -> None:
+    for values in (patterns(2**-20, 110.0, 1 << 20), -patterns(2**-20, 110.0, 1 << 20)):
+        target = torch.rand(values.shape, generator=generator(6))
+        recon = leaf(values.to("cuda")[:, None])
+        loss = pyvae.reconstruction_loss(
+            recon, target.to("cuda")[:, None], likelihood="bernoulli_logits", pos_weight=pos_weight
+        )
+        assert_losses(loss, truth.likelihood("bernoulli_logits", truth.exact(values), truth.exact(target), pos_weight))
+        (gradient,) = grad(loss.sum(), recon)
+        slope, summand = truth.likelihood_slope(
+            "bernoulli_logits", truth.exact(values), truth.exact(target), pos_weight
+        )
+        assert_ulp(gradient.flatten(), slope, GRADIENT_ULP, summand)

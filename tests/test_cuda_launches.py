@@ -1,0 +1,180 @@
+"""What a step costs: launches on the GPU, and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import DTYPES, LIKELIHOODS, data, leaf, posterior
+from gpu import launches, needs_cuda
+from torch import Tensor
+from torch.autograd import grad
+
+import pyvae
+
+pytestmark = [needs_cuda, pytest.mark.usefixtures("cuda_kernels")]
+SMALL, MANY_BLOCKS = (128, 784), (16, 49_157)
+SLACK = 4 << 20  # bytes: what torch rounds a block of its cache up by, and results of a number a row
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _profiler_works() -> None:
+    """An empty record would let every count below pass for want of a profiler."""
+    x = torch.zeros(5, device="cuda")
+    for _ in range(2):  # the first one starts the profiler up
+        recorded = launches(lambda: x.add_(1))
+    assert len(recorded) == 1, recorded
+
+
+def inputs(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    recon, target = data(likelihood, shape, (dtype, torch.float32), device="cuda")
+    mu, logvar = posterior("logvar", (shape[0], 20), dtype, device="cuda")
+    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+
+
+def assert_launches(count: int, work: Callable[[], Any]) -> None:
+    """So many, and all of them pyvae's own kernels: no copy, no fill, nothing of torch's."""
+    names = launches(work)
+    assert len(names) == count, names
+    assert all("pyvae" in name for name in names), names
+
+
+def both_ways(
+    call: Callable[[], list[Tensor]], leaves: tuple[Tensor, ...], factor: float
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The forward and the backward pass of `call`, to be counted; each has run once. `factor`: of the first output."""
+    outputs: list[Tensor] = []
+
+    def forward() -> None:
+        outputs[:] = call()
+
+    def backward() -> None:
+        grad(outputs, leaves, upstream)
+
+    forward()
+    upstream = [torch.full_like(outputs[0], factor), *(torch.ones_like(x) for x in outputs[1:])]
+    backward()
+    return forward, backward
+
+
+def options(name: str) -> dict[str, Any]:
+    return {
+        "defaults": {},
+        "beta": {"beta": 0.3},
+        "beta on the host": {"beta": torch.tensor(0.3)},
+        "beta on the device": {"beta": torch.tensor(0.3, device="cuda")},
+        "batchmean": {"reduction": "batchmean", "beta": 0.3},
+        "none": {"reduction": "none", "beta": 0.3},
+    }[name]
+
+
+OPTIONS = ("defaults", "beta", "beta on the host", "beta on the device", "batchmean", "none")
+
+
+@pytest.mark.parametrize("shape", (SMALL, MANY_BLOCKS), ids=str)
+@pytest.mark.parametrize("factor", (1.0, 65536.0))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_step_has_two_launches_each_way(name: str, dtype: torch.dtype, factor: float, shape: tuple[int, ...]) -> None:
+    """Sampler and objective; backward with any upstream gradient, by which the device scales."""
+    recon, target, mu, logvar = inputs("bernoulli_logits", shape, dtype)
+    given = {"likelihood": "bernoulli_logits"} | options(name)
+
+    def call() -> list[Tensor]:
+        z, kl = pyvae.reparameterize_kl(mu, logvar)
+        return [pyvae.elbo_loss(recon, target, kl=kl, **given), z]
+
+    for way in both_ways(call, (recon, mu, logvar), factor):
+        assert_launches(2, way)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_drop_in_is_one_launch(likelihood: str, dtype: torch.dtype, name: str) -> None:
+    """Likelihood, KL and both sums; per sample, where the rows of both are summed by themselves, it is two."""
+    recon, target, mu, logvar = inputs(likelihood, MANY_BLOCKS, dtype)
+    forward, backward = both_ways(
+        lambda: [pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, **options(name))],
+        (recon, mu, logvar),
+        3.0,
+    )
+    assert_launches(2 if name == "none" else 1, forward)
+    assert_launches(2, backward)
+
+
+def test_the_other_functions_are_one_launch() -> None:
+    recon, target, mu, logvar = (x.detach() for x in inputs("gaussian", MANY_BLOCKS, torch.float32))
+    eps, seed = torch.randn_like(mu), torch.tensor([3], device="cuda")
+    calls: list[Callable[[], Any]] = [
+        lambda: pyvae.reconstruction_loss(recon, target, likelihood="gaussian"),
+        lambda: pyvae.reconstruction_loss(recon, target, likelihood="gaussian", reduction="sum"),
+        lambda: pyvae.kl_divergence(mu, logvar),
+        lambda: pyvae.kl_divergence(mu, logvar, reduction="batchmean"),
+        lambda: pyvae.reparameterize(mu, logvar),
+        lambda: pyvae.reparameterize(mu, logvar, seed=7),
+        lambda: pyvae.reparameterize(mu, logvar, seed=seed),
+        lambda: pyvae.reparameterize_kl(mu, logvar, generator=torch.cuda.default_generators[0]),
+        lambda: pyvae.reparameterize_kl(mu, logvar, eps=eps),
+    ]
+    for call in calls:
+        call()
+        assert_launches(1, call)
+
+
+def test_nothing_is_launched_for_nothing() -> None:
+    """Not a kernel with an empty grid, which is an error."""
+    empty = torch.zeros(4, 0, device="cuda")
+    z, kl = pyvae.reparameterize_kl(empty, empty)
+    assert z.shape == (4, 0)
+    assert kl.tolist() == [0.0] * 4
+    assert pyvae.elbo_loss(empty, empty, empty, empty).item() == 0
+    none = torch.zeros(0, 5, device="cuda", requires_grad=True)
+    loss = pyvae.elbo_loss(none, none.detach(), none, none, likelihood="gaussian")
+    assert loss.item() == 0
+    assert grad(loss, none)[0].shape == (0, 5)
+    torch.cuda.synchronize()
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def peak(work: Callable[[], Any]) -> tuple[int, Any]:
+    """Bytes that `work` allocates at most beyond what is there before, and its result."""
+    work()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = work()
+    return torch.cuda.max_memory_allocated() - before, result
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+def test_memory_of_a_step(dtype: torch.dtype) -> None:
+    """Beyond inputs and outputs one buffer of recon's size, which becomes its gradient; nothing of the noise."""
+    shape = (512, 64 * 1024)
+    recon, target = (torch.rand(shape, device="cuda").to(d) for d in (dtype, torch.float32))
+    mu, logvar = leaf(torch.zeros(shape, dtype=dtype, device="cuda")), leaf(torch.zeros_like(recon))
+    recon.requires_grad_()
+    size = recon.numel() * recon.element_size()
+
+    used, (z, kl) = peak(lambda: pyvae.reparameterize_kl(mu, logvar))
+    assert used <= size + SLACK  # the sample
+    used, _ = peak(lambda: grad((z, kl), (mu, logvar), (z.detach(), torch.ones_like(kl)), retain_graph=True))
+    assert used <= 2 * size + SLACK  # the two gradients
+
+    used, _ = peak(lambda: pyvae.elbo_loss(recon, target, kl=kl.detach()))
+    assert used <= size + SLACK  # the gradient to be
+    with torch.no_grad():
+        used, _ = peak(lambda: pyvae.elbo_loss(recon, target, kl=kl))
+    assert used <= SLACK
+    for factor in (1.0, 3.0):
+        loss = pyvae.elbo_loss(recon, target, kl=kl.detach())
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        gradient = grad(loss, recon, torch.full_like(loss, factor))
+        assert torch.cuda.max_memory_allocated() - before <= SLACK
+        del gradient
