@@ -18,7 +18,7 @@ const char* launch_as(const LatentBackward& a, void* stream) {
   const auto packed = [&a](Type type) {
     return !a.eps.data && a.first_index % 4 == 0 && is_packed(a.shape, a.grad_kl) && is_packed(a.shape, a.mu, type) &&
            is_packed(a.shape, a.scale, type) && is_packed(a.shape, a.grad_z, type) &&
-           is_packed(a.shape, a.grad_mu, type) && is_packed(a.shape, a.grad_scale, type);
+           is_packed_output(a.shape, a.grad_mu, type) && is_packed_output(a.shape, a.grad_scale, type);
   };
   const int64_t blocks = a.partition.blocks;
   if (packed(Type::kFloat)) {

@@ -19,7 +19,7 @@ template <class Scale>
 const char* launch_as(const LatentForward& a, void* stream) {
   const auto packed = [&a](Type type) {
     return !a.eps.data && a.first_index % 4 == 0 && is_packed(a.shape, a.mu, type) &&
-           is_packed(a.shape, a.scale, type) && is_packed(a.shape, a.z, type);
+           is_packed(a.shape, a.scale, type) && is_packed_output(a.shape, a.z, type);
   };
   const int64_t blocks = a.partition.blocks;
   if (packed(Type::kFloat)) {

@@ -24,14 +24,19 @@ const char* run(void (*kernel)(Call), const Call& call, int64_t blocks, void* st
   return cudaGetErrorString(status);
 }
 
-// Whether vectors of `type` can follow an operand: aligned, and contiguous but for rows of a wider tensor. They have up
-// to Partition::kVector elements and move in words of 16 bytes. An absent operand is.
+// Whether vectors of `type` can follow an operand: it is contiguous, but for rows of a wider tensor that are whole
+// vectors long. An absent operand is.
 inline bool is_packed(const Shape& shape, const Operand& operand, Type type) {
   if (!operand.data) return true;
-  if (operand.type != type || reinterpret_cast<uintptr_t>(operand.data) % 16 != 0) return false;
-  if (shape.dims == 1) return operand.contiguous;
-  return shape.dims == 2 && operand.strides[1] == 1 && shape.sizes[1] % Partition::kVector == 0 &&
-         operand.strides[0] % Partition::kVector == 0;
+  if (operand.type != type) return false;
+  return shape.dims == 1 ? operand.contiguous
+                         : shape.dims == 2 && operand.strides[1] == 1 && shape.sizes[1] % Partition::kVector == 0;
+}
+
+// And written by them: aligned besides.
+inline bool is_packed_output(const Shape& shape, const Operand& operand, Type type) {
+  return is_packed(shape, operand, type) && reinterpret_cast<uintptr_t>(operand.data) % 16 == 0 &&
+         (shape.dims == 1 || operand.strides[0] % Partition::kVector == 0);
 }
 
 // Whether the elements of every vector share their number.

@@ -57,7 +57,7 @@ template <class Likelihood>
 const char* launch_as(const Objective& a, void* stream) {
   const auto packed = [&a](Type recon, Type target) {
     return is_unweighted(a) && is_packed(a.shape, a.recon, recon) && is_packed(a.shape, a.target, target) &&
-           is_packed(a.shape, a.gradient, recon);
+           is_packed_output(a.shape, a.gradient, recon);
   };
   const int64_t blocks = a.partition.blocks + a.posterior.partition.blocks;
 #define PYVAE_PACKED(kRecon, Recon, kTarget, Target, Math, T, V)                                            \

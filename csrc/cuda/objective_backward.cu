@@ -73,10 +73,10 @@ __global__ void __launch_bounds__(kThreads) rescale_kernel(const __grid_constant
 
 const char* launch_rescale(const ObjectiveBackward& a, int64_t blocks, void* stream) {
   const Objective& o = a.objective;
-  if (is_packed(o.shape, o.gradient, Type::kFloat)) {
+  if (is_packed_output(o.shape, o.gradient, Type::kFloat)) {
     return run(rescale_kernel<Packed<float>, float, 4>, a, blocks, stream);
   }
-  if (is_packed(o.shape, o.gradient, Type::kDouble)) {
+  if (is_packed_output(o.shape, o.gradient, Type::kDouble)) {
     return run(rescale_kernel<Packed<double>, double, 2>, a, blocks, stream);
   }
   if (o.in_double) return run(rescale_kernel<Any, double, 2>, a, blocks, stream);
@@ -89,7 +89,7 @@ const char* launch_gradient(const ObjectiveBackward& a, int64_t blocks, void* st
   const bool scalar = a.grad_loss.stride == 0 && a.grad_recon.stride == 0;
   const auto packed = [&](Type recon, Type target) {
     return scalar && is_unweighted(o) && is_packed(o.shape, o.recon, recon) && is_packed(o.shape, o.target, target) &&
-           is_packed(o.shape, o.gradient, recon);
+           is_packed_output(o.shape, o.gradient, recon);
   };
 #define PYVAE_PACKED(kRecon, Recon, kTarget, Target, Math, T, V)                                                     \
   if (packed(Type::kRecon, Type::kTarget)) {                                                                         \
