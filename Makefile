@@ -1,7 +1,8 @@
-# make demo | test | bench | lint | sanitize | build | clean
+# make demo | test | bench | lint | sanitize | machine-code | build | clean
 #
-# Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV. Changed C++ sources are compiled again,
-# Python files are used as they are (editable install).
+# Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
+# the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
+# install). The extension is built in place, for one VENV at a time: naming another builds it again.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
@@ -12,10 +13,11 @@ endif
 PY := $(VENV)/bin/python
 # One stamp per requested torch: asking for another installs it.
 SETUP := $(VENV)/.setup-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
-BUILT := $(VENV)/.built
-SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.h')
+BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST)' | cksum | cut -d' ' -f1)
+C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
+SOURCES := setup.py cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo test bench lint sanitize build clean
+.PHONY: demo test bench lint sanitize machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
@@ -29,7 +31,7 @@ bench: $(BUILT)
 lint: $(SETUP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h')
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp $(C_FILES))
 	$(VENV)/bin/mypy
 
 # The CPU kernels alone, without torch or Python, in every variant that this machine can run. Flags as in setup.py.
@@ -49,12 +51,16 @@ build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
 	@mkdir -p $(@D)
 	$(CXX) $(SANITIZE) -DPYVAE_ISA=$* $(FLAGS_$*) -c $< -o $@
 
+# Registers, spills and the width of loads and stores in the CUDA kernels that were built.
+machine-code: $(BUILT)
+	$(PY) tests/machine_code.py
+
 build: $(BUILT)
 
 $(BUILT): $(SETUP) $(SOURCES)
 	$(PY) setup.py build_ext --inplace
 	$(PY) -m pyvae
-	@touch $@
+	@rm -f build/.built-* && touch $@
 
 $(SETUP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -66,8 +72,17 @@ $(SETUP): pyproject.toml
 	@command -v $(CXX) || { echo 'no C++ compiler: install g++, or name one, as in make CXX=clang++'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade pip 'setuptools>=70.1' ninja '$(TORCH)'
+	@nvcc=$$($(PY) cuda_toolkit.py) && if [ -n "$$nvcc" ]; then \
+	  echo "no nvcc for this torch: installing $$nvcc"; $(PY) -m pip install -q "$$nvcc"; fi
 	$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
 	@rm -f $(VENV)/.setup-* && touch $@
 
 clean:
 	rm -rf build dist pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)
+
+# On a machine with a GPU, in the Python that is there: nothing is downloaded and no environment made. Builds, tests,
+# sanitizes and measures within nine minutes; logs and the benchmark's CSV go into OUT.
+.PHONY: gpu-check
+gpu-check:
+	@test -n '$(OUT)' || { echo 'say where the results go: make gpu-check OUT=folder'; exit 1; }
+	$(PYTHON) -m benchmarks.gpu_check '$(OUT)'

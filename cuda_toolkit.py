@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,20 +31,20 @@ def major(release: str) -> int:
     return int(release.split(".")[0])
 
 
-def site_packages() -> Path:
-    return Path(sysconfig.get_path("purelib"))
+def installed(pattern: str) -> list[Path]:
+    """Files of packages from PyPI: beside torch, or in a virtual environment on top of torch's."""
+    return [path for folder in sys.path for path in sorted(Path(folder).glob(pattern))]
 
 
 def candidates() -> list[str]:
     """Every nvcc of this machine, in the order in which they are asked."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     on_path = shutil.which("nvcc")
-    from_pypi = sorted(site_packages().glob("nvidia/cu*/bin/nvcc"))
     found = [
         *(os.path.join(home, "bin", "nvcc") for home in homes),
         *([on_path] if on_path else []),
         os.path.join(SYSTEM, "bin", "nvcc"),
-        *map(str, from_pypi),
+        *map(str, installed("nvidia/cu*/bin/nvcc")),
     ]
     return [nvcc for nvcc in dict.fromkeys(found) if os.access(nvcc, os.X_OK)]
 
@@ -158,7 +157,7 @@ def runtime(toolkit: Toolkit) -> Path:
     include = Path(toolkit.include)
     homes = [include.parent, *Path(toolkit.nvcc).resolve().parents[1:2]]
     found = [
-        *sorted(site_packages().glob(f"nvidia/*/lib/{name}")),
+        *installed(f"nvidia/*/lib/{name}"),
         *(home / folder / name for home in homes for folder in ("lib64", "lib")),
     ]
     for path in found:

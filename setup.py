@@ -181,8 +181,8 @@ class BuildKernels(BuildExtension):
         command = shlex.join([self.toolkit.nvcc, *flags, f"-I{INCLUDE}", "-c", source, "-o", str(target)])
         way = f"{self.toolkit.release} {command}"
         note = target.with_suffix(".command")
-        same_way = note.exists() and note.read_text(encoding="utf-8") == way
-        if same_way and target.stat().st_mtime > max(map(os.path.getmtime, [source, *CUDA_HEADERS])):
+        there = target.exists() and note.exists() and note.read_text(encoding="utf-8") == way
+        if there and target.stat().st_mtime > max(map(os.path.getmtime, [source, *CUDA_HEADERS])):
             return str(target)
         note.unlink(missing_ok=True)
         print(command, flush=True)

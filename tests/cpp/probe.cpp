@@ -32,13 +32,13 @@ UNARY(log1m_unit, pyvae::log1m_unit<pyvae::Exact>)
 PYVAE_SCALES(SCALE)
 
 // Value and derivative of every likelihood: recon, target and pos_weight in, all [n]; NAME_plain without pos_weight.
-#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                              \
-  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value,  \
-                        T* __restrict derivative) {                                          \
-    for (int64_t i = 0; i < n; ++i) {                                                        \
+#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                                            \
+  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value,                \
+                        T* __restrict derivative) {                                                        \
+    for (int64_t i = 0; i < n; ++i) {                                                                      \
       const auto term = pyvae::FORM::evaluate<pyvae::Exact, WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1)); \
-      value[i] = term.value, derivative[i] = term.derivative;                                \
-    }                                                                                        \
+      value[i] = term.value, derivative[i] = term.derivative;                                              \
+    }                                                                                                      \
   }
 #define LIKELIHOOD(FORM, NAME)                          \
   LIKELIHOOD_OF(FORM##_float, FORM, true, float)        \

@@ -1,0 +1,196 @@
+"""What nvcc made of the CUDA kernels: `python tests/machine_code.py [extension]` prints a table and checks it.
+
+Fails where a kernel keeps anything in local memory (spilled registers, arrays indexed at run time), where a kernel over
+`Packed` tensors has no 128-bit load or store, or where an architecture that was asked for is missing. Needs no GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "pyvae"
+WIDTHS = (128, 64, 32, 16, 8)
+THREADS = 256  # of a block
+RESERVED = 1024  # bytes of shared memory that the driver keeps in each block, from sm_80 on
+
+# Threads and KiB of shared memory of one multiprocessor (the table "Technical Specifications per Compute Capability" of
+# the CUDA programming guide). All have 65536 registers.
+MULTIPROCESSORS = {
+    75: (1024, 64),
+    80: (2048, 164),
+    86: (1536, 100),
+    89: (1536, 100),
+    90: (2048, 228),
+    100: (2048, 228),
+    103: (2048, 228),
+    120: (1536, 100),
+    121: (1536, 100),
+}
+
+CODE_KIND = re.compile(r"Fatbin (elf|ptx) code:")
+ARCHITECTURE = re.compile(r"(?:code for|arch =) sm_(\w+)")
+FUNCTION = re.compile(r"Function\s*:?\s+([\w$.]+)")
+RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+\{?\s*(?:@!?\w+\s+)?([A-Z][\w.]*)")
+
+
+@dataclass
+class Kernel:
+    """One kernel for one architecture."""
+
+    name: str
+    architecture: str
+    registers: int = 0
+    stack: int = 0  # bytes a thread
+    shared: int = 0  # bytes a block
+    local: int = 0  # bytes a thread
+    instructions: int = 0
+    spills: int = 0  # loads from and stores to local memory
+    loads: Counter[int] = field(default_factory=Counter)  # from global memory, by bits
+    stores: Counter[int] = field(default_factory=Counter)
+
+    def count(self, instruction: str) -> None:
+        operation, *modifiers = instruction.split(".")
+        if operation == "NOP":
+            return
+        self.instructions += 1
+        self.spills += operation in ("LDL", "STL")
+        if operation in ("LDG", "LD", "STG", "ST"):
+            width = next((int(m.lstrip("US")) for m in modifiers if m.lstrip("US") in ("128", "64", "16", "8")), 32)
+            (self.loads if operation.startswith("L") else self.stores)[width] += 1
+
+    def occupancy(self) -> float | None:
+        """Threads that a multiprocessor holds, as a share of those that it could; None where it is not known."""
+        version = int(re.sub(r"\D", "", self.architecture))
+        if version not in MULTIPROCESSORS:
+            return None
+        threads, kibibytes = MULTIPROCESSORS[version]
+        of_warp = -(-self.registers * 32 // 256) * 256
+        by_registers = 4 * (65536 // 4 // of_warp) // (THREADS // 32) if of_warp else threads
+        shared = self.shared + (RESERVED if version >= 80 else 0)
+        by_shared = kibibytes * 1024 // shared if shared else threads
+        return min(threads // THREADS, by_registers, by_shared) * THREADS / threads
+
+    def faults(self) -> list[str]:
+        found = []
+        if self.spills or self.local:
+            found.append(f"{self.spills} accesses to local memory, {self.stack} bytes of stack")
+        if "Packed<" in self.name and not self.loads[128]:
+            found.append("no 128-bit load")
+        if "Packed<" in self.name and not self.stores[128]:
+            found.append("no 128-bit store")
+        return found
+
+
+def find_cuobjdump() -> str:
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    places = [
+        shutil.which("cuobjdump"),
+        *(os.path.join(home, "bin", "cuobjdump") for home in [*homes, "/usr/local/cuda"]),
+        *(place for folder in sys.path for place in Path(folder).glob("triton/backends/nvidia/bin/cuobjdump")),
+        *(place for folder in sys.path for place in Path(folder).glob("nvidia/*/bin/cuobjdump")),
+    ]
+    for place in places:
+        if place and os.access(place, os.X_OK):
+            return str(place)
+    sys.exit("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+
+
+def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]]:
+    """The kernels in what `cuobjdump --dump-resource-usage` and `cuobjdump --dump-sass` print, names still mangled; and
+    the architectures, as in build_info()."""
+    kernels: dict[tuple[str, str], Kernel] = {}
+    architectures = set()
+    kind = architecture = function = ""
+    for line in resource_usage.splitlines():
+        if match := CODE_KIND.search(line):
+            kind = {"elf": "sm_", "ptx": "compute_"}[match[1]]
+        elif match := ARCHITECTURE.search(line):
+            architecture = kind + match[1]
+            architectures.add(architecture)
+        elif match := FUNCTION.search(line):
+            function = match[1]
+        elif match := RESOURCES.search(line):
+            registers, stack, shared, local = map(int, match.groups())
+            if shared and int(re.sub(r"\D", "", architecture)) >= 90:
+                shared -= RESERVED  # where there is any, the reserved part is counted from sm_90 on
+            kernels[architecture, function] = Kernel(function, architecture, registers, stack, shared, local)
+    for line in machine_code.splitlines():
+        if match := INSTRUCTION.search(line):
+            kernels[architecture, function].count(match[1])
+        elif match := ARCHITECTURE.search(line):
+            architecture = f"sm_{match[1]}"
+        elif match := FUNCTION.search(line):
+            function = match[1]
+    return list(kernels.values()), architectures
+
+
+def short(demangled: str) -> str:
+    """Without namespaces, return type, parameters and casts: 'objective_kernel<Gaussian, Packed<float>, 4>'."""
+    name = demangled.removeprefix("void ").replace("(anonymous namespace)::", "").replace(" >", ">")
+    name = re.sub(r"\((?:int|bool|long|unsigned int)\)", "", name)
+    return re.sub(r"\b\w+::", "", name.split("(")[0])
+
+
+def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
+    def output(option: str) -> str:
+        return subprocess.run([program, option, extension], capture_output=True, text=True, check=True).stdout
+
+    program = find_cuobjdump()
+    kernels, architectures = read(output("--dump-resource-usage"), output("--dump-sass"))
+    mangled = "\n".join(kernel.name for kernel in kernels)
+    names = subprocess.run(["c++filt"], input=mangled, capture_output=True, text=True, check=True).stdout.splitlines()
+    for kernel, name in zip(kernels, names, strict=True):
+        kernel.name = short(name)
+    return sorted(kernels, key=lambda kernel: (kernel.name, kernel.architecture)), architectures
+
+
+def table(kernels: Sequence[Kernel]) -> str:
+    """A line for each kernel and architecture, grouped by kernel."""
+    width = max((len(kernel.name) for kernel in kernels), default=0)
+    head = f"{'registers':>9} {'shared':>6} {'stack':>5} {'spills':>6} {'instructions':>12} {'occupancy':>9}"
+    head += f" {'loads ' + '/'.join(map(str, WIDTHS)):>22} {'stores':>14}"
+    lines: list[str] = []
+    group = ""
+    for kernel in kernels:
+        name, _, arguments = kernel.name.partition("<")
+        if name != group:
+            group = name
+            lines += ["", f"{name:<{width}} {'':<7} {head}"]
+        occupancy = kernel.occupancy()
+        loads, stores = ("/".join(str(counts[width]) for width in WIDTHS) for counts in (kernel.loads, kernel.stores))
+        lines.append(
+            f"{'  <' + arguments:<{width}} {kernel.architecture:<7} {kernel.registers:>9} {kernel.shared:>6}"
+            f" {kernel.stack:>5} {kernel.spills:>6} {kernel.instructions:>12}"
+            f" {'-' if occupancy is None else f'{occupancy:.0%}':>9} {loads:>22} {stores:>14}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    extension = Path(sys.argv[1]) if len(sys.argv) > 1 else next(PACKAGE.glob("_C.*.so"), None)
+    if extension is None:
+        sys.exit(f"no extension in {PACKAGE}: build it in place")
+    kernels, architectures = inspect(extension)
+    print(table(kernels))
+    faults = [f"{kernel.name} for {kernel.architecture}: {fault}" for kernel in kernels for fault in kernel.faults()]
+    asked = runpy.run_path(str(extension.parent / "_build.py"))["CUDA_ARCHITECTURES"]
+    faults += [f"nothing for {architecture}" for architecture in sorted({*asked} - architectures)]
+    if not kernels:
+        faults.append(f"{extension} has no CUDA kernels")
+    if faults:
+        sys.exit("\n" + "\n".join(faults))
+    print(f"\n{len(kernels)} kernels for {', '.join(asked)}: no local memory, 128-bit loads and stores where packed")
+
+
+if __name__ == "__main__":
+    main()
