@@ -16,8 +16,9 @@ from pyvae import _noise
 
 def drawn_seed(seed: int, offset: int) -> int:
     """torch.randint(-(2**63), 2**63 - 1) on CUDA, from a generator's state: two words of one Philox call."""
-    words = [torch.tensor([word]) for word in (offset // 4, 0, 0, 0)]
-    high, low, *_ = _noise.philox(words, [torch.tensor([seed & 0xFFFFFFFF]), torch.tensor([seed >> 32])])
+    counter, key = ((number & 0xFFFFFFFF, number >> 32) for number in (offset // 4, seed))
+    zero = torch.tensor([0])
+    high, low, *_ = _noise.philox([*map(torch.tensor, zip(counter)), zero, zero], [*map(torch.tensor, zip(key))])
     return (int(high) << 32 | int(low)) % (2**64 - 1) - 2**63
 
 
@@ -29,9 +30,9 @@ def test_the_kernel_draws_the_seed(captured: bool, dtype: torch.dtype, with_kl: 
         mu, logvar = posterior("logvar", shape, dtype)
         source = generator(2**40 + 17) if captured else None
         torch.manual_seed(2**40 + 17)
-        word = int(torch.randint(2**32 - 1, (1,), generator=generator(2**40 + 17)))
+        word = int(torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator(2**40 + 17))) + 2**63
         z, kl, seed = torch.ops.pyvae.latent_draw(mu, logvar, source, SCALES.index("logvar"), 2, with_kl)
-        assert int(seed) == drawn_seed(2**40 + 17, 4 * word + (4 if captured else 0))
+        assert int(seed) == drawn_seed(2**40 + 17, word // 8 * 4 + (4 if captured else 0))
         want, want_kl = pyvae.reparameterize_kl(mu, logvar, seed=seed, row_offset=2)
         assert torch.equal(z, want)
         assert torch.equal(kl, want_kl) if with_kl else kl.numel() == 0
