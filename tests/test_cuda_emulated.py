@@ -1,0 +1,113 @@
+"""The CUDA kernels run on the CPU (tests/emulated.py): the emulator finds what it should, and the kernels pass tests.
+
+What this cannot show: the GPU's memory model and its hardware functions, nvcc's code, speed, streams and graphs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import emulated
+import pytest
+
+ORDERS = ("forward", "reverse", "shuffled")
+
+
+# ---- the emulator ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def self_test() -> Path:
+    return emulated.build_self_test()
+
+
+def run_self_test(program: Path, name: str, order: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYVAE_EMULATED_ORDER": order}
+    return subprocess.run([program, name], env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", ["sums", "doubles", "lanes", "empty_grid"])
+def test_emulator_computes(self_test: Path, name: str, order: str) -> None:
+    assert run_self_test(self_test, name, order).returncode == 0
+
+
+MISTAKES = {
+    "divergent_barrier": "threads wait for others that will not come; 128 of 256 have exited",
+    "different_barriers": "the threads of a block meet at different places",
+    "divergent_shuffle": "threads wait for others that will not come; 128 of 256 have exited",
+    "foreign_mask": "a thread is not in its own mask",
+    "absent_lane": "a lane wants the value of one that is not in the mask",
+    "misaligned": "misaligned address",
+    "past_the_end": "out of bounds",
+    "missing_barrier": "",  # these three give wrong numbers
+    "overwritten_shared": "",
+    "stale_shared": "",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_emulator_finds(self_test: Path, name: str, order: str) -> None:
+    done = run_self_test(self_test, name, order)
+    assert done.returncode != 0
+    assert MISTAKES[name] in done.stderr
+    assert not MISTAKES[name] or f"{name}_kernel" in done.stderr or "self_test.cu" in done.stderr
+
+
+# ---- the kernels -----------------------------------------------------------------------------------------------------
+
+TESTS = Path(__file__).parent
+MODULES = (
+    *("test_values.py", "test_gradients.py", "test_autograd.py", "test_extremes.py", "test_training.py"),
+    *("test_noise.py", "test_noise_repeatable.py", "test_properties.py", "emulated_cases.py"),
+)
+LARGE = "test_properties.py::test_more_than_2_to_the_31_elements"  # a minute
+# In which order blocks run and threads begin, which tests, and how many at least.
+RUNS = {
+    "forward": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
+    "reverse": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
+    "shuffled": ([LARGE], 1),
+}
+
+
+def run_tests(order: str, arguments: list[str]) -> subprocess.CompletedProcess:
+    """Tests in a process of their own, on kernels that check their addresses."""
+    paths = [word if word.startswith("-") else str(TESTS / word) for word in arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "emulated", "-p", "no:cacheprovider", "--capture=sys"]
+    environment = os.environ | emulated.address_environment()
+    environment |= {"PYVAE_EMULATED_ORDER": order, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *paths],
+        cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, Future]]:
+    """All runs, two at a time."""
+    emulated.build(address=True)
+    with ThreadPoolExecutor(2) as pool:
+        yield {order: pool.submit(run_tests, order, arguments) for order, (arguments, _) in RUNS.items()}
+
+
+@pytest.mark.parametrize("order", list(RUNS))
+def test_tests_pass_on_the_emulated_kernels(runs: dict[str, Future], order: str) -> None:
+    done = runs[order].result()
+    said = f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, said
+    passed = re.search(r"(\d+) passed", done.stdout)
+    launches = re.search(r"emulated launches: (\d+)", done.stdout)
+    assert passed and int(passed[1]) >= RUNS[order][1], said
+    assert launches and int(launches[1]) >= int(passed[1]), said
+
+
+def test_what_is_left_out_exists() -> None:
+    text = "".join((TESTS / name).read_text() for name in MODULES)
+    assert all(f"def {name}(" in text for name in emulated.UNSUITED)
