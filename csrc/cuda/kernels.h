@@ -143,8 +143,8 @@ struct ObjectiveBackward {
   bool rescale = false;      // the gradient is there, and is only multiplied
   bool done_if_one = false;  // the gradient is there: nothing is to be done where upstream is 1
   PerRow grad_loss, grad_recon, grad_kl;
-  Result to_kl;  // [batch], written; absent: not wanted
-  int64_t batch = 0;
+  Result to_kl;       // [batch], written; absent: not wanted
+  int64_t batch = 0;  // 1 where all rows have one gradient
 };
 
 // Each launches one kernel on a stream (cudaStream_t) and returns nullptr, or what CUDA says is wrong.

@@ -32,6 +32,7 @@ struct Sample {
       }
       Access::store(a.shape, a.z, at, z);
     }
+    for (int k = 0; k < V; ++k) values[k] = T(0);
     if (a.kl.data) {
       for (int k = 0; k < V; ++k) values[k] = fma(T(0.5) * mu[k], mu[k], Scale::divergence(scale[k]));
     }

@@ -11,8 +11,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm<Access>)
     latent_forward_kernel(const __grid_constant__ LatentForward a) {
   const Sample<Scale, Access, T> map{a, resolve(a.key)};
   if (a.key.out && blockIdx.x == 0 && threadIdx.x == 0) *a.key.out = int64_t(map.key);
-  const auto emit = [&a](int64_t row, double sum) { write(a.kl, row, sum * a.kl_factor); };  // where it is wanted
-  map_and_reduce<V, true>(a.partition, blockIdx.x, a.workspace, map, emit);
+  const auto emit = [&a](int64_t row, double sum) { write(a.kl, row, sum * a.kl_factor); };
+  map_and_reduce<V, true>(a.partition, blockIdx.x, a.workspace, map, emit, /*wanted=*/a.kl.data != nullptr);
 }
 
 template <class Scale>

@@ -144,11 +144,12 @@ __device__ __forceinline__ void sum_parts(const Partition& p, int64_t block, con
   }
 }
 
-// Maps the elements of a block and, if kSums, emits the sums of its rows: emit(row, sum), by one thread per row. Where
-// rows are short their values pass through shared memory, so that vectors need not mind where rows begin.
+// Maps the elements of a block and, if kSums and they are wanted, emits the sums of its rows: emit(row, sum), by one
+// thread per row. Where rows are short their values pass through shared memory, so that vectors need not mind where
+// rows begin.
 template <int V, bool kSums, class Map, class Emit>
 __device__ __forceinline__ void map_and_reduce(const Partition& p, int64_t block, const Workspace& workspace,
-                                               const Map& map, Emit emit) {
+                                               const Map& map, Emit emit, bool wanted = true) {
   using T = typename Map::T;
   const Range range = range_of(p, block);
   if constexpr (!kSums) {
@@ -166,6 +167,7 @@ __device__ __forceinline__ void map_and_reduce(const Partition& p, int64_t block
         sum += double(vector_sum(values));
       }
     });
+    if (!wanted) return;
     if (short_rows) {
       __syncthreads();
       sum_short_rows(p, block, shared + (range.begin - origin), emit);

@@ -147,7 +147,7 @@ Tensor elbo_backward_cuda(const OptionalTensor& gradient, const Tensor& recon, c
                           const OptionalTensor& grad_kl, const OptionalTensor& beta_tensor, double beta,
                           int64_t likelihood, int64_t reduction, std::optional<at::ScalarType> kl_type) {
   cuda::Call call("elbo_backward", recon);
-  const Tensor to_kl = at::empty({kl_type ? recon.size(0) : 0}, recon.options().dtype(kl_type.value_or(at::kFloat)));
+  const Tensor to_kl = kl_type ? cuda::empty_result(recon, reduction, *kl_type) : at::empty({0}, recon.options());
   cuda::ObjectiveBackward a{};
   const Inputs in(recon, target, weight, pos_weight);
   const Beta factor(beta, beta_tensor);
@@ -172,7 +172,7 @@ Tensor elbo_backward_cuda(const OptionalTensor& gradient, const Tensor& recon, c
   if (kl_type) a.to_kl = cuda::result(to_kl);
   a.batch = to_kl.numel();
   if (a.batch > 0 || a.objective.partition.blocks > 0) call.launch(a);
-  return to_kl;
+  return kl_type ? to_kl.expand({recon.size(0)}) : to_kl;
 }
 
 }  // namespace
