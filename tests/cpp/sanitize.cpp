@@ -14,6 +14,7 @@
 
 namespace {
 
+using namespace pyvae;
 using namespace pyvae::cpu;
 
 int passed = 0, failed = 0;
