@@ -59,6 +59,12 @@ inline bool is_plain(const Tensor& tensor) {
 // The batch size as a divisor; symbolic while a compiler traces with dynamic shapes.
 inline at::Scalar batch_size(const Tensor& tensor) { return at::Scalar(c10::SymFloat(tensor.sym_size(0))); }
 
+// Whether an upstream gradient on the CPU, float or double, is the number 1.
+inline bool is_one(const Tensor& scalar) {
+  return scalar.dim() == 0 && (scalar.scalar_type() == at::kFloat ? *scalar.const_data_ptr<float>() == 1.0f
+                                                                  : *scalar.const_data_ptr<double>() == 1.0);
+}
+
 // A typed handle to a registered operator, looked up once.
 template <class Signature>
 auto find_operator(const char* name) {

@@ -73,11 +73,15 @@ struct Elbo : torch::autograd::Function<Elbo> {
     if (plain) {
       const at::AutoDispatchBelowADInplaceOrView below;
       if (to_recon) out[kRecon] = take_buffer(ctx);
-      if (out[kRecon].defined() || to_kl) {
+      // On the CPU it can be seen here that the buffer is the gradient as it was written; CUDA's kernel finds out
+      // itself.
+      const bool done = out[kRecon].defined() && recon.is_cpu() && is_one(plus(grads[0], grads[1]));
+      const Tensor buffer = done ? Tensor() : out[kRecon];
+      if (buffer.defined() || to_kl) {
         const OptionalTensor mu = optional(saved[kMu]), scale = optional(saved[kScale]), kl = optional(saved[kKl]);
         static const auto op = find_operator<decltype(elbo_backward)>("pyvae::elbo_backward");
         kl_gradient =
-            op.call(optional(out[kRecon]), recon, saved[kTarget], optional(saved[kWeight]), optional(saved[kPosWeight]),
+            op.call(optional(buffer), recon, saved[kTarget], optional(saved[kWeight]), optional(saved[kPosWeight]),
                     optional(grads[0]), optional(grads[1]), optional(grads[2]), optional(saved[kBeta]), beta,
                     likelihood, reduction, to_kl ? std::optional(kl_type(mu, scale, kl, at::kFloat)) : std::nullopt);
       }

@@ -111,11 +111,6 @@ Tensor elbo_gradient_cpu(const Tensor& recon, const Tensor& target, const Option
   return pass.gradient;
 }
 
-bool is_one(const Tensor& scalar) {
-  return scalar.dim() == 0 && (scalar.scalar_type() == at::kFloat ? *scalar.const_data_ptr<float>() == 1.0f
-                                                                  : *scalar.const_data_ptr<double>() == 1.0);
-}
-
 Tensor elbo_backward_cpu(const OptionalTensor& gradient, const Tensor& recon, const Tensor& target,
                          const OptionalTensor& weight, const OptionalTensor& pos_weight,
                          const OptionalTensor& grad_loss, const OptionalTensor& grad_recon,
