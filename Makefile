@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | sanitize | machine-code | build | clean
+# make demo | test | bench | lint | sanitize | machine-code | gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
