@@ -88,7 +88,7 @@ struct LatentForward {
 // Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
 struct LatentBackward {
   Shape shape;
-  Partition partition;  // by rows where grad_kl differs among them
+  Partition partition;  // all in one row: nothing is summed
   bool in_double;
   Operand mu, scale, eps;       // as in forward
   Operand grad_z;               // [rows, features]; absent: 0
@@ -109,7 +109,6 @@ enum class Divergence : int8_t {
 struct Posterior {
   Divergence source = Divergence::kNone;
   PerRow given;         // [rows]
-  int64_t rows = 0;     // of `given`
   Shape shape;          // of mu and scale
   Partition partition;  // of the segment
   Operand mu, scale;

@@ -1,5 +1,4 @@
 // Decoder side, forward: the loss, its terms, and the gradient by recon, in one launch.
-#include "cuda/launch.cuh"
 #include "cuda/objective.cuh"
 
 namespace pyvae {
@@ -55,22 +54,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm<ReconAccess>)
 
 template <class Likelihood>
 const char* launch_as(const Objective& a, void* stream) {
-  const auto packed = [&a](Type recon, Type target) {
-    return is_unweighted(a) && is_packed(a.shape, a.recon, recon) && is_packed(a.shape, a.target, target) &&
-           is_packed_output(a.shape, a.gradient, recon);
-  };
   const int64_t blocks = a.partition.blocks + a.posterior.partition.blocks;
-#define PYVAE_PACKED(kRecon, Recon, kTarget, Target, Math, T, V)                                            \
-  if (packed(Type::kRecon, Type::kTarget)) {                                                                \
+#define PYVAE_LAUNCH(kRecon, Recon, kTarget, Target, Math, T, V)                                            \
+  if (is_packed(a, Type::kRecon, Type::kTarget)) {                                                          \
     return run(objective_kernel<Likelihood, Math, Packed<Recon>, Packed<Target>, T, V>, a, blocks, stream); \
   }
-  PYVAE_PACKED(kFloat, float, kFloat, float, Accurate, float, 8)
-  PYVAE_PACKED(kBFloat16, BFloat16, kBFloat16, BFloat16, Approximate, float, 8)
-  PYVAE_PACKED(kBFloat16, BFloat16, kFloat, float, Approximate, float, 8)
-  PYVAE_PACKED(kHalf, Half, kHalf, Half, Approximate, float, 8)
-  PYVAE_PACKED(kHalf, Half, kFloat, float, Approximate, float, 8)
-  PYVAE_PACKED(kDouble, double, kDouble, double, Accurate, double, 2)
-#undef PYVAE_PACKED
+  PYVAE_PACKED_TYPES(PYVAE_LAUNCH)
+#undef PYVAE_LAUNCH
   if (a.in_double) return run(objective_kernel<Likelihood, Accurate, Any, Any, double, 2>, a, blocks, stream);
   return run(objective_kernel<Likelihood, Accurate, Any, Any, float, 4>, a, blocks, stream);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/hardware.cuh"
+#include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
@@ -66,6 +67,22 @@ struct NegativeLogLikelihood {
     }
   }
 };
+
+// The types of recon and target that have kernels of their own, with their arithmetic, T and vectors. Everything else
+// takes Any.
+#define PYVAE_PACKED_TYPES(X)                                        \
+  X(kFloat, float, kFloat, float, Accurate, float, 8)                \
+  X(kBFloat16, BFloat16, kBFloat16, BFloat16, Approximate, float, 8) \
+  X(kBFloat16, BFloat16, kFloat, float, Approximate, float, 8)       \
+  X(kHalf, Half, kHalf, Half, Approximate, float, 8)                 \
+  X(kHalf, Half, kFloat, float, Approximate, float, 8)               \
+  X(kDouble, double, kDouble, double, Accurate, double, 2)
+
+// Whether the kernel of such a pair can take a call.
+inline bool is_packed(const Objective& a, Type recon, Type target) {
+  return is_unweighted(a) && is_packed(a.shape, a.recon, recon) && is_packed(a.shape, a.target, target) &&
+         is_packed_output(a.shape, a.gradient, recon);
+}
 
 // value: the divergence of one element of the posterior
 template <class T_>

@@ -1,15 +1,13 @@
 // Decoder side, backward: the upstream gradient, decided and applied on the device. Where it is 1, as it is in most
 // training steps, the forward pass has already written the gradient and nothing is left to do.
-#include "cuda/launch.cuh"
 #include "cuda/objective.cuh"
 
 namespace pyvae {
 namespace cuda {
 namespace {
 
-__device__ __forceinline__ bool is_scalar(const ObjectiveBackward& a) {
-  return a.grad_loss.stride == 0 && a.grad_recon.stride == 0;
-}
+// Whether all rows have one upstream gradient.
+PYVAE_HD bool is_scalar(const ObjectiveBackward& a) { return a.grad_loss.stride == 0 && a.grad_recon.stride == 0; }
 
 __device__ __forceinline__ double upstream(const ObjectiveBackward& a, int64_t row) {
   return read(a.grad_loss, row) + read(a.grad_recon, row);
@@ -86,21 +84,12 @@ const char* launch_rescale(const ObjectiveBackward& a, int64_t blocks, void* str
 template <class Likelihood>
 const char* launch_gradient(const ObjectiveBackward& a, int64_t blocks, void* stream) {
   const Objective& o = a.objective;
-  const bool scalar = a.grad_loss.stride == 0 && a.grad_recon.stride == 0;
-  const auto packed = [&](Type recon, Type target) {
-    return scalar && is_unweighted(o) && is_packed(o.shape, o.recon, recon) && is_packed(o.shape, o.target, target) &&
-           is_packed_output(o.shape, o.gradient, recon);
-  };
-#define PYVAE_PACKED(kRecon, Recon, kTarget, Target, Math, T, V)                                                     \
-  if (packed(Type::kRecon, Type::kTarget)) {                                                                         \
+#define PYVAE_LAUNCH(kRecon, Recon, kTarget, Target, Math, T, V)                                                     \
+  if (is_scalar(a) && is_packed(o, Type::kRecon, Type::kTarget)) {                                                   \
     return run(objective_gradient_kernel<Likelihood, Math, Packed<Recon>, Packed<Target>, T, V>, a, blocks, stream); \
   }
-  PYVAE_PACKED(kFloat, float, kFloat, float, Accurate, float, 8)
-  PYVAE_PACKED(kBFloat16, BFloat16, kBFloat16, BFloat16, Approximate, float, 8)
-  PYVAE_PACKED(kBFloat16, BFloat16, kFloat, float, Approximate, float, 8)
-  PYVAE_PACKED(kHalf, Half, kHalf, Half, Approximate, float, 8)
-  PYVAE_PACKED(kHalf, Half, kFloat, float, Approximate, float, 8)
-#undef PYVAE_PACKED
+  PYVAE_PACKED_TYPES(PYVAE_LAUNCH)
+#undef PYVAE_LAUNCH
   if (o.in_double) return run(objective_gradient_kernel<Likelihood, Accurate, Any, Any, double, 2>, a, blocks, stream);
   return run(objective_gradient_kernel<Likelihood, Accurate, Any, Any, float, 4>, a, blocks, stream);
 }
