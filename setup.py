@@ -37,6 +37,7 @@ MINIMUM_SETUPTOOLS = (64, 0)
 SOURCES = [
     "csrc/bindings.cpp",
     *sorted(glob("csrc/ops/*.cpp")),
+    *sorted(glob("csrc/ops/autograd/*.cpp")),
     *sorted(glob("csrc/ops/cpu/*.cpp")),
     "csrc/cpu/dispatch.cpp",
 ]
@@ -165,7 +166,6 @@ class BuildKernels(BuildExtension):
         link.unlink(missing_ok=True)
         link.symlink_to(runtime)
         ext.sources += CUDA_SOURCES
-        ext.extra_compile_args.append("-DPYVAE_HAVE_CUDA")
         ext.include_dirs.append(toolkit.include)
         ext.library_dirs.append(str(link.parent))
         ext.libraries += ["cudart", "c10_cuda", "torch_cuda"]

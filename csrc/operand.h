@@ -1,11 +1,10 @@
-// A tensor as the kernels see it, on either device: raw memory, a type, and strides over a common index space.
+// A call as the kernels of either device see it: raw memory, types, and strides over a common index space. Each device
+// adds what its kernels need besides (cpu/kernels.h, cuda/kernels.h).
 #pragma once
 
 #include "math/platform.h"
 
 namespace pyvae {
-
-enum class Type : int8_t { kFloat, kDouble, kHalf, kBFloat16, kBool };
 
 constexpr int kMaxDims = 8;
 
@@ -19,10 +18,37 @@ struct Shape {
 
 // A tensor over a Shape, read or written through strides counted in elements (0 where it is broadcast).
 struct Operand {
-  void* data = nullptr;  // [sizes...]; null: absent
-  Type type = Type::kFloat;
+  void* data = nullptr;     // [sizes...]; null: absent
+  int8_t type = 0;          // StoredTypes (math/stored.h)
   bool contiguous = false;  // in the Shape's own order
   int64_t strides[kMaxDims] = {};
+};
+
+// Encoder side. Forward: z = mu + sigma eps and KL(q || N(0, 1)); either may be left out.
+// Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
+struct LatentOperands {
+  Shape shape;
+  bool in_double;            // computed in double, else in float
+  Operand mu, scale;         // [rows, features]
+  Operand eps;               // [rows, features]; absent: drawn
+  Operand z;                 // [rows, features], written by forward; absent: no sample
+  Operand grad_z;            // [rows, features], of backward; absent: 0
+  Operand grad_mu;           // [rows, features], written by backward
+  Operand grad_scale;        // [rows, features], written by backward
+  uint64_t first_index = 0;  // global index of element 0: row_offset * features
+  int scale_kind = 0;        // Scales (math/gaussian.h)
+};
+
+// Decoder side: the negative log-likelihood, and its gradient by recon.
+struct ObjectiveOperands {
+  Shape shape;
+  bool in_double;
+  Operand recon, target;       // [rows, features]
+  Operand weight, pos_weight;  // [rows, features]; absent: the numbers below
+  double weight_number = 1, pos_weight_number = 1;
+  Operand gradient;    // [rows, features], written; absent: not wanted
+  double factor = 1;   // of the gradient
+  int likelihood = 0;  // Likelihoods (math/likelihood.h)
 };
 
 }  // namespace pyvae

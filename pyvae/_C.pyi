@@ -5,7 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+LIKELIHOODS: tuple[str, ...]
+SCALES: tuple[str, ...]
+REDUCTIONS: tuple[str, ...]
+
 def reparameterize(
+    with_kl: bool,
     mu: Tensor,
     logvar: Tensor | None,
     std: Tensor | None,
@@ -14,12 +19,12 @@ def reparameterize(
     seed: int | Tensor | None,
     row_offset: int,
     generator: torch.Generator | None,
-    with_kl: bool,
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...
 def kl_divergence(
     mu: Tensor, logvar: Tensor | None, std: Tensor | None, logstd: Tensor | None, reduction: str
 ) -> Tensor | None: ...
 def elbo(
+    with_terms: bool,
     recon: Tensor,
     target: Tensor,
     mu: Tensor | None,
@@ -30,9 +35,8 @@ def elbo(
     likelihood: str,
     beta: float | Tensor,
     weight: Tensor | None,
-    pos_weight: Tensor | None,
+    pos_weight: Tensor | float | None,
     reduction: str,
-    terms: bool,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor] | None: ...
 def set_reference_gradient(
     function: Callable[

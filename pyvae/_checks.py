@@ -8,25 +8,19 @@ what was expected, what came.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._arguments import LatentArguments, ObjectiveArguments, Posterior
+from ._likelihoods import LIKELIHOODS
+
 # The position of a name is its code in the compiled kernels.
-LIKELIHOODS = ("bernoulli", "bernoulli_logits", "gaussian")
 SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-class Posterior(NamedTuple):
-    """The diagonal Gaussian q(z|x): its mean, its scale, and which of `SCALES` the scale is."""
-
-    mu: Tensor
-    scale: Tensor
-    kind: str
 
 
 def posterior(
@@ -48,15 +42,13 @@ def posterior(
     return Posterior(mu, scale, kind)
 
 
-def noise(
-    function: str,
-    mu: Tensor,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    row_offset: int,
-    generator: torch.Generator | None,
-) -> None:
-    """Check where the noise comes from: the caller's `eps`, a `seed`, a `generator`, or (none) torch's default."""
+def latent(function: str, call: LatentArguments) -> Posterior:
+    """Check a call of a sampler: the posterior, and where the noise comes from.
+
+    That is the caller's `eps`, a `seed`, a `generator`, or (none) torch's default.
+    """
+    mu, _, _, _, eps, seed, row_offset, generator = call
+    checked = posterior(function, *call[:4])
     _row_offset(function, row_offset)
     if eps is not None:
         _floating(function, "eps", eps, ".to(mu.dtype)")
@@ -80,6 +72,7 @@ def noise(
             raise ValueError(
                 f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
             )
+    return checked
 
 
 def reduction(function: str, reduction: str) -> None:
@@ -95,62 +88,39 @@ def reduction(function: str, reduction: str) -> None:
 
 def likelihood(function: str, likelihood: str, pos_weight: Tensor | float | None) -> None:
     """Check that `likelihood` is one of `LIKELIHOODS` and that it is the one that takes `pos_weight`, if given."""
-    _choice(function, "likelihood", likelihood, LIKELIHOODS)
-    if pos_weight is not None and likelihood != "bernoulli_logits":
-        raise ValueError(
-            f'{function}: `pos_weight` must come with likelihood="bernoulli_logits", but likelihood is "{likelihood}"'
-        )
+    _choice(function, "likelihood", likelihood, tuple(LIKELIHOODS))
+    if pos_weight is not None and not LIKELIHOODS[likelihood].takes_pos_weight:
+        takers = " or ".join(f'likelihood="{name}"' for name, member in LIKELIHOODS.items() if member.takes_pos_weight)
+        raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
 
 
-# `objective` has parameters of these names.
-_reduction = reduction
-_likelihood = likelihood
+def likelihood_code(name: str) -> int:
+    """The likelihood's code in the compiled kernels."""
+    return tuple(LIKELIHOODS).index(name)
 
 
-def objective(
-    function: str,
-    recon: Tensor,
-    target: Tensor,
-    mu: Tensor | None,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    kl: Tensor | None,
-    likelihood: str,
-    beta: float | Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | float | None,
-    reduction: str,
-) -> Posterior | None:
+def objective(function: str, call: ObjectiveArguments) -> Posterior | None:
     """Check a call of the objective; the posterior is None where the KL comes as `kl` or not at all."""
-    _reduction(function, reduction)
-    _likelihood(function, likelihood, pos_weight)
-    _data(function, recon, target)
-    if weight is not None:
-        _factor(function, "weight", weight, recon)
-    if pos_weight is not None and not isinstance(pos_weight, (int, float)):
-        _factor(function, "pos_weight", pos_weight, recon)
-    _beta(function, beta, recon)
-    return _divergence(function, recon, mu, logvar, std, logstd, kl)
+    reduction(function, call.reduction)
+    likelihood(function, call.likelihood, call.pos_weight)
+    recon = call.recon
+    _data(function, recon, call.target)
+    if call.weight is not None:
+        _factor(function, "weight", call.weight, recon)
+    if call.pos_weight is not None and not isinstance(call.pos_weight, (int, float)):
+        _factor(function, "pos_weight", call.pos_weight, recon)
+    _beta(function, call.beta, recon)
+    return _divergence(function, call)
 
 
-def probabilities(function: str, recon: Tensor) -> None:
+def probabilities(function: str, call: ObjectiveArguments) -> None:
     """Refuse a `recon` with values outside [0, 1]; NaN passes, to be seen in the loss. Reads the data."""
-    outside = recon.detach()[(recon < 0) | (recon > 1)]
+    outside = call.recon.detach()[(call.recon < 0) | (call.recon > 1)]
     if outside.numel():
         raise ValueError(
-            f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds '
+            f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="{call.likelihood}", but holds '
             f'{outside[0].item():g}; logits go with likelihood="bernoulli_logits"'
         )
-
-
-def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """The 64 bits that key the noise, as int64 of shape (1,): those given, or drawn from torch's generator."""
-    if seed is None:
-        return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
-    if isinstance(seed, Tensor):
-        return seed.detach().reshape(1)
-    return torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
 
 
 def _data(function: str, recon: Tensor, target: Tensor) -> None:
@@ -166,17 +136,9 @@ def _data(function: str, recon: Tensor, target: Tensor) -> None:
     _same_device(function, "target", target, "recon", recon)
 
 
-def _divergence(
-    function: str,
-    recon: Tensor,
-    mu: Tensor | None,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    kl: Tensor | None,
-) -> Posterior | None:
-    named = (("mu", mu), ("logvar", logvar), ("std", std), ("logstd", logstd))
-    given = [name for name, value in named if value is not None]
+def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
+    recon, mu, kl = call.recon, call.mu, call.kl
+    given = [name for name in ("mu", *SCALES) if getattr(call, name) is not None]
     batch = recon.shape[0]
     if kl is not None:
         if given:
@@ -193,7 +155,7 @@ def _divergence(
         return None
     if mu is None:
         raise ValueError(f"{function}: `mu` must be given with `{given[0]}`, but is None")
-    checked = posterior(function, mu, logvar, std, logstd)
+    checked = posterior(function, mu, call.logvar, call.std, call.logstd)
     if mu.shape[0] != batch:
         raise ValueError(f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}")
     _same_device(function, "mu", mu, "recon", recon)

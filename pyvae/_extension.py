@@ -12,10 +12,11 @@ import warnings
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pyvae._likelihoods import LIKELIHOODS
 from pyvae._version import __version__
 
 _BUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .`"
@@ -54,16 +55,22 @@ def _load(record: ModuleType | None) -> tuple[ModuleType | None, str | None]:
         has = f"CUDA {running}" if running else "no CUDA"
         return None, f"built with CUDA {built}, but this torch has {has}: rebuild with {_BUILD}"
     try:
-        return import_module("pyvae._C"), None
+        extension = import_module("pyvae._C")
     except Exception as error:  # whatever is wrong with a binary, the reference still works
         return None, f"the extension does not load ({type(error).__name__}: {error}): rebuild with {_BUILD}"
+    # A code is a place in a list: another list, and a call would reach another formula.
+    if getattr(extension, "LIKELIHOODS", None) != tuple(LIKELIHOODS):
+        return None, f"the extension was built from sources with other likelihoods: rebuild with {_BUILD}"
+    return extension, None
 
 
 _built = _record()
-_C: Any  # the module, or None
-why_missing: str | None
-_C, why_missing = _load(_built)
-_isa: str | None = _C.isa() if _C else None  # a constant, which torch.compile can read
+_loaded, why_missing = _load(_built)
+if TYPE_CHECKING:
+    from . import _C as _C  # its calls are checked against the stub
+else:
+    _C = _loaded
+_isa: str | None = _C.isa() if _loaded else None  # a constant, which torch.compile can read
 
 
 def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
@@ -96,7 +103,7 @@ def _unsupported(device: torch.device) -> str | None:
     # Meta tensors have no data: the operators only infer shapes, and need the extension but no instruction set.
     if device.type not in ("cpu", "cuda", "meta"):
         return f"there are no kernels for device type '{device.type}': keep the tensors on the CPU or a GPU to use them"
-    if _C is None or _built is None:
+    if _loaded is None or _built is None:
         return why_missing
     if device.type == "cpu" and _isa == "none":
         return "this CPU lacks the FMA instructions that the kernels are built on: use a CPU that has them"

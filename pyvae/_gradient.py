@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._checks import LIKELIHOODS, REDUCTIONS, SCALES
+from ._checks import REDUCTIONS, SCALES
+from ._likelihoods import LIKELIHOODS
 
 Outputs = tuple[Tensor, ...]
 Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
@@ -38,7 +39,7 @@ def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
         mu,
         **{SCALES[scale_kind]: scale},
         kl=kl,
-        likelihood=LIKELIHOODS[likelihood],
+        likelihood=tuple(LIKELIHOODS)[likelihood],
         beta=beta if beta_tensor is None else beta * beta_tensor,
         weight=weight,
         pos_weight=pos_weight,

@@ -18,6 +18,15 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 
 
+def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """The 64 bits that key the noise, as int64 of shape (1,): those given, or drawn from torch's generator."""
+    if seed is None:
+        return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
+    if isinstance(seed, Tensor):
+        return seed.detach().reshape(1)
+    return torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
+
+
 def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int = 0) -> Tensor:
     """The standard normals of `seed` (int64, one element) for rows row_offset, row_offset + 1, ... of a larger batch.
 

@@ -48,7 +48,7 @@ def backend(name: str) -> Iterator[None]:
 
 def direct() -> bool:
     """Whether to try the extension's eager entry first."""
-    return _extension._C is not None and not torch.compiler.is_compiling() and not _reference_chosen
+    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _reference_chosen
 
 
 def operators(*tensors: Tensor | None) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import _checks, _extension, _route, reference
-
-_C = _extension._C
+from . import _checks, _route, reference
+from ._arguments import LatentArguments
+from ._extension import _C
+from ._noise import seed_tensor
 
 
 def reparameterize(
@@ -55,11 +58,7 @@ def reparameterize(
         >>> torch.equal(whole[2:], half)
         True
     """
-    if _route.direct():
-        out = _C.reparameterize(mu, logvar, std, logstd, eps, seed, row_offset, generator, False)
-        if out is not None:
-            return out
-    return _reparameterize("reparameterize", mu, logvar, std, logstd, eps, seed, row_offset, generator, False)[0]
+    return _reparameterize("reparameterize", False, mu, logvar, std, logstd, eps, seed, row_offset, generator)
 
 
 def reparameterize_kl(
@@ -94,11 +93,7 @@ def reparameterize_kl(
         >>> z.shape, kl
         (torch.Size([3, 2]), tensor([1., 1., 1.]))
     """
-    if _route.direct():
-        out = _C.reparameterize(mu, logvar, std, logstd, eps, seed, row_offset, generator, True)
-        if out is not None:
-            return out
-    return _reparameterize("reparameterize_kl", mu, logvar, std, logstd, eps, seed, row_offset, generator, True)
+    return _reparameterize("reparameterize_kl", True, mu, logvar, std, logstd, eps, seed, row_offset, generator)
 
 
 def kl_divergence(
@@ -139,38 +134,25 @@ def kl_divergence(
     posterior = _checks.posterior("kl_divergence", mu, logvar, std, logstd)
     _checks.reduction("kl_divergence", reduction)
     if not _route.operators(posterior.mu, posterior.scale):
-        return reference.kl_divergence(mu, logvar, std=std, logstd=logstd, reduction=reduction)
+        return reference.divergence(posterior, reduction)
     return torch.ops.pyvae.kl_divergence(
         posterior.mu, posterior.scale, _checks.SCALES.index(posterior.kind), _checks.REDUCTIONS.index(reduction)
     )
 
 
-def _reparameterize(
-    function: str,
-    mu: Tensor,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    row_offset: int,
-    generator: torch.Generator | None,
-    with_kl: bool,
-) -> tuple[Tensor, Tensor]:
-    """The calls that the extension's eager entry does not take."""
-    posterior = _checks.posterior(function, mu, logvar, std, logstd)
-    _checks.noise(function, mu, eps, seed, row_offset, generator)
-    if not _route.operators(posterior.mu, posterior.scale, eps):
-        return reference.reparameterize_kl(
-            mu,
-            logvar,
-            std=std,
-            logstd=logstd,
-            eps=eps,
-            seed=seed,
-            row_offset=row_offset,
-            generator=generator,
-        )
-    key = None if eps is not None else _checks.seed_tensor(seed, generator, mu.device)
-    kind = _checks.SCALES.index(posterior.kind)
-    return torch.ops.pyvae.reparameterize(posterior.mu, posterior.scale, eps, key, kind, row_offset, with_kl)
+def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
+    """z, or with its KL (z, kl); `arguments` are those of LatentArguments."""
+    if _route.direct():
+        out = _C.reparameterize(with_kl, *arguments)
+        if out is not None:
+            return out
+    call = LatentArguments(*arguments)
+    mu, scale, kind = posterior = _checks.latent(function, call)
+    if not _route.operators(mu, scale, call.eps):
+        z, posterior = reference.sample(posterior, call)
+        return (z, reference.divergence(posterior, "none")) if with_kl else z
+    seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, mu.device)
+    z, kl = torch.ops.pyvae.reparameterize(
+        mu, scale, call.eps, seed, _checks.SCALES.index(kind), call.row_offset, with_kl
+    )
+    return (z, kl) if with_kl else z

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _extension, _route, reference
+from . import _checks, _route, reference
+from ._arguments import ObjectiveArguments
+from ._extension import _C
 from .reference import ELBO
-
-_C = _extension._C
 
 
 def reconstruction_loss(
@@ -39,10 +39,8 @@ def reconstruction_loss(
         >>> pyvae.reconstruction_loss(torch.zeros(2, 8), torch.ones(2, 8), likelihood="gaussian")
         tensor([4., 4.])
     """
-    return _elbo(
-        "reconstruction_loss", recon, target, None, None, None, None, None, likelihood, 1.0, weight, pos_weight,
-        reduction, False,
-    )  # fmt: skip
+    no_kl = (None,) * 5
+    return _elbo("reconstruction_loss", False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
 
 
 def elbo_loss(
@@ -98,7 +96,7 @@ def elbo_loss(
         tensor(3.0794)
     """
     return _elbo(
-        "elbo_loss", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, False
+        "elbo_loss", False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
@@ -136,62 +134,42 @@ def elbo_terms(
         ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
     """
     return _elbo(
-        "elbo_terms", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, True
+        "elbo_terms", True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
-def _elbo(
-    function: str,
-    recon: Tensor,
-    target: Tensor,
-    mu: Tensor | None,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    kl: Tensor | None,
-    likelihood: str,
-    beta: float | Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | float | None,
-    reduction: str,
-    terms: bool,
-) -> Any:
-    """The loss, or with `terms` the ELBO."""
+def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
+    """The loss, or with `terms` the ELBO; `arguments` are those of ObjectiveArguments."""
     if _route.direct():
         try:
-            out = _C.elbo(
-                recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction, terms
-            )
+            out = _C.elbo(terms, *arguments)
         except ValueError:  # found by the kernel: a probability outside [0, 1]
-            _checks.probabilities(function, recon)
+            _checks.probabilities(function, ObjectiveArguments(*arguments))
             raise
         if out is not None:
             return ELBO(*out) if terms else out
-    posterior = _checks.objective(
-        function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    )
+    call = ObjectiveArguments(*arguments)
+    posterior = _checks.objective(function, call)
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
-    symbolic = isinstance(beta, Tensor) or torch.compiler.is_compiling()
-    factor, beta_tensor = _as_tensor(pos_weight), _as_tensor(beta) if symbolic else None
-    if not _route.operators(recon, target, mu, scale, kl, weight, factor, beta_tensor):
-        out = reference.evaluate(
-            function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-        )
+    symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
+    pos_weight, beta = _as_tensor(call.pos_weight), _as_tensor(call.beta) if symbolic else None
+    if not _route.operators(call.recon, call.target, call.mu, scale, call.kl, call.weight, pos_weight, beta):
+        out = reference.evaluate(function, call, posterior)
     else:
         out = torch.ops.pyvae.elbo(
-            recon,
-            target,
-            mu,
+            call.recon,
+            call.target,
+            call.weight,
+            pos_weight,
+            _checks.likelihood_code(call.likelihood),
+            call.mu,
             scale,
-            kl,
-            weight,
-            factor,
-            beta_tensor,
-            1.0 if symbolic else float(beta),
-            _checks.LIKELIHOODS.index(likelihood),
             _checks.SCALES.index(kind),
-            _checks.REDUCTIONS.index(reduction),
+            call.kl,
+            beta,
+            1.0 if symbolic else float(call.beta),
+            _checks.REDUCTIONS.index(call.reduction),
         )
     return ELBO(*out) if terms else out[0]
 

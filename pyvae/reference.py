@@ -11,16 +11,15 @@ Source: Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _checks
-from ._checks import Posterior
-from ._noise import exact_dtype, normal
+from ._arguments import LatentArguments, ObjectiveArguments, Posterior
+from ._likelihoods import LIKELIHOODS
+from ._noise import exact_dtype, normal, seed_tensor
 
 __all__ = [
     "ELBO",
@@ -57,7 +56,8 @@ def reparameterize(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
-    return _latent("reparameterize", mu, logvar, std, logstd, eps, seed, row_offset, generator)[0]
+    call = LatentArguments(mu, logvar, std, logstd, eps, seed, row_offset, generator)
+    return sample(_checks.latent("reparameterize", call), call)[0]
 
 
 def reparameterize_kl(
@@ -72,8 +72,9 @@ def reparameterize_kl(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
-    z, posterior = _latent("reparameterize_kl", mu, logvar, std, logstd, eps, seed, row_offset, generator)
-    return z, _kl(posterior)
+    call = LatentArguments(mu, logvar, std, logstd, eps, seed, row_offset, generator)
+    z, posterior = sample(_checks.latent("reparameterize_kl", call), call)
+    return z, divergence(posterior, "none")
 
 
 def kl_divergence(
@@ -87,30 +88,24 @@ def kl_divergence(
     """KL(N(mu, sigma^2) || N(0, I)) in nats, summed over the features; see `pyvae.kl_divergence`."""
     posterior = _checks.posterior("kl_divergence", mu, logvar, std, logstd)
     _checks.reduction("kl_divergence", reduction)
-    return _reduce(_kl(_in_compute_dtype(posterior)), reduction)
+    return divergence(posterior, reduction)
 
 
-def _latent(
-    function: str,
-    mu: Tensor,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    row_offset: int,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Posterior]:
-    """The sample in its own dtype, and the posterior in the compute dtype."""
-    given = _checks.posterior(function, mu, logvar, std, logstd)
-    _checks.noise(function, mu, eps, seed, row_offset, generator)
+def sample(given: Posterior, call: LatentArguments) -> tuple[Tensor, Posterior]:
+    """z of a checked call, whose posterior is `given`, and the posterior in the compute dtype."""
     posterior = _in_compute_dtype(given)
     mu, scale, kind = posterior
+    eps = call.eps
     if eps is None:
-        eps = normal(_checks.seed_tensor(seed, generator, mu.device), mu.shape, mu.dtype, row_offset)
+        eps = normal(seed_tensor(call.seed, call.generator, mu.device), mu.shape, mu.dtype, call.row_offset)
     sigma = scale if kind == "std" else torch.exp(scale / 2 if kind == "logvar" else scale)
     z = mu + sigma * eps.to(mu.dtype)
     return z.to(torch.promote_types(given.mu.dtype, given.scale.dtype)), posterior
+
+
+def divergence(posterior: Posterior, reduction: str) -> Tensor:
+    """The KL of a checked posterior."""
+    return _reduce(_kl(_in_compute_dtype(posterior)), reduction)
 
 
 def _in_compute_dtype(posterior: Posterior) -> Posterior:
@@ -151,7 +146,7 @@ def reconstruction_loss(
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
     no_kl = (None,) * 5
-    return evaluate("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
+    return _checked("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
 
 
 def elbo_loss(
@@ -170,7 +165,7 @@ def elbo_loss(
     reduction: str = "sum",
 ) -> Tensor:
     """The negative ELBO in nats, reconstruction + beta * KL; see `pyvae.elbo_loss`."""
-    return evaluate(
+    return _checked(
         "elbo_loss", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     ).loss
 
@@ -191,96 +186,40 @@ def elbo_terms(
     reduction: str = "sum",
 ) -> ELBO:
     """The negative ELBO and its terms in nats; see `pyvae.elbo_terms`."""
-    return evaluate(
+    return _checked(
         "elbo_terms", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
-def evaluate(
-    function: str,
-    recon: Tensor,
-    target: Tensor,
-    mu: Tensor | None,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    kl: Tensor | None,
-    likelihood: str,
-    beta: float | Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | float | None,
-    reduction: str,
-) -> ELBO:
-    """The objective, with refusals in the name of the public `function` that was called."""
-    posterior = _checks.objective(
-        function, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    )
-    samples = _reconstruction(function, recon, target, likelihood, weight, pos_weight)
+def _checked(function: str, *arguments: Any) -> ELBO:
+    call = ObjectiveArguments(*arguments)
+    return evaluate(function, call, _checks.objective(function, call))
+
+
+def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
+    """The objective of a checked call of the public `function`, in whose name probabilities are refused."""
+    samples = _reconstruction(function, call)
     if posterior is not None:
         kl = _kl(_in_compute_dtype(posterior))
-    elif kl is None:
-        kl = torch.zeros_like(samples)
-    recon_term, kl_term = _reduce(samples, reduction), _reduce(kl, reduction)
+    else:
+        kl = torch.zeros_like(samples) if call.kl is None else call.kl
+    recon_term, kl_term = _reduce(samples, call.reduction), _reduce(kl, call.reduction)
+    beta = call.beta
     if isinstance(beta, Tensor):
         beta = beta.to(kl_term.dtype)  # it scales, and does not decide the result's dtype
     return ELBO(recon_term + beta * kl_term, recon_term, kl_term)
 
 
-def _reconstruction(
-    function: str,
-    recon: Tensor,
-    target: Tensor,
-    likelihood: str,
-    weight: Tensor | None,
-    pos_weight: Tensor | float | None,
-) -> Tensor:
+def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     """-log p(target | recon) of each sample, shape (B,)."""
-    if likelihood == "bernoulli" and _is_readable(recon):
-        _checks.probabilities(function, recon)
-    dtype = _compute_dtype(recon, target)
-    recon, target = recon.to(dtype), target.to(dtype).reshape(recon.shape)
-    if isinstance(pos_weight, Tensor):
-        pos_weight = pos_weight.to(dtype)
-    value = _LIKELIHOODS[likelihood](recon, target, 1.0 if pos_weight is None else pos_weight)
-    return _sum_features(value if weight is None else value * weight.to(dtype))
-
-
-def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
-    """-t log p - (1 - t) log(1 - p) as `F.binary_cross_entropy` has it: logs not below -100, and the gradient
-    (p - t) y' with y = logit(p) and y' = 1 / max(p(1-p), 1e-12). Outside of [0, 1] one of the logs is NaN.
-
-    Those clamps make the gradient another function's than the value's, and -t/p + (1-t)/(1-p), which autograd would add
-    up, cancels where p is near t. So the value is a constant here, and to it is added (p - t) (y - y0) - integral of
-    (y - y0) dp from p0 to p: zero at p = p0, and with the derivative (p - t) y' for every p, that is, to every order.
-    """
-    end = p * (1 - p) < 1e-12
-    p0 = p.detach()
-    value = -t * torch.log(p0).clamp_min(-100) - (1 - t) * torch.log1p(-p0).clamp_min(-100)
-    inner = torch.where(end, 0.5, p)
-    inner0 = inner.detach()
-    step = inner - inner0
-    integral = (inner0 + step) * torch.log1p(step / inner0) + (1 - inner0 - step) * torch.log1p(-step / (1 - inner0))
-    rise = torch.where(end, (p - p0) / 1e-12, torch.logit(inner) - torch.logit(inner0))
-    return value + (p - t) * rise - torch.where(end, (p - p0) ** 2 / 2e-12, integral)
-
-
-def _bernoulli_logits(x: Tensor, t: Tensor, pos_weight: Tensor | float) -> Tensor:
-    """(1 - t) softplus(x) + pos_weight t softplus(-x): no cancellation in the tails, gradient
-    (1 - t) sigmoid(x) - pos_weight t sigmoid(-x). `F.softplus` itself is linear from 20 on; logsigmoid is exact."""
-    return (t - 1) * F.logsigmoid(-x) - pos_weight * t * F.logsigmoid(x)
-
-
-def _gaussian(mean: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
-    """1/2 (t - mean)^2: unit variance, without the constant 1/2 log(2 pi)."""
-    difference = mean - t
-    return difference * (difference / 2)
-
-
-_LIKELIHOODS: dict[str, Callable[[Tensor, Tensor, Tensor | float], Tensor]] = {
-    "bernoulli": _bernoulli,
-    "bernoulli_logits": _bernoulli_logits,
-    "gaussian": _gaussian,
-}
+    likelihood = LIKELIHOODS[call.likelihood]
+    if likelihood.is_probability and _is_readable(call.recon):
+        _checks.probabilities(function, call)
+    dtype = _compute_dtype(call.recon, call.target)
+    recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
+    pos_weight = call.pos_weight.to(dtype) if isinstance(call.pos_weight, Tensor) else call.pos_weight
+    value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight)
+    return _sum_features(value if call.weight is None else value * call.weight.to(dtype))
 
 
 def _sum_features(value: Tensor) -> Tensor:

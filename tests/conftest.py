@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("pyvae")
 
 def pytest_report_header() -> list[str]:
     """Says once, rather than in a skip per test, on which devices the tests run."""
-    kernels = "built" if _extension._C is not None else f"missing ({_extension.why_missing})"
+    kernels = "built" if _extension.why_missing is None else f"missing ({_extension.why_missing})"
     return [f"pyvae: kernels {kernels}; cuda {'not tested: ' + NO_CUDA if NO_CUDA else 'tested'}"]
 
 

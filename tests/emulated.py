@@ -40,7 +40,8 @@ INCLUDES = [f"-I{EMULATED}", f"-I{ROOT / 'csrc'}"]
 SYSTEM_INCLUDES = [*cpp_extension.include_paths(), sysconfig.get_path("include")]
 EXTENSION_FLAGS = [
     *("-O1", "-g0", "-std=c++20", "-fPIC", "-fvisibility=hidden"),
-    *("-DPYVAE_HAVE_CUDA", "-DPYVAE_DEVICE_KEY=CPU", *INCLUDES),
+    *("-DPYVAE_DEVICE_KEY=CPU", "-DPYVAE_DEVICE_TYPE=kCPU", *INCLUDES),
+    "-DPYVAE_SEEDS_FROM_PYTHON",  # as the CPU draws them, whose reference the tests compare with
     *(word for path in SYSTEM_INCLUDES for word in ("-isystem", path)),
 ]
 # As nvcc: contraction off, cuda_runtime.h before everything. fma is one instruction, or the tests would take an hour.
@@ -121,7 +122,12 @@ def _locked(folder: Path) -> Iterator[None]:
 def build(address: bool = False) -> Build:
     """Compiles what has changed; with `address`, kernels that check every address."""
     csrc = ROOT / "csrc"
-    sources = [csrc / "bindings.cpp", *sorted(csrc.glob("ops/*.cpp")), EMULATED / "runtime.cpp"]
+    sources = [
+        csrc / "bindings.cpp",
+        *sorted(csrc.glob("ops/*.cpp")),
+        *sorted(csrc.glob("ops/autograd/*.cpp")),
+        EMULATED / "runtime.cpp",
+    ]
     sources += [source for source in sorted(csrc.glob("ops/cuda/*.cpp")) if source.name != "runtime.cpp"]
     kernels = sorted(csrc.glob("cuda/*.cu"))
     checks = ADDRESS_FLAGS if address else []

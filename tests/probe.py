@@ -60,12 +60,14 @@ class Probe:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
 
-    def __call__(self, name: str, *inputs: NDArray, outputs: int = 1, dtype: type | None = None) -> list[NDArray]:
+    def __call__(
+        self, name: str, *inputs: NDArray, outputs: int = 1, dtype: type | None = None, codes: Sequence[int] = ()
+    ) -> list[NDArray]:
         """Calls NAME_float or NAME_double, by the type of the outputs, that of the first input unless stated."""
         kind = np.dtype(dtype or inputs[0].dtype)
         results = [np.empty(inputs[0].shape, dtype=kind) for _ in range(outputs)]
         entry = getattr(self.library, f"{name}_{'float' if kind == np.float32 else 'double'}")
-        entry(ctypes.c_int64(inputs[0].size), *map(_pointer, inputs), *map(_pointer, results))
+        entry(*codes, ctypes.c_int64(inputs[0].size), *map(_pointer, inputs), *map(_pointer, results))
         return results
 
     def philox(self, counter: NDArray[np.uint32], key: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -74,11 +76,11 @@ class Probe:
         self.library.philox(ctypes.c_int64(len(counter)), _pointer(counter), _pointer(key), _pointer(words))
         return words
 
-    def draw(self, seed: int, first: int, count: int, dtype: type, offset: int = 0) -> NDArray:
+    def draw(self, seed: int, first: int, count: int, dtype: type) -> NDArray:
         """The normals of the global indices from `first` on."""
         normals = np.empty(count, dtype=dtype)
         entry = self.library.draw_float if normals.itemsize == 4 else self.library.draw_double
-        words = (ctypes.c_uint64(word % 2**64) for word in (seed, offset, first))
+        words = (ctypes.c_uint64(word % 2**64) for word in (seed, first))
         entry(ctypes.c_int64(count), *words, _pointer(normals))
         return normals
 

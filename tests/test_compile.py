@@ -215,9 +215,9 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield "kl_divergence", (mu, s, kind, reduction)
             yield "latent_forward", (*plain, None, seed, kind, 1, reduction != 1, reduction != 2, reduction)
         grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-        yield "latent_backward", (*grads, *plain, None, seed, kind, 1)
-        yield "latent_backward", (grads[0], None, *plain, eps.detach(), None, kind, 0)
-        yield "latent_backward", (None, grads[1], *plain, None, None, kind, 0)
+        yield "latent_backward", (*plain, None, seed, kind, 1, *grads)
+        yield "latent_backward", (*plain, eps.detach(), None, kind, 0, grads[0], None)
+        yield "latent_backward", (*plain, None, None, kind, 0, None, grads[1])
     for code, reduction in zip(LIKELIHOOD_CODES, REDUCTION_CODES, strict=True):
         recon, target = data(LIKELIHOODS[code], (3, 4, 2, 5), device=device)
         recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
@@ -225,13 +225,13 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         weight = torch.rand(4, 1, 5, device=device)
         positive = weight if LIKELIHOODS[code] == "bernoulli_logits" else None
         beta = torch.tensor(0.5, device=device)
-        codes = (code, 1, reduction)
         for with_gradient in (True, False):
-            yield "elbo_forward", (recon, target, mu, s, None, weight, positive, beta, 2.0, *codes, with_gradient)
-        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, torch.rand(3, device=device), code)
+            kl = (mu, s, 1, None, beta, 2.0, reduction)
+            yield "elbo_forward", (recon, target, weight, positive, code, *kl, with_gradient)
+        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, code, torch.rand(3, device=device))
         mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
-        yield "elbo", (recon, target, mu, s, None, None, None, None, 0.5, *codes)
-        yield "elbo", (recon, target, None, None, kl, weight, positive, beta, 1.0, *codes)
+        yield "elbo", (recon, target, None, None, code, mu, s, 1, None, None, 0.5, reduction)
+        yield "elbo", (recon, target, weight, positive, code, None, None, 0, kl, beta, 1.0, reduction)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from probe import Probe, evenly
 from tolerances import ELEMENTARY_ULP, NORMAL_ULP
 
+from pyvae._checks import LIKELIHOODS, SCALES
+
 INF, NAN = float("inf"), float("nan")
 FLOATS = [np.float32, np.float64]
 WIDER = {np.float32: np.float64, np.float64: LONG}  # where the truth is computed
@@ -241,14 +243,6 @@ def test_draw_takes_its_words_in_order(probes: dict[str, Probe], kind: type) -> 
                 assert ulps(function.draw(seed, first, count, kind), exact).max() <= NORMAL_ULP
 
 
-@pytest.mark.parametrize("kind", FLOATS)
-def test_offset_is_the_low_half_of_the_counter(widest: Probe, kind: type) -> None:
-    """Offset o, group g is the counter (o, g), whose halves differ in weight: none of these streams overlap."""
-    offsets = [0, 1, 2**31, 2**32, 2**63, 2**64 - 1]
-    draws = np.stack([widest.draw(3, first, 64, kind, offset) for offset in offsets for first in (0, 64, 2**34)])
-    assert np.unique(draws).size == draws.size
-
-
 def hexadecimal(text: str) -> NDArray[np.uint32]:
     return np.array([[int(word, 16) for word in text.split()]], dtype=np.uint32)
 
@@ -270,26 +264,27 @@ def test_philox_gives_the_published_vectors(probes: dict[str, Probe], counter: s
 
 # ---- one source, several instruction sets ---------------------------------------------------------------------------
 
-SCALES = ("LogVariance", "StandardDeviation", "LogStandardDeviation")
-UNARY = [*FUNCTIONS, *(f"{s}_{part}" for s in SCALES for part in ("sigma", "divergence", "divergence_derivative"))]
-
 
 @pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("name", UNARY)
-def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, kind: type) -> None:
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [*((name, ()) for name in FUNCTIONS), *(("scale", (c, p)) for c in range(len(SCALES)) for p in range(3))],
+)
+def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, codes: tuple[int, ...], kind: type) -> None:
     special = np.array([NAN, INF, -INF, 0.0, -0.0, TINY[kind], -TINY[kind], BIG[kind], -BIG[kind]], dtype=kind)
     x = np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])
-    results = [function(name, x) for function in probes.values()]
+    results = [function(name, x, codes=codes) for function in probes.values()]
     assert all(probe.same(results[0], other) for other in results[1:])
 
 
 @pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("form", ["", "_plain"])
-@pytest.mark.parametrize("name", ["Bernoulli", "BernoulliLogits", "Gaussian"])
-def test_variants_agree_on_likelihoods(probes: dict[str, Probe], name: str, form: str, kind: type) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("code", range(len(LIKELIHOODS)))
+def test_variants_agree_on_likelihoods(probes: dict[str, Probe], code: int, weighted: bool, kind: type) -> None:
     x = np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])
     target, weight = np.random.default_rng(3).uniform(size=(2, x.size)).astype(kind)
-    results = [function(name + form, x, target, weight, outputs=2) for function in probes.values()]
+    codes = (code, weighted)
+    results = [function("likelihood", x, target, weight, outputs=2, codes=codes) for function in probes.values()]
     assert all(probe.same(results[0], other) for other in results[1:])
 
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from pyvae import _extension
+from pyvae._likelihoods import LIKELIHOODS
 
 PACKAGE = Path(_extension.__file__).parent
 
@@ -141,7 +142,7 @@ def test_extension_that_does_not_load(tmp_path: Path) -> None:
     ("running", "loads"), [("2.13.0+cpu", True), ("2.13.1+cu130", True), ("2.14.0a0+git1", False), ("3.13.0", False)]
 )
 def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch, running: str, loads: bool) -> None:
-    extension = object()
+    extension = SimpleNamespace(LIKELIHOODS=tuple(LIKELIHOODS))
     monkeypatch.setattr(torch, "__version__", running)
     monkeypatch.setattr(_extension, "import_module", lambda name: extension)
     record = SimpleNamespace(TORCH="2.13.0+cpu", CUDA=None)
@@ -149,12 +150,21 @@ def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch
     assert (loaded is extension, why_missing is None) == (loads, loads)
 
 
+def test_an_extension_with_other_likelihoods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its codes would mean other formulas."""
+    monkeypatch.setattr(_extension, "import_module", lambda name: SimpleNamespace(LIKELIHOODS=("gaussian",)))
+    record = SimpleNamespace(TORCH=str(torch.__version__), CUDA=None)
+    loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
+    assert loaded is None
+    assert "other likelihoods: rebuild" in str(why_missing)
+
+
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """An extension as if loaded, its record, and no warning given yet."""
     record = SimpleNamespace(CUDA=None, CUDA_ARCHITECTURES=())
     monkeypatch.setattr(_extension, "_warned", set())
-    monkeypatch.setattr(_extension, "_C", object())
+    monkeypatch.setattr(_extension, "_loaded", object())
     monkeypatch.setattr(_extension, "_isa", "avx2")
     monkeypatch.setattr(_extension, "_built", record)
     _extension._gpu_unsupported.cache_clear()

@@ -3,78 +3,44 @@
 #pragma once
 
 #include "cpu/kernels.h"
-#include "math/half.h"
+#include "math/stored.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
 using namespace cpu;
 
-// Every buffer of a chunk holds one Partition::kChunk; noise may start up to three elements early.
-constexpr int kBuffer = Partition::kChunk + 16;
-
-template <class T>
-constexpr Type type_of() {
-  return sizeof(T) == sizeof(double) ? Type::kDouble : Type::kFloat;
-}
+// Every buffer of a chunk holds one kChunk; noise may start up to three elements early.
+constexpr int kBuffer = kChunk + 16;
 
 // ---- runs: n elements `stride` apart --------------------------------------------------------------------------------
 
-template <class T, class Stored, class Convert>
-inline void read_run(const void* data, int64_t offset, int64_t stride, int n, T* out, Convert convert) {
-  const Stored* in = static_cast<const Stored*>(data) + offset;
-  if (stride == 1) {
-    for (int i = 0; i < n; ++i) out[i] = convert(in[i]);
-  } else if (stride == 0) {
-    const T value = convert(in[0]);
-    for (int i = 0; i < n; ++i) out[i] = value;
-  } else {
-    for (int i = 0; i < n; ++i) out[i] = convert(in[i * stride]);
-  }
-}
-
-template <class T, class Stored, class Convert>
-inline void write_run(void* data, int64_t offset, int64_t stride, int n, const T* in, Convert convert) {
-  Stored* out = static_cast<Stored*>(data) + offset;
-  if (stride == 1) {
-    for (int i = 0; i < n; ++i) out[i] = convert(in[i]);
-  } else {
-    for (int i = 0; i < n; ++i) out[i * stride] = convert(in[i]);
-  }
+template <class T>
+void read_run(const Operand& operand, int64_t offset, int64_t stride, int n, T* __restrict out) {
+  visit(StoredTypes{}, operand.type, [&](auto tag) {
+    const auto* in = static_cast<const typename decltype(tag)::type*>(operand.data) + offset;
+    if (stride == 1) {
+      for (int i = 0; i < n; ++i) out[i] = widen<T>(in[i]);
+    } else if (stride == 0) {
+      const T value = widen<T>(in[0]);
+      for (int i = 0; i < n; ++i) out[i] = value;
+    } else {
+      for (int i = 0; i < n; ++i) out[i] = widen<T>(in[i * stride]);
+    }
+  });
 }
 
 template <class T>
-void read_run(const Operand& operand, int64_t offset, int64_t stride, int n, T* out) {
-  const void* data = operand.data;
-  switch (operand.type) {
-    case Type::kFloat:
-      return read_run<T, float>(data, offset, stride, n, out, [](float x) { return T(x); });
-    case Type::kDouble:
-      return read_run<T, double>(data, offset, stride, n, out, [](double x) { return T(x); });
-    case Type::kHalf:
-      return read_run<T, uint16_t>(data, offset, stride, n, out, [](uint16_t x) { return T(half_to_float(x)); });
-    case Type::kBFloat16:
-      return read_run<T, uint16_t>(data, offset, stride, n, out, [](uint16_t x) { return T(bfloat16_to_float(x)); });
-    case Type::kBool:
-      return read_run<T, uint8_t>(data, offset, stride, n, out, [](uint8_t x) { return T(x != 0); });
-  }
-}
-
-template <class T>
-void write_run(const Operand& operand, int64_t offset, int64_t stride, int n, const T* in) {
-  void* data = operand.data;
-  switch (operand.type) {
-    case Type::kFloat:
-      return write_run<T, float>(data, offset, stride, n, in, [](T x) { return float(x); });
-    case Type::kDouble:
-      return write_run<T, double>(data, offset, stride, n, in, [](T x) { return double(x); });
-    case Type::kHalf:
-      return write_run<T, uint16_t>(data, offset, stride, n, in, [](T x) { return float_to_half(float(x)); });
-    case Type::kBFloat16:
-      return write_run<T, uint16_t>(data, offset, stride, n, in, [](T x) { return float_to_bfloat16(float(x)); });
-    case Type::kBool:
-      return;  // never written
-  }
+void write_run(const Operand& operand, int64_t offset, int64_t stride, int n, const T* __restrict in) {
+  visit(StoredTypes{}, operand.type, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    Stored* out = static_cast<Stored*>(operand.data) + offset;
+    if (stride == 1) {
+      for (int i = 0; i < n; ++i) out[i] = narrow<Stored>(in[i]);
+    } else {
+      for (int i = 0; i < n; ++i) out[i * stride] = narrow<Stored>(in[i]);
+    }
+  });
 }
 
 // ---- chunks: elements [first, first + n) of the index space ---------------------------------------------------------
@@ -105,7 +71,7 @@ void for_each_run(const Shape& shape, const Operand& operand, int64_t first, int
 
 template <class T>
 bool is_run_of(const Operand& operand) {
-  return operand.contiguous && operand.type == type_of<T>();
+  return operand.contiguous && operand.type == kTypeCode<T>;
 }
 
 // The elements as T: in place where the operand is a run of T, else copied to `buffer`.
@@ -143,7 +109,7 @@ void write(const Shape& shape, const Operand& operand, int64_t first, int n, con
 // double: setting up the lanes would take longer.
 template <class T>
 double sum(const T* values, int n) {
-  constexpr int kLanes = 16;
+  constexpr int kLanes = kSumLanes;
   if (n < 4 * kLanes) {
     double total = 0;
     for (int i = 0; i < n; ++i) total += double(values[i]);
@@ -167,20 +133,20 @@ double sum(const T* values, int n) {
 // which are (part of) `rows` rows from `row` on, and returns their values; their sums per row go to `sums`.
 template <class T, class Map>
 void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end, Map map) {
-  const Partition partition(shape);
+  const Chunks chunks(shape);
   const int64_t features = shape.features;
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    if (features > Partition::kChunk) {
-      const int64_t row = chunk / partition.chunks_per_row;
-      const int64_t column = chunk % partition.chunks_per_row * partition.length;
+    if (chunks.length > 0) {
+      const int64_t row = chunk / chunks.per_row;
+      const int64_t column = chunk % chunks.per_row * chunks.length;
       const int64_t rest = features - column;
-      const int n = int(rest < partition.length ? rest : partition.length);
+      const int n = int(rest < chunks.length ? rest : chunks.length);
       const T* values = map(row * features + column, n, row, 1);
       if (sums) sums[chunk] = sum(values, n);
     } else {
-      const int64_t row = chunk * partition.rows_per_chunk;
+      const int64_t row = chunk * chunks.rows_each;
       const int64_t rest = shape.rows - row;
-      const int rows = int(rest < partition.rows_per_chunk ? rest : partition.rows_per_chunk);
+      const int rows = int(rest < chunks.rows_each ? rest : chunks.rows_each);
       const T* values = map(row * features, int(rows * features), row, rows);
       if (sums) {
         for (int i = 0; i < rows; ++i) sums[row + i] = sum(values + i * features, int(features));

@@ -6,15 +6,15 @@
 
 namespace pyvae {
 
-// One table per compilation of kernels.cpp.
+// One set per compilation of kernels.cpp.
 namespace avx512 {
-extern const cpu::Table kTable;
+extern const cpu::InstructionSet kKernels;
 }
 namespace avx2 {
-extern const cpu::Table kTable;
+extern const cpu::InstructionSet kKernels;
 }
 namespace baseline {
-extern const cpu::Table kTable;
+extern const cpu::InstructionSet kKernels;
 }
 
 namespace cpu {
@@ -28,7 +28,7 @@ bool has_fma() {
 #endif
 }
 
-const Table* choose() {
+const InstructionSet* choose() {
   if (!has_fma()) return nullptr;
   const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
   const auto asks_for = [capability](const char* name) { return capability && !std::strcmp(capability, name); };
@@ -36,19 +36,19 @@ const Table* choose() {
 #ifdef PYVAE_HAVE_AVX512
   if (avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    return &avx512::kTable;
+    return &avx512::kKernels;
   }
 #endif
 #ifdef PYVAE_HAVE_AVX2
-  if (avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kTable;
+  if (avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kKernels;
 #endif
-  return &baseline::kTable;
+  return &baseline::kKernels;
 }
 
 }  // namespace
 
-const Table* table() {
-  static const Table* const chosen = choose();
+const InstructionSet* instruction_set() {
+  static const InstructionSet* const chosen = choose();
   return chosen;
 }
 

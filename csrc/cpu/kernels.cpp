@@ -11,8 +11,8 @@ namespace pyvae {
 inline namespace PYVAE_ISA {
 
 // Referred to by dispatch.cpp.
-extern const cpu::Table kTable;
-const cpu::Table kTable = {
+extern const cpu::InstructionSet kKernels;
+const cpu::InstructionSet kKernels = {
     PYVAE_STRING(PYVAE_ISA),
     {latent_forward<float>, latent_backward<float>, objective<float>},
     {latent_forward<double>, latent_backward<double>, objective<double>},

@@ -12,21 +12,17 @@ inline namespace PYVAE_ISA {
 template <class T, class Call>
 const T* noise(const Call& a, int64_t first, int n, T* buffer) {
   if (a.eps.data) return read(a.shape, a.eps, first, n, buffer);
-  return draw<T>(Stream{a.seed, a.offset}, a.first_index + uint64_t(first), n, buffer);
+  return draw<T>(a.seed, a.first_index + uint64_t(first), n, buffer);
 }
 
-// Our own noise is added in one rounding; the caller's as `mu + sigma * eps` does it, in two.
 template <class Scale, bool kOwnNoise, class T>
 void map_sample(const T* __restrict mu, const T* __restrict scale, const T* __restrict eps, int n, T* __restrict z) {
-  for (int i = 0; i < n; ++i) {
-    const T sigma = Scale::sigma(scale[i]);
-    z[i] = kOwnNoise ? fma(sigma, eps[i], mu[i]) : mu[i] + sigma * eps[i];
-  }
+  for (int i = 0; i < n; ++i) z[i] = Posterior<Scale>::template sample<kOwnNoise>(mu[i], scale[i], eps[i]);
 }
 
 template <class Scale, class T>
 void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T* __restrict values) {
-  for (int i = 0; i < n; ++i) values[i] = fma(T(0.5) * mu[i], mu[i], Scale::divergence(scale[i]));
+  for (int i = 0; i < n; ++i) values[i] = Posterior<Scale>::divergence(mu[i], scale[i]);
 }
 
 template <class Scale, class T>
@@ -46,23 +42,23 @@ void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
   });
 }
 
-// The gradient of the sample: d/dmu = g_z, d/ds = g_z eps dsigma/ds.
 template <class Scale, class T>
 void map_sample_gradient(const T* __restrict scale, const T* __restrict eps, const T* __restrict grad_z, int n,
                          T* __restrict grad_mu, T* __restrict grad_scale) {
   for (int i = 0; i < n; ++i) {
-    grad_mu[i] = grad_z[i];
-    grad_scale[i] = grad_z[i] * eps[i] * Scale::sigma_derivative(scale[i], Scale::sigma(scale[i]));
+    const auto gradient = Posterior<Scale>::sample_gradient(scale[i], eps[i], grad_z[i]);
+    grad_mu[i] = gradient.mu, grad_scale[i] = gradient.scale;
   }
 }
 
-// And of the divergence: d/dmu = g_kl mu, d/ds = g_kl dKL/ds. Added to the sample's, or alone.
+// The divergence's gradient, added to the sample's or alone.
 template <class Scale, bool kAdd, class T>
 void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict grad_kl, int n,
                              T* __restrict grad_mu, T* __restrict grad_scale) {
   for (int i = 0; i < n; ++i) {
-    grad_mu[i] = fma(grad_kl[i], mu[i], kAdd ? grad_mu[i] : T(0));
-    grad_scale[i] = fma(grad_kl[i], Scale::divergence_derivative(scale[i]), kAdd ? grad_scale[i] : T(0));
+    const PosteriorGradient<T> sample = {kAdd ? grad_mu[i] : T(0), kAdd ? grad_scale[i] : T(0)};
+    const auto gradient = Posterior<Scale>::divergence_gradient(mu[i], scale[i], grad_kl[i], sample);
+    grad_mu[i] = gradient.mu, grad_scale[i] = gradient.scale;
   }
 }
 
@@ -91,22 +87,17 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
   });
 }
 
-// One table a direction, indexed by the scale's code.
-#define PYVAE_FORWARD(Scale, name) latent_forward_of<Scale, T>,
-#define PYVAE_BACKWARD(Scale, name) latent_backward_of<Scale, T>,
 template <class T>
 void latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
-  static constexpr void (*kernels[])(const LatentForward&, int64_t, int64_t) = {PYVAE_SCALES(PYVAE_FORWARD)};
-  kernels[a.scale_kind](a, begin, end);
+  visit(Scales{}, a.scale_kind,
+        [&](auto scale) { latent_forward_of<typename decltype(scale)::type, T>(a, begin, end); });
 }
 
 template <class T>
 void latent_backward(const LatentBackward& a, int64_t begin, int64_t end) {
-  static constexpr void (*kernels[])(const LatentBackward&, int64_t, int64_t) = {PYVAE_SCALES(PYVAE_BACKWARD)};
-  kernels[a.scale_kind](a, begin, end);
+  visit(Scales{}, a.scale_kind,
+        [&](auto scale) { latent_backward_of<typename decltype(scale)::type, T>(a, begin, end); });
 }
-#undef PYVAE_FORWARD
-#undef PYVAE_BACKWARD
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

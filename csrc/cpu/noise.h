@@ -11,9 +11,8 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// Eight lanes: one AVX-512 register, two of AVX2, four of NEON or SSE2.
-typedef uint64_t Lanes __attribute__((vector_size(64)));
-typedef uint32_t HalfLanes __attribute__((vector_size(32)));
+typedef uint64_t Lanes __attribute__((vector_size(8 * kNoiseLanes)));
+typedef uint32_t HalfLanes __attribute__((vector_size(4 * kNoiseLanes)));
 
 // The compilers do not see that the high halves do not count, and multiply them too; this instruction ignores them.
 template <>
@@ -37,16 +36,14 @@ struct WordProduct<Lanes> {
 // The normals of global indices [first, first + n), in `buffer` (from the returned place on: a group may start before
 // first). Words first, then normals: two loops, each of which the compiler vectorizes at its own width.
 template <class T>
-const T* draw(Stream stream, uint64_t first, int n, T* __restrict buffer) {
-  constexpr int kLanes = 8;
-  constexpr int kWords = (kBuffer / kGroup<T> + kLanes - 1) / kLanes * kLanes;
+const T* draw(uint64_t seed, uint64_t first, int n, T* __restrict buffer) {
+  constexpr int kWords = (kBuffer / kGroup<T> + kNoiseLanes - 1) / kNoiseLanes * kNoiseLanes;
   const uint64_t group = first / kGroup<T>;
   const int skip = int(first % kGroup<T>), groups = (skip + n + kGroup<T> - 1) / kGroup<T>;
   alignas(64) uint32_t words[4][kWords];
-  for (int i = 0; i < groups; i += kLanes) {
+  for (int i = 0; i < groups; i += kNoiseLanes) {
     const Lanes zero = {}, counter = zero + (group + uint64_t(i)) + Lanes{0, 1, 2, 3, 4, 5, 6, 7};
-    const Words<Lanes> w =
-        philox<Lanes>(stream.seed, {zero + stream.offset, zero + (stream.offset >> 32), counter, counter >> 32});
+    const Words<Lanes> w = philox<Lanes>(seed, {zero, zero, counter, counter >> 32});
     const Lanes lanes[4] = {w.w0, w.w1, w.w2, w.w3};
     for (int word = 0; word < 4; ++word) {
       const HalfLanes low = __builtin_convertvector(lanes[word], HalfLanes);

@@ -31,6 +31,15 @@ void multiply(T* __restrict out, const T* __restrict by, int n) {
   for (int i = 0; i < n; ++i) out[i] *= by[i];
 }
 
+// A factor's elements, or its number as many times; null where the number is 1.
+template <class T>
+const T* factors(const Shape& shape, const Operand& factor, double number, int64_t first, int n, T* buffer) {
+  if (factor.data) return read(shape, factor, first, n, buffer);
+  if (number == 1) return nullptr;
+  for (int i = 0; i < n; ++i) buffer[i] = T(number);
+  return buffer;
+}
+
 template <class Likelihood, class T>
 bool objective_of(const Objective& a, int64_t begin, int64_t end) {
   T recon_buffer[kBuffer], target_buffer[kBuffer], factor_buffer[kBuffer], values[kBuffer], gradient_buffer[kBuffer];
@@ -38,19 +47,17 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
   map_and_reduce<T>(a.shape, a.sums, begin, end, [&](int64_t first, int n, int64_t row, int rows) -> const T* {
     const T* recon = read(a.shape, a.recon, first, n, recon_buffer);
     const T* target = read(a.shape, a.target, first, n, target_buffer);
-    const T* pos_weight = a.pos_weight.data ? read(a.shape, a.pos_weight, first, n, factor_buffer) : nullptr;
+    const T* pos_weight = factors(a.shape, a.pos_weight, a.pos_weight_number, first, n, factor_buffer);
     T* gradient = a.gradient.data ? place(a.gradient, first, gradient_buffer) : nullptr;
     if (Likelihood::kProbability) legal &= are_probabilities(recon, n);
 
-    const T factor = T(a.factor);
     const auto map =
         gradient
             ? (pos_weight ? map_likelihood<Likelihood, true, true, T> : map_likelihood<Likelihood, true, false, T>)
             : (pos_weight ? map_likelihood<Likelihood, false, true, T> : map_likelihood<Likelihood, false, false, T>);
-    map(recon, target, pos_weight, factor, n, values, gradient);
+    map(recon, target, pos_weight, T(a.factor), n, values, gradient);
 
-    if (a.weight.data) {
-      const T* weight = read(a.shape, a.weight, first, n, factor_buffer);
+    if (const T* weight = factors(a.shape, a.weight, a.weight_number, first, n, factor_buffer)) {
       multiply(values, weight, n);
       if (gradient) multiply(gradient, weight, n);
     }
@@ -66,11 +73,8 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
 
 template <class T>
 bool objective(const Objective& a, int64_t begin, int64_t end) {
-  using Kernel = bool (*)(const Objective&, int64_t, int64_t);
-#define PYVAE_ENTRY(Functor, name) objective_of<Functor, T>,
-  static constexpr Kernel kernels[] = {PYVAE_LIKELIHOODS(PYVAE_ENTRY)};
-#undef PYVAE_ENTRY
-  return kernels[a.likelihood](a, begin, end);
+  return visit(Likelihoods{}, a.likelihood,
+               [&](auto likelihood) { return objective_of<typename decltype(likelihood)::type, T>(a, begin, end); });
 }
 
 }  // namespace PYVAE_ISA

@@ -8,63 +8,10 @@
 #include <cuda_runtime.h>
 
 #include "cuda/kernels.h"
-#include "math/half.h"
+#include "math/stored.h"
 
 namespace pyvae {
 namespace cuda {
-
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Bool {
-  uint8_t bits;
-};
-
-template <class T>
-__device__ __forceinline__ T widen(float x) {
-  return T(x);
-}
-template <class T>
-__device__ __forceinline__ T widen(double x) {
-  return T(x);
-}
-template <class T>
-__device__ __forceinline__ T widen(Half x) {
-  return T(half_to_float(x.bits));
-}
-template <class T>
-__device__ __forceinline__ T widen(BFloat16 x) {
-  return T(bfloat16_to_float(x.bits));
-}
-template <class T>
-__device__ __forceinline__ T widen(Bool x) {
-  return T(x.bits != 0);
-}
-
-template <class Stored>
-struct Narrow {  // float and double
-  template <class T>
-  __device__ __forceinline__ static Stored of(T x) {
-    return Stored(x);
-  }
-};
-template <>
-struct Narrow<Half> {
-  template <class T>
-  __device__ __forceinline__ static Half of(T x) {
-    return {float_to_half(float(x))};
-  }
-};
-template <>
-struct Narrow<BFloat16> {
-  template <class T>
-  __device__ __forceinline__ static BFloat16 of(T x) {
-    return {float_to_bfloat16(float(x))};
-  }
-};
 
 // ---- vectors --------------------------------------------------------------------------------------------------------
 
@@ -122,7 +69,7 @@ struct Vector {
   static __device__ __forceinline__ void store(Stored* to, const T (&in)[V]) {
     Stored stored[V];
     PYVAE_UNROLL
-    for (int i = 0; i < V; ++i) stored[i] = Narrow<Stored>::of(in[i]);
+    for (int i = 0; i < V; ++i) stored[i] = narrow<Stored>(in[i]);
     Word words[kBytes / kWord];
     __builtin_memcpy(words, stored, kBytes);
     PYVAE_UNROLL
@@ -183,18 +130,11 @@ struct Any {
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    switch (operand.type) {
-      case Type::kFloat:
-        return load_as<float>(operand, at, out);
-      case Type::kDouble:
-        return load_as<double>(operand, at, out);
-      case Type::kHalf:
-        return load_as<Half>(operand, at, out);
-      case Type::kBFloat16:
-        return load_as<BFloat16>(operand, at, out);
-      case Type::kBool:
-        return load_as<Bool>(operand, at, out);
-    }
+    visit(StoredTypes{}, operand.type, [&](auto tag) {
+      using Stored = typename decltype(tag)::type;
+      PYVAE_UNROLL
+      for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
+    });
   }
 
   template <class T, int V>
@@ -202,18 +142,11 @@ struct Any {
                                                const T (&in)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    switch (operand.type) {
-      case Type::kFloat:
-        return store_as<float>(operand, at, in);
-      case Type::kDouble:
-        return store_as<double>(operand, at, in);
-      case Type::kHalf:
-        return store_as<Half>(operand, at, in);
-      case Type::kBFloat16:
-        return store_as<BFloat16>(operand, at, in);
-      case Type::kBool:
-        return;  // never written
-    }
+    visit(StoredTypes{}, operand.type, [&](auto tag) {
+      using Stored = typename decltype(tag)::type;
+      PYVAE_UNROLL
+      for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);
+    });
   }
 
  private:
@@ -245,18 +178,6 @@ struct Any {
     }
     PYVAE_UNROLL
     for (int k = 0; k < V; ++k) at[k] += outer[k] * operand.strides[0];
-  }
-
-  template <class Stored, class T, int V>
-  static __device__ __forceinline__ void load_as(const Operand& operand, const int64_t (&at)[V], T (&out)[V]) {
-    PYVAE_UNROLL
-    for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
-  }
-
-  template <class Stored, class T, int V>
-  static __device__ __forceinline__ void store_as(const Operand& operand, const int64_t (&at)[V], const T (&in)[V]) {
-    PYVAE_UNROLL
-    for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = Narrow<Stored>::of(in[k]);
   }
 };
 

@@ -2,6 +2,7 @@
 // types.
 #pragma once
 
+#include "cuda/tuning.h"
 #include "operand.h"
 
 namespace pyvae {
@@ -10,13 +11,6 @@ namespace cuda {
 // How the elements of a call, numbered row by row, are cut among blocks. It depends on the shape alone, so that sums
 // are repeatable to the bit on every GPU. A block takes either one of `parts` parts of a row, or several short rows.
 struct Partition {
-  static constexpr int kThreads = 256;     // of a block
-  static constexpr int kVector = 8;        // parts begin at multiples of it
-  static constexpr int kSpan = 2048;       // elements of the short rows of a block: they pass through shared memory
-  static constexpr int64_t kParts = 8192;  // parts that all rows together are cut into, where rows are fewer
-  static constexpr int64_t kSpread = 264;  // blocks that short rows are spread over, where they fill no more
-  static constexpr int64_t kSmall = 1024;  // elements that a part has at least
-
   int64_t rows = 1, features = 0;
   int64_t parts = 1, length = 0;
   int rows_per_block = 0;  // > 0: short rows
@@ -58,8 +52,8 @@ struct Workspace {
   unsigned* ticket = nullptr;  // [1], 0 before and after every call
 };
 
-// The key of the noise: given (a number, or on the device), or drawn from a generator as torch.randint draws 64 bits.
-struct Key {
+// The seed of the noise: given (a number, or on the device), or drawn from a generator as torch.randint draws 64 bits.
+struct Seed {
   uint64_t value = 0;
   const int64_t* given = nullptr;  // [1]; null: `value`, or drawn
   bool drawn = false;              // by the generator's (seed, offset), which a captured graph reads anew
@@ -69,34 +63,18 @@ struct Key {
   int64_t* out = nullptr;                    // [1], written if drawn: the backward pass draws the same noise again
 };
 
-// Encoder side. Forward: z = mu + sigma eps and KL(q || N(0, 1)); either may be left out.
-struct LatentForward {
-  Shape shape;
-  Partition partition;  // of the sums: by rows, or all in one row
-  bool in_double;
-  Operand mu, scale;     // [rows, features]
-  Operand eps;           // [rows, features]; absent: drawn
-  Operand z;             // [rows, features], written; absent: no sample
+struct LatentForward : LatentOperands {
+  Partition partition;   // of the sums: by rows, or all in one row
   Result kl;             // reduced by the partition, times kl_factor
   double kl_factor = 1;  // 1, or 1 / rows for the mean
-  Key key;
-  uint64_t first_index = 0;  // global index of element 0: row_offset * features
-  int scale_kind = 0;        // PYVAE_SCALES
+  Seed seed;
   Workspace workspace;
 };
 
-// Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
-struct LatentBackward {
-  Shape shape;
+struct LatentBackward : LatentOperands {
   Partition partition;  // all in one row: nothing is summed
-  bool in_double;
-  Operand mu, scale, eps;       // as in forward
-  Operand grad_z;               // [rows, features]; absent: 0
-  PerRow grad_kl;               // [rows]; absent: 0
-  Operand grad_mu, grad_scale;  // [rows, features], written
-  Key key;
-  uint64_t first_index = 0;
-  int scale_kind = 0;
+  PerRow grad_kl;       // [rows]; absent: 0
+  Seed seed;
 };
 
 // Where the objective's KL comes from.
@@ -106,27 +84,17 @@ enum class Divergence : int8_t {
   kPosterior,  // mu and scale, as a second segment of the same launch (one row only)
 };
 
-struct Posterior {
+struct DivergenceSegment {
   Divergence source = Divergence::kNone;
-  PerRow given;         // [rows]
-  Shape shape;          // of mu and scale
-  Partition partition;  // of the segment
-  Operand mu, scale;
-  int scale_kind = 0;
+  PerRow given;              // [rows]
+  LatentOperands posterior;  // mu and scale alone
+  Partition partition;       // of the segment
 };
 
 // Decoder side, forward: loss = likelihood + beta KL, its terms, and factor * d likelihood / d recon.
-struct Objective {
-  Shape shape;
+struct Objective : ObjectiveOperands {
   Partition partition;  // by rows, or all in one row
-  bool in_double;
-  Operand recon, target;       // [rows, features]
-  Operand weight, pos_weight;  // [rows, features]; absent: the numbers below
-  double weight_value = 1, pos_weight_value = 1;
-  Operand gradient;  // [rows, features], written; absent: not wanted
-  double factor = 1;
-  int likelihood = 0;  // PYVAE_LIKELIHOODS
-  Posterior posterior;
+  DivergenceSegment divergence;
   double beta = 1;
   PerRow beta_tensor;  // [1]; absent: 1
   Result loss, recon_term, kl_term;

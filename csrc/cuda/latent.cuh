@@ -1,6 +1,7 @@
-// Encoder side, as functors for the skeleton in reduce.cuh. Access is Packed<type> or Any.
+// Encoder side, as functors for the skeleton in reduce.cuh.
 #pragma once
 
+#include "cuda/launch.cuh"
 #include "cuda/noise.cuh"
 #include "cuda/reduce.cuh"
 #include "math/gaussian.h"
@@ -8,12 +9,13 @@
 namespace pyvae {
 namespace cuda {
 
-// z = mu + sigma eps; value: the divergence
-template <class Scale, class Access, class T_>
+// z, and as value the divergence
+template <class Scale, class Way>
 struct Sample {
-  using T = T_;
+  using T = typename Way::T;
+  using Access = typename Way::Access;
   const LatentForward& a;
-  uint64_t key;
+  uint64_t seed;
 
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&values)[V]) const {
@@ -25,26 +27,26 @@ struct Sample {
       T z[V];
       if (Access::kGeneral && a.eps.data) {
         Access::load(a.shape, a.eps, at, z);
-        for (int k = 0; k < V; ++k) z[k] = mu[k] + Scale::sigma(scale[k]) * z[k];
+        for (int k = 0; k < V; ++k) z[k] = Posterior<Scale>::template sample<false>(mu[k], scale[k], z[k]);
       } else {
-        draw<Access::kGeneral>(key, a.first_index + uint64_t(i), z);
-        for (int k = 0; k < V; ++k) z[k] = fma(Scale::sigma(scale[k]), z[k], mu[k]);
+        draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), z);
+        for (int k = 0; k < V; ++k) z[k] = Posterior<Scale>::template sample<true>(mu[k], scale[k], z[k]);
       }
       Access::store(a.shape, a.z, at, z);
     }
     for (int k = 0; k < V; ++k) values[k] = T(0);
     if (a.kl.data) {
-      for (int k = 0; k < V; ++k) values[k] = fma(T(0.5) * mu[k], mu[k], Scale::divergence(scale[k]));
+      for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::divergence(mu[k], scale[k]);
     }
   }
 };
 
-// d/dmu = g_z + g_kl mu,  d/ds = g_z eps dsigma/ds + g_kl dKL/ds
-template <class Scale, class Access, class T_>
+template <class Scale, class Way>
 struct SampleGradient {
-  using T = T_;
+  using T = typename Way::T;
+  using Access = typename Way::Access;
   const LatentBackward& a;
-  uint64_t key;
+  uint64_t seed;
 
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&)[V]) const {
@@ -58,26 +60,43 @@ struct SampleGradient {
       if (Access::kGeneral && a.eps.data) {
         Access::load(a.shape, a.eps, at, eps);
       } else {
-        draw<Access::kGeneral>(key, a.first_index + uint64_t(i), eps);
+        draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), eps);
       }
       for (int k = 0; k < V; ++k) {
-        grad_scale[k] = grad_mu[k] * eps[k] * Scale::sigma_derivative(scale[k], Scale::sigma(scale[k]));
+        const auto gradient = Posterior<Scale>::sample_gradient(scale[k], eps[k], grad_mu[k]);
+        grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
       }
     }
     if (a.grad_kl.data) {
-      T mu[V];
+      T mu[V], grad_kl[V];
       Access::load(a.shape, a.mu, at, mu);
-      T grad_kl[V];
       rows_of<!Access::kGeneral>(a.grad_kl, a.shape.features, i, grad_kl);
       for (int k = 0; k < V; ++k) {
-        grad_mu[k] = fma(grad_kl[k], mu[k], grad_mu[k]);
-        grad_scale[k] = fma(grad_kl[k], Scale::divergence_derivative(scale[k]), grad_scale[k]);
+        const PosteriorGradient<T> sample = {grad_mu[k], grad_scale[k]};
+        const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], grad_kl[k], sample);
+        grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
       }
     }
     Access::store(a.shape, a.grad_mu, at, grad_mu);
     Access::store(a.shape, a.grad_scale, at, grad_scale);
   }
 };
+
+// Launches the kernel for a call's scale and types, launch(Tag<scale>(), Tag<way>()). `packed(type)`: whether vectors
+// of that type can follow the operands which only one of the directions has.
+template <class Packed, class Launch>
+const char* choose(const LatentOperands& a, const Packed& packed, const Launch& launch) {
+  using Ways =
+      Types<PackedAs<float, float>, PackedAs<BFloat16, float>, PackedAs<Half, float>, PackedAs<double, double>>;
+  const auto suits = [&](auto way) {
+    constexpr int8_t kType = kTypeCode<typename decltype(way)::type::Stored>;
+    return !a.eps.data && a.first_index % 4 == 0 && is_packed(a.shape, a.mu, kType) &&
+           is_packed(a.shape, a.scale, kType) && packed(kType);
+  };
+  return visit(Scales{}, a.scale_kind, [&](auto scale) {
+    return choose<Ways, GeneralAs>(a.in_double, suits, [&](auto way) { return launch(scale, way); });
+  });
+}
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -7,51 +7,51 @@
 namespace pyvae {
 namespace cuda {
 
-// The key that all elements of a call share.
-__device__ __forceinline__ uint64_t resolve(const Key& key) {
-  if (key.given) return uint64_t(*key.given);
-  if (!key.drawn) return key.value;
-  const uint64_t seed = key.captured_seed ? uint64_t(*key.captured_seed) : key.generator_seed;
-  const uint64_t offset = key.generator_offset + (key.captured_offset ? uint64_t(*key.captured_offset) : 0);
+// The 64 bits that all elements of a call share.
+__device__ __forceinline__ uint64_t resolve(const Seed& seed) {
+  if (seed.given) return uint64_t(*seed.given);
+  if (!seed.drawn) return seed.value;
+  const uint64_t generator = seed.captured_seed ? uint64_t(*seed.captured_seed) : seed.generator_seed;
+  const uint64_t offset = seed.generator_offset + (seed.captured_offset ? uint64_t(*seed.captured_offset) : 0);
   // As torch.randint(-2**63, 2**63 - 1) draws on CUDA, so that the reference makes the same noise: the first two words
   // of the first thread. A generator's offset counts words, four to a counter.
-  const Words<uint64_t> words = philox(Stream{seed, offset / 4}, 0);
+  const Words<uint64_t> words = philox(generator, 0, offset / 4);
   const uint64_t bits = uint64_t(uint32_t(words.w0)) << 32 | uint32_t(words.w1);
   return (bits == ~uint64_t(0) ? 0 : bits) + (uint64_t(1) << 63);  // modulo 2**64 - 1
 }
 
 template <class T>
-__device__ __forceinline__ void draw_group(uint64_t key, uint64_t group, T* out) {  // [kGroup<T>]
-  const Words<uint64_t> words = philox(Stream{key, 0}, group);
+__device__ __forceinline__ void draw_group(uint64_t seed, uint64_t group, T* out) {  // [kGroup<T>]
+  const Words<uint64_t> words = philox(seed, group);
   normals_of(Words<uint32_t>{uint32_t(words.w0), uint32_t(words.w1), uint32_t(words.w2), uint32_t(words.w3)}, out);
 }
 
 // One normal: its group's, chosen without an index, which would need local memory.
-__device__ __forceinline__ float draw_one(uint64_t key, uint64_t index, float) {
+__device__ __forceinline__ float draw_one(uint64_t seed, uint64_t index, float) {
   float group[4];
-  draw_group(key, index / 4, group);
+  draw_group(seed, index / 4, group);
   const float even = index & 2 ? group[2] : group[0], odd = index & 2 ? group[3] : group[1];
   return index & 1 ? odd : even;
 }
-__device__ __forceinline__ double draw_one(uint64_t key, uint64_t index, double) {
+__device__ __forceinline__ double draw_one(uint64_t seed, uint64_t index, double) {
   double group[2];
-  draw_group(key, index / 2, group);
+  draw_group(seed, index / 2, group);
   return index & 1 ? group[1] : group[0];
 }
 
 // The normals of global indices [first, first + V). kAnyStart: first need not be where a group begins.
 template <bool kAnyStart, class T, int V>
-__device__ __forceinline__ void draw(uint64_t key, uint64_t first, T (&out)[V]) {
+__device__ __forceinline__ void draw(uint64_t seed, uint64_t first, T (&out)[V]) {
   constexpr int kGroup = pyvae::kGroup<T>;
   if constexpr (V == 1) {
-    out[0] = draw_one(key, first, T());
+    out[0] = draw_one(seed, first, T());
   } else if (!kAnyStart || first % kGroup == 0) {
     PYVAE_UNROLL
-    for (int g = 0; g < V / kGroup; ++g) draw_group(key, first / kGroup + g, out + g * kGroup);
+    for (int g = 0; g < V / kGroup; ++g) draw_group(seed, first / kGroup + g, out + g * kGroup);
   } else {
 #pragma unroll 1
     for (int k = 0; k < V; ++k) {
-      const T normal = draw_one(key, first + k, T());
+      const T normal = draw_one(seed, first + k, T());
       PYVAE_UNROLL
       for (int j = 0; j < V; ++j) out[j] = j == k ? normal : out[j];
     }

@@ -1,4 +1,4 @@
-// Decoder side, as functors for the skeleton in reduce.cuh. ReconAccess and TargetAccess are Packed<type> or Any.
+// Decoder side, as functors for the skeleton in reduce.cuh.
 #pragma once
 
 #include "cuda/hardware.cuh"
@@ -11,9 +11,12 @@ namespace pyvae {
 namespace cuda {
 
 // value: weight * the negative log-likelihood; gradient: factor * upstream * weight * its derivative
-template <class Likelihood, class Math, class ReconAccess, class TargetAccess, class T_>
+template <class Likelihood, class Way>
 struct NegativeLogLikelihood {
-  using T = T_;
+  using T = typename Way::T;
+  using ReconAccess = typename Way::Access;
+  using TargetAccess = typename Way::TargetAccess;
+  using Math = typename Way::Math;
   const Objective& a;
   T factor;
   const ObjectiveBackward* backward;  // null in the forward pass: upstream is 1
@@ -27,14 +30,14 @@ struct NegativeLogLikelihood {
     TargetAccess::load(a.shape, a.target, target_at, target);
     if (ReconAccess::kGeneral && Likelihood::kTakesPosWeight) {
       T pos_weight[V];
-      load_factor(a.pos_weight, a.pos_weight_value, at, pos_weight);
+      load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
       evaluate<true>(recon, target, pos_weight, values, gradient);
     } else {
       evaluate<false>(recon, target, target, values, gradient);
     }
     if (ReconAccess::kGeneral) {
       T weight[V];
-      load_factor(a.weight, a.weight_value, at, weight);
+      load_factor(a.weight, a.weight_number, at, weight);
       for (int k = 0; k < V; ++k) values[k] *= weight[k], gradient[k] *= weight[k];
     }
     if (ReconAccess::kGeneral && backward) {
@@ -68,40 +71,56 @@ struct NegativeLogLikelihood {
   }
 };
 
-// The types of recon and target that have kernels of their own, with their arithmetic, T and vectors. Everything else
-// takes Any.
-#define PYVAE_PACKED_TYPES(X)                                        \
-  X(kFloat, float, kFloat, float, Accurate, float, 8)                \
-  X(kBFloat16, BFloat16, kBFloat16, BFloat16, Approximate, float, 8) \
-  X(kBFloat16, BFloat16, kFloat, float, Approximate, float, 8)       \
-  X(kHalf, Half, kHalf, Half, Approximate, float, 8)                 \
-  X(kHalf, Half, kFloat, float, Approximate, float, 8)               \
-  X(kDouble, double, kDouble, double, Accurate, double, 2)
+// The types of recon and target that have kernels of their own, and their arithmetic; and every other.
+template <class Stored, class Target_, class Math_, class T = float>
+struct PackedPair : PackedAs<Stored, T> {
+  using Target = Target_;
+  using TargetAccess = Packed<Target>;
+  using Math = Math_;
+};
+template <class T>
+struct GeneralPair : GeneralAs<T> {
+  using TargetAccess = Any;
+  using Math = Accurate;
+};
+using PackedPairs = Types<PackedPair<float, float, Accurate>,           //
+                          PackedPair<BFloat16, BFloat16, Approximate>,  //
+                          PackedPair<BFloat16, float, Approximate>,     //
+                          PackedPair<Half, Half, Approximate>,          //
+                          PackedPair<Half, float, Approximate>,         //
+                          PackedPair<double, double, Accurate, double>>;
 
-// Whether the kernel of such a pair can take a call.
-inline bool is_packed(const Objective& a, Type recon, Type target) {
-  return is_unweighted(a) && is_packed(a.shape, a.recon, recon) && is_packed(a.shape, a.target, target) &&
-         is_packed_output(a.shape, a.gradient, recon);
+// Launches the kernel for a call's likelihood and types, launch(Tag<likelihood>(), Tag<way>()). `packed`: whether the
+// rest of the call lets vectors be taken.
+template <class Launch>
+const char* choose(const Objective& a, bool packed, const Launch& launch) {
+  packed &= !a.weight.data && !a.pos_weight.data && a.weight_number == 1 && a.pos_weight_number == 1;
+  const auto suits = [&](auto way) {
+    using Pair = typename decltype(way)::type;
+    constexpr int8_t kRecon = kTypeCode<typename Pair::Stored>, kTarget = kTypeCode<typename Pair::Target>;
+    return packed && is_packed(a.shape, a.recon, kRecon) && is_packed(a.shape, a.target, kTarget) &&
+           is_packed_output(a.shape, a.gradient, kRecon);
+  };
+  return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) {
+    return choose<PackedPairs, GeneralPair>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
+  });
 }
 
 // value: the divergence of one element of the posterior
 template <class T_>
 struct PosteriorDivergence {
   using T = T_;
-  const Posterior& a;
+  const LatentOperands& a;
 
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&values)[V]) const {
     T mu[V], scale[V];
     Any::load(a.shape, a.mu, i, mu);
     Any::load(a.shape, a.scale, i, scale);
-    int kind = 0;
-#define PYVAE_CASE(Scale, name)                                                                      \
-  if (kind++ == a.scale_kind) {                                                                      \
-    for (int k = 0; k < V; ++k) values[k] = fma(T(0.5) * mu[k], mu[k], Scale::divergence(scale[k])); \
-  }
-    PYVAE_SCALES(PYVAE_CASE)
-#undef PYVAE_CASE
+    visit(Scales{}, a.scale_kind, [&](auto form) {
+      using Scale = typename decltype(form)::type;
+      for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::divergence(mu[k], scale[k]);
+    });
   }
 };
 

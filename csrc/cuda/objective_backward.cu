@@ -30,22 +30,23 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
 }
 
 // The gradient anew, from the inputs.
-template <class Likelihood, class Math, class ReconAccess, class TargetAccess, class T, int V>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm<ReconAccess>)
+template <class Likelihood, class Way>
+__global__ void __launch_bounds__(kThreads, Way::kBlocks)
     objective_gradient_kernel(const __grid_constant__ ObjectiveBackward a) {
+  using T = typename Way::T;
   write_to_kl(a);
   if (is_done(a)) return;
   const bool scalar = is_scalar(a);
   const T factor = T(scalar ? a.objective.factor * upstream(a, 0) : a.objective.factor);
-  const NegativeLogLikelihood<Likelihood, Math, ReconAccess, TargetAccess, T> map{a.objective, factor,
-                                                                                  scalar ? nullptr : &a};
-  map_and_reduce<V, false>(a.objective.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});
+  const NegativeLogLikelihood<Likelihood, Way> map{a.objective, factor, scalar ? nullptr : &a};
+  map_and_reduce<Way::kVector, false>(a.objective.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});
 }
 
 // gradient *= upstream
-template <class Access, class T_>
+template <class Way>
 struct Rescale {
-  using T = T_;
+  using T = typename Way::T;
+  using Access = typename Way::Access;
   const ObjectiveBackward& a;
 
   template <int V>
@@ -61,50 +62,32 @@ struct Rescale {
   }
 };
 
-template <class Access, class T, int V>
+template <class Way>
 __global__ void __launch_bounds__(kThreads) rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
   write_to_kl(a);
   if (is_done(a)) return;
-  map_and_reduce<V, false>(a.objective.partition, blockIdx.x, Workspace{}, Rescale<Access, T>{a},
-                           [](int64_t, double) {});
-}
-
-const char* launch_rescale(const ObjectiveBackward& a, int64_t blocks, void* stream) {
-  const Objective& o = a.objective;
-  if (is_packed_output(o.shape, o.gradient, Type::kFloat)) {
-    return run(rescale_kernel<Packed<float>, float, 4>, a, blocks, stream);
-  }
-  if (is_packed_output(o.shape, o.gradient, Type::kDouble)) {
-    return run(rescale_kernel<Packed<double>, double, 2>, a, blocks, stream);
-  }
-  if (o.in_double) return run(rescale_kernel<Any, double, 2>, a, blocks, stream);
-  return run(rescale_kernel<Any, float, 4>, a, blocks, stream);
-}
-
-template <class Likelihood>
-const char* launch_gradient(const ObjectiveBackward& a, int64_t blocks, void* stream) {
-  const Objective& o = a.objective;
-#define PYVAE_LAUNCH(kRecon, Recon, kTarget, Target, Math, T, V)                                                     \
-  if (is_scalar(a) && is_packed(o, Type::kRecon, Type::kTarget)) {                                                   \
-    return run(objective_gradient_kernel<Likelihood, Math, Packed<Recon>, Packed<Target>, T, V>, a, blocks, stream); \
-  }
-  PYVAE_PACKED_TYPES(PYVAE_LAUNCH)
-#undef PYVAE_LAUNCH
-  if (o.in_double) return run(objective_gradient_kernel<Likelihood, Accurate, Any, Any, double, 2>, a, blocks, stream);
-  return run(objective_gradient_kernel<Likelihood, Accurate, Any, Any, float, 4>, a, blocks, stream);
+  map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
+                                                         Rescale<Way>{a}, [](int64_t, double) {});
 }
 
 }  // namespace
 
 const char* launch(const ObjectiveBackward& a, void* stream) {
   // At least one block: the KL's gradient is written even where recon has no elements.
-  const int64_t blocks = a.objective.partition.blocks > 0 ? a.objective.partition.blocks : 1;
-  if (a.rescale) return launch_rescale(a, blocks, stream);
-  using Launch = const char* (*)(const ObjectiveBackward&, int64_t, void*);
-#define PYVAE_ENTRY(Likelihood, name) launch_gradient<Likelihood>,
-  static constexpr Launch launches[] = {PYVAE_LIKELIHOODS(PYVAE_ENTRY)};
-#undef PYVAE_ENTRY
-  return launches[a.objective.likelihood](a, blocks, stream);
+  const Objective& o = a.objective;
+  const int64_t blocks = o.partition.blocks > 0 ? o.partition.blocks : 1;
+  if (a.rescale) {
+    const auto suits = [&](auto way) {
+      return is_packed_output(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);
+    };
+    return choose<Types<PackedAs<float, float>, PackedAs<double, double>>, GeneralAs>(
+        o.in_double, suits,
+        [&](auto way) { return run(rescale_kernel<typename decltype(way)::type>, a, blocks, stream); });
+  }
+  return choose(o, /*packed=*/is_scalar(a), [&](auto likelihood, auto way) {
+    const auto kernel = objective_gradient_kernel<typename decltype(likelihood)::type, typename decltype(way)::type>;
+    return run(kernel, a, blocks, stream);
+  });
 }
 
 }  // namespace cuda

@@ -10,7 +10,6 @@
 namespace pyvae {
 namespace cuda {
 
-constexpr int kThreads = Partition::kThreads;
 constexpr int kWarp = 32;
 
 template <class T>
@@ -155,7 +154,7 @@ __device__ __forceinline__ void map_and_reduce(const Partition& p, int64_t block
   if constexpr (!kSums) {
     for_each_vector<V>(range.begin, range.end, map, [](int64_t, const auto&) {});
   } else {
-    __shared__ alignas(16) T shared[Partition::kSpan + V];
+    __shared__ alignas(16) T shared[kSpan + V];
     const bool short_rows = p.rows_per_block > 0;
     const int64_t origin = range.begin / V * V;
     double sum = 0;

@@ -3,16 +3,19 @@
 //   sample        z  = mu + sigma eps
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //
-// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s.
+// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. `Posterior` is what
+// both devices compute of it.
 #pragma once
 
 #include "math/elementary.h"
+#include "math/types.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
 // s = log sigma^2
 struct LogVariance {
+  static constexpr const char* kName = "logvar";
   template <class T>
   PYVAE_HD static T sigma(T s) {
     return exp(T(0.5) * s);
@@ -33,6 +36,7 @@ struct LogVariance {
 
 // s = sigma
 struct StandardDeviation {
+  static constexpr const char* kName = "std";
   template <class T>
   PYVAE_HD static T sigma(T s) {
     return s;
@@ -57,6 +61,7 @@ struct StandardDeviation {
 
 // s = log sigma
 struct LogStandardDeviation {
+  static constexpr const char* kName = "logstd";
   template <class T>
   PYVAE_HD static T sigma(T s) {
     return exp(s);
@@ -75,8 +80,40 @@ struct LogStandardDeviation {
   }
 };
 
-// The forms in the order of their codes (pyvae/_checks.py: SCALES).
-#define PYVAE_SCALES(X) X(LogVariance, "logvar") X(StandardDeviation, "std") X(LogStandardDeviation, "logstd")
+// In the order of their codes.
+using Scales = Types<LogVariance, StandardDeviation, LogStandardDeviation>;
+
+template <class T>
+struct PosteriorGradient {
+  T mu, scale;
+};
+
+template <class Scale>
+struct Posterior {
+  // z = mu + sigma eps: in one rounding with noise of our own, in two with the caller's, as `mu + sigma * eps` has it.
+  template <bool kOwnNoise, class T>
+  PYVAE_HD static T sample(T mu, T s, T eps) {
+    const T sigma = Scale::sigma(s);
+    return kOwnNoise ? fma(sigma, eps, mu) : mu + sigma * eps;
+  }
+
+  // d z / d mu = 1, d z / d s = eps d sigma / ds, times g_z
+  template <class T>
+  PYVAE_HD static PosteriorGradient<T> sample_gradient(T s, T eps, T grad_z) {
+    return {grad_z, grad_z * eps * Scale::sigma_derivative(s, Scale::sigma(s))};
+  }
+
+  template <class T>
+  PYVAE_HD static T divergence(T mu, T s) {
+    return fma(T(0.5) * mu, mu, Scale::divergence(s));
+  }
+
+  // d KL / d mu = mu, d KL / d s, times g_kl; added to the sample's.
+  template <class T>
+  PYVAE_HD static PosteriorGradient<T> divergence_gradient(T mu, T s, T grad_kl, PosteriorGradient<T> sample = {}) {
+    return {fma(grad_kl, mu, sample.mu), fma(grad_kl, Scale::divergence_derivative(s), sample.scale)};
+  }
+};
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -2,10 +2,12 @@
 //
 // `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (elementary.h) on the CPU.
 //
-// To add one: a functor here, a line in PYVAE_LIKELIHOODS, its reference in pyvae/reference.py, its tests.
+// To add one: a functor here, at the end of `Likelihoods`; its reference in pyvae/_likelihoods.py; its entry in the
+// tests' registry.
 #pragma once
 
 #include "math/elementary.h"
+#include "math/types.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -20,6 +22,7 @@ struct Term {
 //   value      -(t log p + (1 - t) log(1 - p))
 //   derivative (p - t) / (p (1 - p))
 struct Bernoulli {
+  static constexpr const char* kName = "bernoulli";
   static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
   static constexpr bool kTakesPosWeight = false;
   template <class Math, bool kPosWeight, class T>
@@ -38,6 +41,7 @@ struct Bernoulli {
 //   x > 0:  near = 1 - t, far = -w t;  else the other way round
 //   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
 struct BernoulliLogits {
+  static constexpr const char* kName = "bernoulli_logits";
   static constexpr bool kProbability = false;
   static constexpr bool kTakesPosWeight = true;
   template <class Math, bool kPosWeight, class T>
@@ -55,6 +59,7 @@ struct BernoulliLogits {
 //   value      1/2 (recon - t)^2
 //   derivative recon - t
 struct Gaussian {
+  static constexpr const char* kName = "gaussian";
   static constexpr bool kProbability = false;
   static constexpr bool kTakesPosWeight = false;
   template <class Math, bool kPosWeight, class T>
@@ -64,8 +69,8 @@ struct Gaussian {
   }
 };
 
-// In the order of their codes (pyvae/_checks.py: LIKELIHOODS).
-#define PYVAE_LIKELIHOODS(X) X(Bernoulli, "bernoulli") X(BernoulliLogits, "bernoulli_logits") X(Gaussian, "gaussian")
+// In the order of their codes.
+using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian>;
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -1,5 +1,6 @@
 // Philox4x32-10, a counter-based generator: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011. A pure function of (key, counter), so the backward pass draws the forward's noise again.
+// SC 2011. A pure function of its key, our seed, and of the counter, so the backward pass draws the forward's noise
+// again.
 #pragma once
 
 #include "math/platform.h"
@@ -24,8 +25,8 @@ struct WordProduct<uint64_t> {
 };
 
 template <class Lane>
-PYVAE_HD Words<Lane> philox(uint64_t key, Words<Lane> c) {
-  uint32_t key0 = uint32_t(key), key1 = uint32_t(key >> 32);
+PYVAE_HD Words<Lane> philox(uint64_t seed, Words<Lane> c) {
+  uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
   PYVAE_UNROLL
   for (int round = 0; round < 10; ++round) {
     const Lane a = WordProduct<Lane>::of(c.w0, 0xD2511F53u), b = WordProduct<Lane>::of(c.w2, 0xCD9E8D57u);
@@ -36,13 +37,10 @@ PYVAE_HD Words<Lane> philox(uint64_t key, Words<Lane> c) {
   return c;
 }
 
-// The stream of one call: its seed is the key, its offset the low half of the counter; the high half counts the groups.
-struct Stream {
-  uint64_t seed, offset;
-};
-
-PYVAE_HD Words<uint64_t> philox(Stream stream, uint64_t group) {
-  return philox<uint64_t>(stream.seed, {stream.offset, stream.offset >> 32, group, group >> 32});
+// The words of one group of a seed's noise. The low half of the counter is 0, but for those who know the words of a
+// generator by their offset.
+PYVAE_HD Words<uint64_t> philox(uint64_t seed, uint64_t group, uint64_t offset = 0) {
+  return philox<uint64_t>(seed, {offset, offset >> 32, group, group >> 32});
 }
 
 }  // namespace PYVAE_ISA

@@ -3,41 +3,38 @@
 #include <c10/util/SmallVector.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <iterator>
 #include <numeric>
+
+#include "math/stored.h"
+#include "ops/types.h"
 
 namespace pyvae {
 
 namespace {
 
-Type type_code(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return Type::kFloat;
-    case at::kDouble:
-      return Type::kDouble;
-    case at::kHalf:
-      return Type::kHalf;
-    case at::kBFloat16:
-      return Type::kBFloat16;
-    case at::kBool:
-      return Type::kBool;
-    default:
-      TORCH_CHECK_TYPE(false, "pyvae: no kernels for ", type);
-  }
+// torch's names of the StoredTypes, in their order.
+constexpr at::ScalarType kScalarTypes[] = {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16, at::kBool};
+static_assert(std::size(kScalarTypes) == StoredTypes::kCount);
+
+int8_t type_code(at::ScalarType type) {
+  const auto* const found = std::find(std::begin(kScalarTypes), std::end(kScalarTypes), type);
+  TORCH_CHECK_TYPE(found != std::end(kScalarTypes), "pyvae: no kernels for ", type);
+  return int8_t(found - kScalarTypes);
 }
 
-}  // namespace
+// An operand's tensor and its place in the call.
+struct Binding {
+  const Tensor* tensor;  // undefined: absent
+  Operand* operand;
+};
 
-bool is_supported_type(at::ScalarType type) {
-  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
-}
-
-at::ScalarType compute_type(at::ScalarType a, at::ScalarType b) {
-  return a == at::kDouble || b == at::kDouble ? at::kDouble : at::kFloat;
-}
-
+// Lays the operands over one index space, merging dimensions that are contiguous in all of them. All tensors have the
+// sizes of the first. `any_order`: features may be visited in any order (sums do not mind); the first tensor's memory
+// order is taken. Otherwise the order is the logical one, which the noise is counted in.
 Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
-  const at::Tensor& first = *bindings.begin()->tensor;
+  const Tensor& first = *bindings.begin()->tensor;
   const int64_t dims = first.dim();
   Shape shape{};
   shape.rows = first.size(0);
@@ -88,6 +85,60 @@ Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
       b.operand->contiguous &= b.operand->strides[d] == step;
   }
   return shape;
+}
+
+// The kernels follow at most kMaxDims strides: a tensor of more dimensions is made contiguous.
+Tensor within_dims(const Tensor& tensor) { return tensor.dim() > kMaxDims ? tensor.contiguous() : tensor; }
+Tensor within_dims(const OptionalTensor& tensor) { return tensor ? within_dims(*tensor) : Tensor(); }
+
+}  // namespace
+
+LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {}
+
+LatentTensors::LatentTensors(const LatentArguments& a, const OptionalTensor& grad) : LatentTensors(a) {
+  eps = within_dims(a.eps);
+  grad_z = within_dims(grad);
+}
+
+void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const {
+  const bool any_order = !z.defined() && !grad_z.defined();
+  out.shape = pyvae::lay_out({{&mu, &out.mu},
+                              {&scale, &out.scale},
+                              {&eps, &out.eps},
+                              {&z, &out.z},
+                              {&grad_z, &out.grad_z},
+                              {&grad_mu, &out.grad_mu},
+                              {&grad_scale, &out.grad_scale}},
+                             any_order);
+  out.in_double = compute_type(mu, scale) == at::kDouble;
+  out.first_index = uint64_t(a.row_offset.expect_int()) * uint64_t(out.shape.features);
+  out.scale_kind = int(a.scale_kind);
+}
+
+LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(within_dims(a.recon)) {
+  const auto sizes = a.recon.sizes();
+  const auto spread = [&](const OptionalTensor& factor, double& number) {
+    if (!factor) return Tensor();
+    if (factor->dim() > 0 || !factor->is_cpu()) return within_dims(factor->expand(sizes));
+    number = factor->item<double>();
+    return Tensor();
+  };
+  target = within_dims(a.target.sizes() == sizes ? a.target : a.target.reshape(sizes));
+  weight = spread(a.weight, weight_number);
+  pos_weight = spread(a.pos_weight, pos_weight_number);
+}
+
+void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const {
+  out.shape = pyvae::lay_out({{&recon, &out.recon},
+                              {&target, &out.target},
+                              {&weight, &out.weight},
+                              {&pos_weight, &out.pos_weight},
+                              {&gradient, &out.gradient}},
+                             /*any_order=*/true);
+  out.in_double = recon_type(a) == at::kDouble;
+  out.weight_number = weight_number;
+  out.pos_weight_number = pos_weight_number;
+  out.likelihood = int(a.likelihood);
 }
 
 }  // namespace pyvae

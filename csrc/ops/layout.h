@@ -1,30 +1,29 @@
-// From tensors to the kernels' Shape and Operands.
+// From an operator's arguments to the kernels' operands: the tensors are kept here while the kernels run.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <initializer_list>
-
 #include "operand.h"
+#include "ops/arguments.h"
 
 namespace pyvae {
 
-struct Binding {
-  const at::Tensor* tensor;  // undefined: absent
-  Operand* operand;
+struct LatentTensors {
+  Tensor mu, scale;
+  Tensor eps, z, grad_z, grad_mu, grad_scale;  // undefined: absent
+
+  explicit LatentTensors(const LatentArguments& a);                     // of the posterior alone
+  LatentTensors(const LatentArguments& a, const OptionalTensor& grad);  // with the noise, and the gradient of z
+  void lay_out(const LatentArguments& a, LatentOperands& out) const;
 };
 
-// Lays the operands over one index space, merging dimensions that are contiguous in all of them. All tensors have the
-// sizes of the first. `any_order`: features may be visited in any order (sums do not mind); the first tensor's memory
-// order is taken. Otherwise the order is the logical one, which the noise is counted in.
-Shape lay_out(std::initializer_list<Binding> bindings, bool any_order);
+// In recon's shape; a number for weight or pos_weight stays one.
+struct LikelihoodTensors {
+  Tensor recon, target;
+  Tensor weight, pos_weight, gradient;  // undefined: absent
+  double weight_number = 1, pos_weight_number = 1;
 
-// The kernels follow at most kMaxDims strides: a tensor of more dimensions is made contiguous.
-inline at::Tensor within_dims(const at::Tensor& tensor) {
-  return tensor.defined() && tensor.dim() > kMaxDims ? tensor.contiguous() : tensor;
-}
-
-bool is_supported_type(at::ScalarType type);
-at::ScalarType compute_type(at::ScalarType a, at::ScalarType b);  // float64 if one of them is, else float32
+  LikelihoodTensors() = default;
+  explicit LikelihoodTensors(const LikelihoodArguments& a);
+  void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const;
+};
 
 }  // namespace pyvae

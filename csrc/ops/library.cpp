@@ -1,8 +1,18 @@
-// The operators' schemas: torch.ops.pyvae.*. Their kernels are registered beside their code, in latent.cpp and
-// objective.cpp.
-#include "ops/autograd.h"
+// The operators' schemas, torch.ops.pyvae.*. Kernels: implement.h for each device and for shapes alone (meta.cpp),
+// autograd/ for the three that differentiate.
+#include <torch/library.h>
+
+#include <array>
+#include <string>
+
+#include "ops/autograd/function.h"
 
 namespace pyvae {
+
+const Device*& device_of(c10::DeviceType type) {
+  static std::array<const Device*, c10::COMPILE_TIME_MAX_DEVICE_TYPES> devices{};
+  return devices[size_t(type)];
+}
 
 ReferenceGradient& reference_gradient() {
   static ReferenceGradient function = [](const ReferenceCall& call) -> variable_list {
@@ -13,45 +23,36 @@ ReferenceGradient& reference_gradient() {
 
 TORCH_LIBRARY(pyvae, m) {
   m.set_python_module("pyvae");
+  const std::string latent = LatentArguments::kSchema, likelihood = LikelihoodArguments::kSchema;
+  const std::string elbo = likelihood + ", " + ElboArguments::kSchema;
   // Pure functions of their arguments, the noise included: a compiler may merge, reorder and recompute them. That is
   // why the seed is a tensor drawn outside (two random operators with equal arguments would be merged).
-  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-  m.def(
-      "reparameterize(Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, "
-      "bool with_kl) -> (Tensor z, Tensor kl)",
-      tags);
-  m.def("kl_divergence(Tensor mu, Tensor scale, int scale_kind, int reduction) -> Tensor", tags);
-  m.def(
-      "elbo(Tensor recon, Tensor target, Tensor? mu, Tensor? scale, Tensor? kl, Tensor? weight, Tensor? pos_weight, "
-      "Tensor? beta_tensor, float beta, int likelihood, int scale_kind, int reduction) "
-      "-> (Tensor loss, Tensor recon_term, Tensor kl_term)",
-      tags);
-  m.def(
-      "latent_forward(Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, "
-      "bool with_z, bool with_kl, int reduction) -> (Tensor z, Tensor kl)",
-      tags);
-  m.def(
-      "latent_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, "
-      "int scale_kind, SymInt row_offset) -> (Tensor grad_mu, Tensor grad_scale)",
-      tags);
-  m.def(
-      "elbo_forward(Tensor recon, Tensor target, Tensor? mu, Tensor? scale, Tensor? kl, Tensor? weight, "
-      "Tensor? pos_weight, Tensor? beta_tensor, float beta, int likelihood, int scale_kind, int reduction, "
-      "bool with_gradient) -> (Tensor loss, Tensor recon_term, Tensor kl_term, Tensor gradient)",
-      tags);
-  m.def(
-      "elbo_gradient(Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor upstream, int likelihood) "
-      "-> Tensor",
-      tags);
-  const std::vector<at::Tag> drawn = {at::Tag::nondeterministic_seeded};
-  m.def(
-      "latent_draw(Tensor mu, Tensor scale, Generator? generator, int scale_kind, SymInt row_offset, bool with_kl) "
-      "-> (Tensor z, Tensor kl, Tensor seed)",
-      drawn);
-  m.def(
-      "elbo_backward(Tensor(a!)? gradient, Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, "
-      "Tensor? grad_loss, Tensor? grad_recon, Tensor? grad_kl, Tensor? beta_tensor, float beta, int likelihood, "
-      "int reduction, ScalarType? kl_type) -> Tensor");
+  const std::vector<at::Tag> pure = {at::Tag::pt2_compliant_tag}, drawn = {at::Tag::nondeterministic_seeded};
+
+  const auto define = [&m](const std::string& schema, const std::vector<at::Tag>& tags) {
+    m.def(schema.c_str(), tags);
+  };
+
+  // Differentiable.
+  define("reparameterize(" + latent + ", bool with_kl) -> (Tensor z, Tensor kl)", pure);
+  define("kl_divergence(Tensor mu, Tensor scale, int scale_kind, int reduction) -> Tensor", pure);
+  define("elbo(" + elbo + ") -> (Tensor loss, Tensor recon_term, Tensor kl_term)", pure);
+
+  // What they are made of (device.h says what each does).
+  define("latent_forward(" + latent + ", bool with_z, bool with_kl, int reduction) -> (Tensor z, Tensor kl)", pure);
+  define("latent_backward(" + latent + ", Tensor? grad_z, Tensor? grad_kl) -> (Tensor grad_mu, Tensor grad_scale)",
+         pure);
+  define("elbo_forward(" + elbo +
+             ", bool with_gradient) -> (Tensor loss, Tensor recon_term, Tensor kl_term, Tensor gradient)",
+         pure);
+  define("elbo_gradient(" + likelihood + ", Tensor upstream) -> Tensor", pure);
+
+  // For eager mode alone: the first advances a generator, the second works in place.
+  define("latent_draw(" + latent + ", Generator? generator, bool with_kl) -> (Tensor z, Tensor kl, Tensor seed)",
+         drawn);
+  define("elbo_backward_(" + elbo +
+             ", Tensor(a!)? gradient, Tensor? grad_loss, Tensor? grad_recon, Tensor? grad_kl, bool to_kl) -> Tensor",
+         {});
 }
 
 }  // namespace pyvae

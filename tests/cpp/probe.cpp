@@ -25,27 +25,44 @@ UNARY(log, pyvae::log)
 UNARY(log1p_unit, pyvae::log1p_unit)
 UNARY(log1m_unit, pyvae::log1m_unit<pyvae::Exact>)
 
-#define SCALE(FORM, NAME)                           \
-  UNARY(FORM##_sigma, pyvae::FORM::sigma)           \
-  UNARY(FORM##_divergence, pyvae::FORM::divergence) \
-  UNARY(FORM##_divergence_derivative, pyvae::FORM::divergence_derivative)
-PYVAE_SCALES(SCALE)
+// One scale's sigma, divergence or divergence_derivative (part 0, 1, 2), by its code.
+template <class T>
+void scale(int code, int part, int64_t n, const T* __restrict x, T* __restrict y) {
+  pyvae::visit(pyvae::Scales{}, code, [&](auto tag) {
+    using Scale = typename decltype(tag)::type;
+    for (int64_t i = 0; part == 0 && i < n; ++i) y[i] = Scale::sigma(x[i]);
+    for (int64_t i = 0; part == 1 && i < n; ++i) y[i] = Scale::divergence(x[i]);
+    for (int64_t i = 0; part == 2 && i < n; ++i) y[i] = Scale::divergence_derivative(x[i]);
+  });
+}
+extern "C" void scale_float(int code, int part, int64_t n, const float* x, float* y) { scale(code, part, n, x, y); }
+extern "C" void scale_double(int code, int part, int64_t n, const double* x, double* y) { scale(code, part, n, x, y); }
 
-// Value and derivative of every likelihood: recon, target and pos_weight in, all [n]; NAME_plain without pos_weight.
-#define LIKELIHOOD_OF(ENTRY, FORM, WEIGHTED, T)                                                            \
-  extern "C" void ENTRY(int64_t n, const T* x, const T* t, const T* w, T* __restrict value,                \
-                        T* __restrict derivative) {                                                        \
-    for (int64_t i = 0; i < n; ++i) {                                                                      \
-      const auto term = pyvae::FORM::evaluate<pyvae::Exact, WEIGHTED>(x[i], t[i], WEIGHTED ? w[i] : T(1)); \
-      value[i] = term.value, derivative[i] = term.derivative;                                              \
-    }                                                                                                      \
+// Value and derivative of one likelihood, by its code: recon, target and pos_weight in, all [n]; or without pos_weight.
+template <class Likelihood, bool kWeighted, class T>
+void likelihood_of(int64_t n, const T* __restrict x, const T* __restrict t, const T* __restrict w, T* __restrict value,
+                   T* __restrict derivative) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto term = Likelihood::template evaluate<pyvae::Exact, kWeighted>(x[i], t[i], kWeighted ? w[i] : T(1));
+    value[i] = term.value, derivative[i] = term.derivative;
   }
-#define LIKELIHOOD(FORM, NAME)                          \
-  LIKELIHOOD_OF(FORM##_float, FORM, true, float)        \
-  LIKELIHOOD_OF(FORM##_double, FORM, true, double)      \
-  LIKELIHOOD_OF(FORM##_plain_float, FORM, false, float) \
-  LIKELIHOOD_OF(FORM##_plain_double, FORM, false, double)
-PYVAE_LIKELIHOODS(LIKELIHOOD)
+}
+template <class T>
+void likelihood(int code, int weighted, int64_t n, const T* x, const T* t, const T* w, T* value, T* derivative) {
+  pyvae::visit(pyvae::Likelihoods{}, code, [&](auto tag) {
+    using Likelihood = typename decltype(tag)::type;
+    (weighted ? likelihood_of<Likelihood, true, T> : likelihood_of<Likelihood, false, T>)(n, x, t, w, value,
+                                                                                          derivative);
+  });
+}
+extern "C" void likelihood_float(int code, int weighted, int64_t n, const float* x, const float* t, const float* w,
+                                 float* value, float* derivative) {
+  likelihood(code, weighted, n, x, t, w, value, derivative);
+}
+extern "C" void likelihood_double(int code, int weighted, int64_t n, const double* x, const double* t, const double* w,
+                                  double* value, double* derivative) {
+  likelihood(code, weighted, n, x, t, w, value, derivative);
+}
 
 // counter [n, 4] and key [n, 2] to words [n, 4]
 extern "C" void philox(int64_t n, const uint32_t* counter, const uint32_t* key, uint32_t* words) {
@@ -60,21 +77,19 @@ extern "C" void philox(int64_t n, const uint32_t* counter, const uint32_t* key, 
 
 // The kernels' draw, chunk by chunk: the normals [n] of the global indices from `first` on.
 template <class T>
-void draw(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, T* normals) {
-  constexpr int64_t kChunk = pyvae::cpu::Partition::kChunk;
+void draw(int64_t n, uint64_t seed, uint64_t first, T* normals) {
+  constexpr int64_t kChunk = pyvae::cpu::kChunk;
   T buffer[pyvae::kBuffer];
   for (int64_t done = 0; done < n; done += kChunk) {
     const int length = int(n - done < kChunk ? n - done : kChunk);
-    const T* drawn = pyvae::draw<T>({seed, offset}, first + uint64_t(done), length, buffer);
+    const T* drawn = pyvae::draw<T>(seed, first + uint64_t(done), length, buffer);
     for (int i = 0; i < length; ++i) normals[done + i] = drawn[i];
   }
 }
 
-extern "C" void draw_float(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, float* normals) {
-  draw(n, seed, offset, first, normals);
-}
-extern "C" void draw_double(int64_t n, uint64_t seed, uint64_t offset, uint64_t first, double* normals) {
-  draw(n, seed, offset, first, normals);
+extern "C" void draw_float(int64_t n, uint64_t seed, uint64_t first, float* normals) { draw(n, seed, first, normals); }
+extern "C" void draw_double(int64_t n, uint64_t seed, uint64_t first, double* normals) {
+  draw(n, seed, first, normals);
 }
 
 // Radius and angle words [n] to normals [n] each.

@@ -2,6 +2,7 @@
 // around vectors and chunks, in heap blocks of exactly the bytes that a kernel may touch, so that one byte too many is
 // seen. Each result is compared, bit for bit, with that of contiguous operands, and chunk by chunk with the whole.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,9 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "math/gaussian.h"
+#include "math/likelihood.h"
+#include "math/stored.h"
 
 namespace {
 
@@ -26,7 +30,13 @@ void expect(bool holds, const std::string& what) {
 
 // ---- operands in blocks of their exact size -------------------------------------------------------------------------
 
-size_t size_of(Type type) { return type == Type::kDouble ? 8 : type == Type::kFloat ? 4 : type == Type::kBool ? 1 : 2; }
+using Type = int8_t;  // StoredTypes
+constexpr Type kFloat = kTypeCode<float>, kDouble = kTypeCode<double>, kHalf = kTypeCode<Half>;
+constexpr Type kBFloat16 = kTypeCode<BFloat16>, kBool = kTypeCode<Bool>;
+
+size_t size_of(Type type) {
+  return visit(StoredTypes{}, type, [](auto tag) { return sizeof(typename decltype(tag)::type); });
+}
 
 uint16_t half_bits(float x) {  // for what the inputs below hold: zeros, normal halves without rounding, inf, NaN
   uint32_t bits;
@@ -44,19 +54,19 @@ void store(char* to, Type type, double value) {
   std::memcpy(&bits, &single, sizeof(bits));
   const uint16_t half = half_bits(single), bfloat = uint16_t(bits >> 16);
   switch (type) {
-    case Type::kDouble:
+    case kDouble:
       std::memcpy(to, &value, 8);
       break;
-    case Type::kFloat:
+    case kFloat:
       std::memcpy(to, &single, 4);
       break;
-    case Type::kHalf:
+    case kHalf:
       std::memcpy(to, &half, 2);
       break;
-    case Type::kBFloat16:
+    case kBFloat16:
       std::memcpy(to, &bfloat, 2);
       break;
-    case Type::kBool:
+    case kBool:
       *to = value != 0;
   }
 }
@@ -118,7 +128,7 @@ class Block {
 // Runs chunks [0, all) at once or one by one, from the last to the first.
 template <class Kernel, class Call>
 void run(Kernel kernel, const Call& call, bool by_chunk) {
-  const int64_t chunks = Partition(call.shape).chunks;
+  const int64_t chunks = Chunks(call.shape).count;
   if (!by_chunk) {
     kernel(call, 0, chunks);
   } else {
@@ -147,8 +157,8 @@ double special(int64_t i) {
 }
 
 template <class T>
-std::string latent(const Kernels<T>& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
-  const Type result = sizeof(T) == 8 ? Type::kDouble : c.type;
+std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
+  const Type result = sizeof(T) == 8 ? kDouble : c.type;
   Block mu(c.shape, c.type, in), scale(c.shape, c.other, in), eps(c.shape, c.type, in), grad(c.shape, result, in);
   Block z(c.shape, result, out), grad_mu(c.shape, c.type, out), grad_scale(c.shape, c.other, out);
   const bool broadcast = in == kOneRow || in == kOneValue;
@@ -157,8 +167,8 @@ std::string latent(const Kernels<T>& kernels, const Case& c, Layout in, Layout o
   LatentForward forward{};
   forward.shape = c.shape, forward.scale_kind = c.code;
   forward.mu = mu.operand, forward.scale = scale.operand;
-  forward.seed = 5, forward.offset = 0, forward.first_index = c.first_index;
-  std::vector<double> divergence(size_t(Partition(c.shape).partials()));
+  forward.seed = 5, forward.first_index = c.first_index;
+  std::vector<double> divergence(size_t(Chunks(c.shape).partials()));
   if (c.variant & 1) forward.eps = eps.operand;
   if (!(c.variant & 2)) forward.z = z.operand;
   if (!(c.variant & 4)) forward.divergence = divergence.data();
@@ -167,7 +177,7 @@ std::string latent(const Kernels<T>& kernels, const Case& c, Layout in, Layout o
   LatentBackward backward{};
   backward.shape = c.shape, backward.scale_kind = c.code;
   backward.mu = mu.operand, backward.scale = scale.operand, backward.eps = forward.eps;
-  backward.seed = 5, backward.offset = 0, backward.first_index = c.first_index;
+  backward.seed = 5, backward.first_index = c.first_index;
   std::vector<double> grad_kl(size_t(c.shape.rows), 0.75);
   if (!(c.variant & 2)) backward.grad_z = grad.operand;
   if (!(c.variant & 4)) backward.grad_kl = grad_kl.data();
@@ -180,17 +190,18 @@ std::string latent(const Kernels<T>& kernels, const Case& c, Layout in, Layout o
 }
 
 template <class T>
-std::string objective(const Kernels<T>& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
+std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
   Block recon(c.shape, c.type, in), target(c.shape, c.other, in), gradient(c.shape, c.type, out);
-  Block weight(c.shape, c.variant & 16 ? Type::kBool : c.type, in), pos_weight(c.shape, c.other, in);
-  const bool broadcast = in == kOneRow || in == kOneValue, probability = c.code == 0;
+  Block weight(c.shape, c.variant & 16 ? kBool : c.type, in), pos_weight(c.shape, c.other, in);
+  const bool broadcast = in == kOneRow || in == kOneValue;
+  const bool probability = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kProbability; });
   recon.fill(broadcast ? [](int64_t) { return 0.5; } : probability ? plain : special);
   for (Block* input : {&target, &weight, &pos_weight}) input->fill(broadcast ? [](int64_t) { return 0.25; } : plain);
 
   Objective call{};
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
   call.recon = recon.operand, call.target = target.operand;
-  std::vector<double> sums(size_t(Partition(c.shape).partials())), upstream(size_t(c.shape.rows), 3.0);
+  std::vector<double> sums(size_t(Chunks(c.shape).partials())), upstream(size_t(c.shape.rows), 3.0);
   if (c.variant & 1) call.weight = weight.operand;
   if (c.variant & 2) call.pos_weight = pos_weight.operand;
   if (c.variant & 4) call.upstream = upstream.data();
@@ -206,8 +217,8 @@ std::string objective(const Kernels<T>& kernels, const Case& c, Layout in, Layou
 
 // ---- all of them ----------------------------------------------------------------------------------------------------
 
-template <class T, class Result>
-void check(const Kernels<T>& kernels, Result result, const Case& c, const std::string& name) {
+template <class Result>
+void check(const Kernels& kernels, Result result, const Case& c, const std::string& name) {
   const std::string expected = result(kernels, c, kContiguous, kContiguous, false);
   const std::string broadcast = result(kernels, c, kOneRow, kContiguous, true);
   for (const Layout in : kInputs) {
@@ -237,34 +248,34 @@ std::vector<Shape> shapes() {
 }
 
 template <class T>
-void check_all(const Kernels<T>& kernels, const std::vector<std::pair<Type, Type>>& types) {
+void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>& types) {
   int turn = 0;  // the variants take turns over shapes and types: all are met, not all with all
   for (const Shape& shape : shapes()) {
     for (const auto& [type, other] : types) {
-      for (int code = 0; code < 3; ++code, ++turn) {
+      for (int code = 0; code < std::max(Scales::kCount, Likelihoods::kCount); ++code, ++turn) {
         const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
         // Bits: eps given; no sample; no divergence (never both left out).
         const int sampler = std::vector<int>{0, 1, 2, 4, 5}[size_t(turn) % 5];
-        check(kernels, latent<T>, {shape, type, other, code, sampler, first_index}, "latent");
+        check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index}, "latent");
         // Bits: weight; pos_weight; upstream and no sums; no gradient; weight is a mask.
         const int decoder = std::vector<int>{0, 1, 2, 3, 4, 7, 8, 11, 17, 27, 21}[size_t(turn) % 11];
-        check(kernels, objective<T>, {shape, type, other, code, decoder, 0}, "objective");
+        check(kernels, objective<T>, {shape, type, other, code % Likelihoods::kCount, decoder, 0}, "objective");
       }
     }
   }
 }
 
-void check_refusals(const Table& table) {
+void check_refusals(const InstructionSet& set) {
   for (const double bad : {-0.0625, 1.0625, -double(INFINITY), double(INFINITY), double(NAN)}) {
     const Shape shape{1, 1025, 2, {1, 1025}};
-    Block recon(shape, Type::kFloat, kContiguous), target(shape, Type::kFloat, kContiguous);
+    Block recon(shape, kFloat, kContiguous), target(shape, kFloat, kContiguous);
     target.fill(plain);
     recon.fill([bad](int64_t i) { return i == 1024 ? bad : plain(i); });
     Objective call{};
     call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
     bool legal = true;
-    for (int64_t chunk = 0; chunk < Partition(shape).chunks; ++chunk)
-      legal &= table.in_float.objective(call, chunk, chunk + 1);
+    for (int64_t chunk = 0; chunk < Chunks(shape).count; ++chunk)
+      legal &= set.in_float.objective(call, chunk, chunk + 1);
     expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
   }
 }
@@ -272,13 +283,13 @@ void check_refusals(const Table& table) {
 }  // namespace
 
 int main() {
-  const Table* const table = pyvae::cpu::table();
-  if (!table) return std::puts("this CPU has no fused multiply-add: no kernels to run"), 1;
-  const Type f = Type::kFloat, d = Type::kDouble, h = Type::kHalf, b = Type::kBFloat16;
-  std::printf("kernels: %s\n", table->isa);
-  check_all(table->in_float, {{f, f}, {h, h}, {b, f}, {f, b}, {h, b}});
-  check_all(table->in_double, {{d, d}, {f, d}, {d, h}});
-  check_refusals(*table);
+  const InstructionSet* const set = instruction_set();
+  if (!set) return std::puts("this CPU has no fused multiply-add: no kernels to run"), 1;
+  const Type f = kFloat, d = kDouble, h = kHalf, b = kBFloat16;
+  std::printf("kernels: %s\n", set->name);
+  check_all<float>(set->in_float, {{f, f}, {h, h}, {b, f}, {f, b}, {h, b}});
+  check_all<double>(set->in_double, {{d, d}, {f, d}, {d, h}});
+  check_refusals(*set);
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed > 0;
 }

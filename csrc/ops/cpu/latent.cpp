@@ -1,90 +1,86 @@
 // Encoder side on the CPU: allocate and run.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <torch/library.h>
-
-#include "ops/checks.h"
-#include "ops/cpu/numbers.h"
+#include "ops/cpu/device.h"
 #include "ops/layout.h"
+#include "ops/types.h"
 
 namespace pyvae {
+namespace cpu {
 
 namespace {
 
-// The part of the kernels' arguments that forward and backward share.
-template <class Call>
-void set_noise(Call& call, const OptionalTensor& seed, int64_t row_offset, int64_t scale_kind) {
-  call.seed = seed ? uint64_t(*seed->const_data_ptr<int64_t>()) : 0;
-  call.offset = 0;
-  call.first_index = uint64_t(row_offset) * uint64_t(call.shape.features);
-  call.scale_kind = int(scale_kind);
+const Kernels& kernels(bool in_double) {
+  return in_double ? instruction_set()->in_double : instruction_set()->in_float;
 }
 
-std::tuple<Tensor, Tensor> latent_forward_cpu(const Tensor& mu_in, const Tensor& scale_in, const OptionalTensor& eps_in,
-                                              const OptionalTensor& seed, int64_t scale_kind, c10::SymInt row_offset,
-                                              bool with_z, bool with_kl, int64_t reduction) {
-  check_latent_forward(mu_in, scale_in, eps_in, seed, scale_kind, with_z, reduction);
-  const Tensor mu = within_dims(mu_in), scale = within_dims(scale_in);
-  const Tensor eps = with_z ? within_dims(value_or_undefined(eps_in)) : Tensor();
-  const at::ScalarType z_type = c10::promoteTypes(mu.scalar_type(), scale.scalar_type());
-  const at::ScalarType type = compute_type(mu.scalar_type(), scale.scalar_type());
-  const Tensor z = with_z ? empty_output(mu, z_type) : Tensor();
+uint64_t seed_of(const LatentArguments& a) { return a.seed ? uint64_t(*a.seed->const_data_ptr<int64_t>()) : 0; }
 
-  cpu::LatentForward call{};
-  call.shape = lay_out({{&mu, &call.mu}, {&scale, &call.scale}, {&eps, &call.eps}, {&z, &call.z}}, !with_z);
-  set_noise(call, seed, row_offset.expect_int(), scale_kind);
-  const cpu::Partition partition(call.shape);
-  Doubles partials(with_kl ? partition.partials() : 0, 0.0);
+// Runs the forward kernel: the sample into z, if that is defined, and the divergence, if it is wanted.
+Doubles run_forward(const LatentArguments& a, const LatentTensors& tensors, bool with_kl, int64_t reduction) {
+  LatentForward call{};
+  tensors.lay_out(a, call);
+  const Chunks chunks(call.shape);
+  Doubles partials(with_kl ? chunks.partials() : 0, 0.0);
+  call.seed = seed_of(a);
   call.divergence = with_kl ? partials.data() : nullptr;
-  if (mu.numel() > 0) {
-    const cpu::Table& table = *cpu::table();
-    const auto kernel = type == at::kDouble ? table.in_double.latent_forward : table.in_float.latent_forward;
-    at::parallel_for(0, partition.chunks, kLatentGrain, [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+  if (a.mu.numel() > 0) {
+    const auto kernel = kernels(call.in_double).latent_forward;
+    at::parallel_for(0, chunks.count, kLatentGrain, [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
   }
-  const Tensor no_z = with_z ? z : at::empty({0}, z_type);
-  if (!with_kl) return {no_z, at::empty({0}, type)};
-  const Doubles kl = reduce_rows(call.shape, partials.data(), reduction);
-  return {no_z, to_tensor(kl.data(), int64_t(kl.size()), reduction != kNone, type)};
-}
-
-std::tuple<Tensor, Tensor> latent_backward_cpu(const OptionalTensor& grad_z_in, const OptionalTensor& grad_kl,
-                                               const Tensor& mu_in, const Tensor& scale_in,
-                                               const OptionalTensor& eps_in, const OptionalTensor& seed,
-                                               int64_t scale_kind, c10::SymInt row_offset) {
-  check_latent_backward(grad_z_in, grad_kl, mu_in, scale_in, eps_in, seed, scale_kind);
-  const Tensor mu = within_dims(mu_in), scale = within_dims(scale_in);
-  const Tensor grad_z = within_dims(value_or_undefined(grad_z_in)), eps = within_dims(value_or_undefined(eps_in));
-  const Tensor grad_mu = grad_z.defined() || grad_kl ? empty_output(mu, mu.scalar_type()) : at::zeros_like(mu);
-  const Tensor grad_scale =
-      grad_z.defined() || grad_kl ? empty_output(scale, scale.scalar_type()) : at::zeros_like(scale);
-  if (mu.numel() == 0 || !(grad_z.defined() || grad_kl)) return {grad_mu, grad_scale};
-
-  cpu::LatentBackward call{};
-  call.shape = lay_out({{&mu, &call.mu},
-                        {&scale, &call.scale},
-                        {&eps, &call.eps},
-                        {&grad_z, &call.grad_z},
-                        {&grad_mu, &call.grad_mu},
-                        {&grad_scale, &call.grad_scale}},
-                       !grad_z.defined());
-  set_noise(call, seed, row_offset.expect_int(), scale_kind);
-  const Doubles upstream = grad_kl ? read_doubles(*grad_kl) : Doubles();
-  call.grad_kl = grad_kl ? upstream.data() : nullptr;
-  const cpu::Table& table = *cpu::table();
-  const bool in_double = compute_type(mu.scalar_type(), scale.scalar_type()) == at::kDouble;
-  const auto kernel = in_double ? table.in_double.latent_backward : table.in_float.latent_backward;
-  at::parallel_for(0, cpu::Partition(call.shape).chunks, kLatentGrain,
-                   [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
-  return {grad_mu, grad_scale};
+  return with_kl ? reduce_rows(chunks.rows, chunks.per_row, partials.data(), reduction) : Doubles();
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pyvae, CPU, m) {
-  m.impl("latent_forward", latent_forward_cpu);
-  m.impl("latent_backward", latent_backward_cpu);
+Doubles divergence(const LatentArguments& a, int64_t reduction) {
+  return run_forward(a, LatentTensors(a), /*with_kl=*/true, reduction);
 }
 
+std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
+  LatentTensors tensors = with_z ? LatentTensors(a, std::nullopt) : LatentTensors(a);
+  if (with_z) tensors.z = empty_output(tensors.mu, sample_type(a));
+  const Doubles kl = run_forward(a, tensors, with_kl, reduction);
+  const at::ScalarType type = compute_type(a.mu, a.scale);
+  return {with_z ? tensors.z : at::empty({0}, sample_type(a)),
+          with_kl ? to_tensor(kl, reduction, type) : at::empty({0}, type)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
+                                               bool with_kl) {
+  auto* const own = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
+  const OptionalTensor seed = at::empty({1}, at::kLong);
+  {
+    const std::lock_guard<std::mutex> lock(own->mutex_);
+    // As torch.randint(-2**63, 2**63 - 1) draws it, so that the reference makes the same noise.
+    *seed->mutable_data_ptr<int64_t>() = int64_t(own->random64() % ~uint64_t(0) + (uint64_t(1) << 63));
+  }
+  auto [z, kl] = latent_forward({a.mu, a.scale, a.eps, seed, a.scale_kind, a.row_offset}, true, with_kl, kNone);
+  return {z, kl, *seed};
+}
+
+std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
+                                           const OptionalTensor& grad_kl) {
+  if (!grad_z && !grad_kl) return {at::zeros_like(a.mu), at::zeros_like(a.scale)};
+  LatentTensors tensors(a, grad_z);
+  tensors.grad_mu = empty_output(tensors.mu, a.mu.scalar_type());
+  tensors.grad_scale = empty_output(tensors.scale, a.scale.scalar_type());
+  if (a.mu.numel() > 0) {
+    LatentBackward call{};
+    tensors.lay_out(a, call);
+    call.seed = seed_of(a);
+    Doubles upstream = grad_kl ? read_doubles(*grad_kl) : Doubles();
+    if (grad_kl && grad_kl->dim() == 0) upstream.assign(size_t(call.shape.rows), upstream[0]);
+    call.grad_kl = grad_kl ? upstream.data() : nullptr;
+    const auto kernel = kernels(call.in_double).latent_backward;
+    at::parallel_for(0, Chunks(call.shape).count, kLatentGrain,
+                     [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+  }
+  return {tensors.grad_mu, tensors.grad_scale};
+}
+
+}  // namespace cpu
 }  // namespace pyvae

@@ -80,17 +80,17 @@ Workspace Call::workspace(int64_t blocks) {
   return {partials_.mutable_data_ptr<double>(), ticket};
 }
 
-Key Call::key(const at::Tensor& seed) const {
-  Key key;
+Seed Call::seed(const at::Tensor& seed) const {
+  Seed out;
   if (seed.is_cpu()) {
-    key.value = uint64_t(*seed.const_data_ptr<int64_t>());
+    out.value = uint64_t(*seed.const_data_ptr<int64_t>());
   } else {
-    key.given = seed.const_data_ptr<int64_t>();
+    out.given = seed.const_data_ptr<int64_t>();
   }
-  return key;
+  return out;
 }
 
-Key Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
+Seed Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
   auto* const own = at::get_generator_or_default<at::CUDAGeneratorImpl>(
       generator, at::cuda::detail::getDefaultCUDAGenerator(c10::DeviceIndex(device_)));
   at::PhiloxCudaState state;
@@ -98,18 +98,18 @@ Key Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& 
     const std::lock_guard<std::mutex> lock(own->mutex_);
     state = own->philox_cuda_state(4);  // words of one Philox call
   }
-  Key key;
-  key.drawn = true;
-  key.out = out.mutable_data_ptr<int64_t>();
+  Seed drawn;
+  drawn.drawn = true;
+  drawn.out = out.mutable_data_ptr<int64_t>();
   if (state.captured_) {
-    key.captured_seed = state.seed_.ptr;
-    key.captured_offset = state.offset_.ptr;
-    key.generator_offset = state.offset_intragraph_;
+    drawn.captured_seed = state.seed_.ptr;
+    drawn.captured_offset = state.offset_.ptr;
+    drawn.generator_offset = state.offset_intragraph_;
   } else {
-    key.generator_seed = state.seed_.val;
-    key.generator_offset = state.offset_.val;
+    drawn.generator_seed = state.seed_.val;
+    drawn.generator_offset = state.offset_.val;
   }
-  return key;
+  return drawn;
 }
 
 void Call::check(const char* error) const {
@@ -129,8 +129,6 @@ bool is_runnable(int device) {
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
   return known[device] = has_image();
 }
-
-bool draws_on_device(const at::Tensor& tensor) { return tensor.is_cuda(); }
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -11,7 +11,8 @@
 #include "cuda/kernels.h"
 
 #ifndef PYVAE_DEVICE_KEY
-#  define PYVAE_DEVICE_KEY CUDA  // where the operators are registered
+#  define PYVAE_DEVICE_KEY CUDA    // where the operators are registered
+#  define PYVAE_DEVICE_TYPE kCUDA  // whose tensors they take
 #endif
 
 namespace pyvae {
@@ -25,10 +26,10 @@ class Call {
   // Room for the partial sums of `blocks` blocks; lives as long as the call.
   Workspace workspace(int64_t blocks);
 
-  // The key of the noise: from a seed on this device or on the CPU.
-  Key key(const at::Tensor& seed) const;
+  // The noise's seed: from a seed on this device or on the CPU.
+  Seed seed(const at::Tensor& seed) const;
   // Or drawn from a generator (none: the device's own), and written to `out` [1], int64, by the kernel.
-  Key draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const;
+  Seed draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const;
 
   // Raises what CUDA says is wrong, and what helps.
   template <class Arguments>
@@ -49,8 +50,12 @@ class Call {
 // Whether the kernels can run on a device: whether the build holds machine code, or PTX, for it.
 bool is_runnable(int device);
 
-// Whether a call's seed is drawn by the kernel on this tensor's device, rather than on the CPU.
-bool draws_on_device(const at::Tensor& tensor);
+// Whether eager calls let the kernel draw the seed (not where tests compare with the CPU's).
+#ifdef PYVAE_SEEDS_FROM_PYTHON
+constexpr bool kDrawsSeeds = false;
+#else
+constexpr bool kDrawsSeeds = true;
+#endif
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -4,9 +4,9 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
-#include "ops/codes.h"
 #include "ops/cuda/runtime.h"
-#include "ops/operators.h"
+#include "ops/layout.h"
+#include "ops/types.h"
 
 namespace pyvae {
 namespace cuda {

@@ -13,8 +13,8 @@ namespace pyvae {
 
 // bindings.cpp asks for the CPU's kernels before anything else; none of them is in this build.
 namespace cpu {
-const Table* table() {
-  static const Table kNone = {"emulated", {}, {}};
+const InstructionSet* instruction_set() {
+  static const InstructionSet kNone = {"emulated", {}, {}};
   return &kNone;
 }
 }  // namespace cpu
@@ -34,37 +34,34 @@ Workspace Call::workspace(int64_t blocks) {
   return {partials_.mutable_data_ptr<double>(), ticket};
 }
 
-Key Call::key(const at::Tensor& seed) const {
-  Key key;
-  key.given = seed.const_data_ptr<int64_t>();  // as if on the device
-  return key;
+Seed Call::seed(const at::Tensor& seed) const {
+  Seed out;
+  out.given = seed.const_data_ptr<int64_t>();  // as if on the device
+  return out;
 }
 
 // From the generator's seed and, as offset, its next 64 bits. If one is given: by address, as in a captured graph.
-Key Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
+Seed Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
   static uint64_t seed, offset;
   auto* const own = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
   const std::lock_guard<std::mutex> lock(own->mutex_);
   seed = own->current_seed(), offset = own->random64() / 8 * 4;
-  Key key;
-  key.drawn = true;
-  key.out = out.mutable_data_ptr<int64_t>();
+  Seed drawn;
+  drawn.drawn = true;
+  drawn.out = out.mutable_data_ptr<int64_t>();
   if (generator) {
-    key.captured_seed = reinterpret_cast<const int64_t*>(&seed);
-    key.captured_offset = reinterpret_cast<const int64_t*>(&offset);
-    key.generator_offset = 4;
+    drawn.captured_seed = reinterpret_cast<const int64_t*>(&seed);
+    drawn.captured_offset = reinterpret_cast<const int64_t*>(&offset);
+    drawn.generator_offset = 4;
   } else {
-    key.generator_seed = seed, key.generator_offset = offset;
+    drawn.generator_seed = seed, drawn.generator_offset = offset;
   }
-  return key;
+  return drawn;
 }
 
 void Call::check(const char* error) const { TORCH_CHECK(!error, "pyvae::", function_, ": ", error); }
 
 bool is_runnable(int) { return has_image(); }
-
-// The Python functions draw the seed as on the CPU, whose reference they are compared with.
-bool draws_on_device(const at::Tensor&) { return false; }
 
 }  // namespace cuda
 }  // namespace pyvae

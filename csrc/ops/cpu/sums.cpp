@@ -1,4 +1,4 @@
-#include "ops/cpu/numbers.h"
+#include "ops/cpu/sums.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
@@ -7,8 +7,6 @@
 
 #include <algorithm>
 
-#include "ops/codes.h"
-
 #ifdef __linux__
 #  include <sys/mman.h>
 #endif
@@ -16,7 +14,8 @@
 namespace pyvae {
 
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type) {
-  at::Tensor out = at::empty_like(like, type);
+  // The first is the one that every step makes; it saves a way through the dispatcher.
+  at::Tensor out = like.is_contiguous() ? at::empty(like.sizes(), type) : at::empty_like(like, type);
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kHugePage = uintptr_t(1) << 21;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(out.const_data_ptr()) + kHugePage - 1) / kHugePage * kHugePage;
@@ -37,24 +36,23 @@ Doubles read_doubles(const at::Tensor& values) {
   return out;
 }
 
-Doubles reduce_rows(const Shape& shape, const double* partials, int64_t reduction) {
-  const int64_t parts = cpu::Partition(shape).chunks_per_row;
-  Doubles out(reduction == kNone ? shape.rows : 1, 0.0);
-  for (const auto row : c10::irange(shape.rows)) {
+Doubles reduce_rows(int64_t rows, int64_t per_row, const double* partials, int64_t reduction) {
+  Doubles out(reduction == kNone ? rows : 1, 0.0);
+  for (const auto row : c10::irange(rows)) {
     double total = 0;
-    for (const auto part : c10::irange(parts)) total += partials[row * parts + part];
+    for (const auto part : c10::irange(per_row)) total += partials[row * per_row + part];
     out[reduction == kNone ? row : 0] += total;
   }
-  if (reduction == kBatchMean) out[0] /= double(shape.rows);
+  if (reduction == kBatchMean) out[0] /= double(rows);
   return out;
 }
 
-at::Tensor to_tensor(const double* values, int64_t count, bool scalar, at::ScalarType type) {
-  at::Tensor out = scalar ? at::empty({}, type) : at::empty({count}, type);
+at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType type) {
+  at::Tensor out = reduction == kNone ? at::empty({int64_t(values.size())}, type) : at::empty({}, type);
   if (type == at::kDouble) {
-    std::copy(values, values + count, out.mutable_data_ptr<double>());
+    std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
   } else {
-    std::transform(values, values + count, out.mutable_data_ptr<float>(), [](double x) { return float(x); });
+    std::transform(values.begin(), values.end(), out.mutable_data_ptr<float>(), [](double x) { return float(x); });
   }
   return out;
 }

@@ -1,7 +1,8 @@
-// float16 and bfloat16 to float, exactly, and back, rounded to nearest, ties to even. Values are passed as their bits.
+// The types that tensors store: each to the type that is computed in, exactly, and back, rounded to nearest, ties to
+// even. 16-bit values are passed as their bits.
 #pragma once
 
-#include "math/platform.h"
+#include "math/types.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -47,6 +48,52 @@ PYVAE_HD uint16_t float_to_bfloat16(float x) {
   const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   return uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 #endif
+}
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Bool {
+  uint8_t bits;
+};
+
+// In the order of their codes, Operand::type.
+using StoredTypes = Types<float, double, Half, BFloat16, Bool>;
+
+template <class Stored>
+constexpr int8_t kTypeCode = int8_t(kCode<Stored, StoredTypes>);
+
+template <class T, class Stored>
+PYVAE_HD T widen(Stored x) {
+  return T(x);
+}
+template <class T>
+PYVAE_HD T widen(Half x) {
+  return T(half_to_float(x.bits));
+}
+template <class T>
+PYVAE_HD T widen(BFloat16 x) {
+  return T(bfloat16_to_float(x.bits));
+}
+template <class T>
+PYVAE_HD T widen(Bool x) {
+  return T(x.bits != 0);
+}
+
+template <class Stored, class T>
+PYVAE_HD Stored narrow(T x) {
+  if constexpr (kTypeCode<Stored> == kTypeCode<Half>) {
+    return {float_to_half(float(x))};
+  } else if constexpr (kTypeCode<Stored> == kTypeCode<BFloat16>) {
+    return {float_to_bfloat16(float(x))};
+  } else if constexpr (kTypeCode<Stored> == kTypeCode<Bool>) {
+    return {uint8_t(x != T(0))};
+  } else {
+    return Stored(x);
+  }
 }
 
 }  // namespace PYVAE_ISA

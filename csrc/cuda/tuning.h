@@ -1,0 +1,40 @@
+// What may be tuned of the CUDA kernels, each with its reason. The last bits of sums depend on the shape and on the
+// numbers under "partition", and on nothing else. tools/machine_code.py reads kThreads here.
+#pragma once
+
+#include <cstdint>
+
+namespace pyvae {
+namespace cuda {
+
+// ---- a block ----
+
+constexpr int kThreads =
+    256;  // eight warps: enough for their barriers to be cheap, few enough for several blocks an SM
+// Blocks that must fit a multiprocessor at once, which bounds their registers to 80 and 128 a thread: vectors need that
+// many for their loads in flight; general kernels keep an offset for every element and would spill.
+constexpr int kPackedBlocks = 3, kGeneralBlocks = 2;
+
+// ---- a thread ----
+
+// Elements at a time. Packed: two 16-byte loads of float32 and one of 16 bits, the noise of two Philox calls; doubles
+// are 16 bytes by themselves. General: element by element anyhow, so that fewer of their offsets are kept.
+template <class T>
+constexpr int kPackedVector = sizeof(T) == 4 ? 8 : 2;
+template <class T>
+constexpr int kGeneralVector = sizeof(T) == 4 ? 4 : 2;
+// Of the kernel that only multiplies a gradient: one 16-byte load and store.
+template <class T>
+constexpr int kRescaleVector = 16 / sizeof(T);
+
+// ---- partition ----
+
+constexpr int kVector = 8;   // parts of rows begin at multiples of it: the widest of the vectors above
+constexpr int kSpan = 2048;  // elements of a block's short rows: they pass through 8 KiB of shared memory
+constexpr int64_t kParts =
+    8192;  // parts that all rows together are cut into, where rows are fewer: 20 waves of an H200
+constexpr int64_t kSpread = 264;  // blocks that short rows are spread over, where they fill no more: two for each SM
+constexpr int64_t kSmall = 1024;  // elements that a part has at least: half a vector for each of its threads
+
+}  // namespace cuda
+}  // namespace pyvae

@@ -1,0 +1,15 @@
+// The objective of one row, or of all, from the sums of its two terms.
+#pragma once
+
+#include "math/platform.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+PYVAE_HD double negative_elbo(double recon, double kl, double beta) { return recon + beta * kl; }
+
+// d loss / d KL = beta, and the KL is a result by itself.
+PYVAE_HD double kl_upstream(double grad_loss, double grad_kl, double beta) { return beta * grad_loss + grad_kl; }
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae

@@ -1,0 +1,143 @@
+// Encoder side: the gradient, which draws the noise again.
+#include "ops/autograd/function.h"
+#include "ops/implement.h"
+
+namespace pyvae {
+
+namespace {
+
+// What the function below computes: the sample with or without the divergence, or the divergence alone.
+struct LatentCall {
+  bool with_z = true, with_kl = true;
+  int64_t reduction = kNone;
+  bool drawn = false;  // the seed is drawn by the device, from `generator`
+  std::optional<at::Generator> generator = std::nullopt;
+};
+
+std::tuple<Tensor, Tensor> forward(const LatentArguments& a, const LatentCall& call) {
+  return run<&Device::latent_forward>("pyvae::latent_forward", direct_device(a.mu, a), a, call.with_z, call.with_kl,
+                                      call.reduction);
+}
+
+struct Latent : torch::autograd::Function<Latent> {
+  // The inputs as saved.
+  enum Input { kMu, kScale, kEps, kSeed };
+
+  static variable_list forward(AutogradContext* ctx, const LatentArguments* a, const LatentCall* call, const Tensor&,
+                               const Tensor&, const OptionalTensor&, const OptionalTensor&) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    Tensor z, kl, seed = value_or_undefined(a->seed);
+    if (call->drawn) {
+      std::tie(z, kl, seed) =
+          run<&Device::latent_draw>("pyvae::latent_draw", direct_device(a->mu, *a), *a, call->generator, call->with_kl);
+    } else {
+      std::tie(z, kl) = pyvae::forward(*a, *call);
+    }
+    if (!call->with_z) ctx->mark_non_differentiable({z});
+    if (!call->with_kl) ctx->mark_non_differentiable({kl});
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({a->mu, a->scale, value_or_undefined(a->eps), seed});
+    ctx->saved_data["scale_kind"] = a->scale_kind;
+    ctx->saved_data["row_offset"] = a->row_offset;
+    ctx->saved_data["reduction"] = call->with_z ? int64_t(-1) : call->reduction;
+    return {z, kl};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
+    const variable_list saved = ctx->get_saved_variables();
+    const OptionalTensor eps = optional(saved[kEps]), seed = optional(saved[kSeed]);
+    const int64_t reduction = ctx->saved_data["reduction"].toInt();
+    const LatentArguments a{saved[kMu],
+                            saved[kScale],
+                            eps,
+                            seed,
+                            ctx->saved_data["scale_kind"].toInt(),
+                            ctx->saved_data["row_offset"].toSymInt()};
+    variable_list out(kBefore + saved.size());
+    std::vector<bool> wanted = wanted_gradients(ctx, {a.mu, a.scale, saved[kEps]});
+    wanted.push_back(false);  // the seed
+    if (at::GradMode::is_enabled() || wanted[kEps]) {
+      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, 1, grads, wanted};
+      if (reduction >= 0)
+        call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};
+      const variable_list gradients = reference_gradient()(call);
+      std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
+      return out;
+    }
+    if (!grads[0].defined() && !grads[1].defined()) return out;
+    const at::AutoDispatchBelowADInplaceOrView below;
+    Tensor grad_kl = grads[1];
+    if (grad_kl.defined() && reduction == kBatchMean) grad_kl = grad_kl.div(batch_size(a.mu));
+    const OptionalTensor to_z = optional(grads[0]), to_kl = optional(grad_kl);
+    const Device* direct = is_plain(to_z) && is_plain(to_kl) ? direct_device(a.mu, a) : nullptr;
+    std::tie(out[kBefore + kMu], out[kBefore + kScale]) =
+        run<&Device::latent_backward>("pyvae::latent_backward", direct, a, to_z, to_kl);
+    return out;
+  }
+
+  static variable_list of(const LatentArguments& a, const LatentCall& call) {
+    return apply(&a, &call, a.mu, a.scale, a.eps, a.seed);
+  }
+};
+
+std::tuple<Tensor, Tensor> latent(const LatentArguments& a, const LatentCall& call) {
+  if (needs_gradient({&a.mu, &a.scale}, {&a.eps})) {
+    const variable_list out = Latent::of(a, call);
+    return {out[0], out[1]};
+  }
+  const at::AutoDispatchBelowADInplaceOrView below;
+  if (!call.drawn) return forward(a, call);
+  auto [z, kl, seed] =
+      run<&Device::latent_draw>("pyvae::latent_draw", direct_device(a.mu, a), a, call.generator, call.with_kl);
+  return {z, kl};
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> reparameterize(const LatentArguments& a, bool with_kl) {
+  LatentCall call;
+  call.with_kl = with_kl;
+  return latent(a, call);
+}
+
+std::tuple<Tensor, Tensor> reparameterize_drawn(const LatentArguments& a, const std::optional<at::Generator>& generator,
+                                                bool with_kl) {
+  LatentCall call;
+  call.with_kl = with_kl, call.drawn = true, call.generator = generator;
+  return latent(a, call);
+}
+
+Tensor kl_divergence(const Tensor& mu, const Tensor& scale, int64_t scale_kind, int64_t reduction) {
+  LatentCall call;
+  call.with_z = false, call.reduction = reduction;
+  return std::get<1>(latent({mu, scale, kAbsent, kAbsent, scale_kind, 0}, call));
+}
+
+namespace {
+
+// As the dispatcher calls them, with arguments of anyone's.
+std::tuple<Tensor, Tensor> checked_reparameterize(const LatentArguments& a, bool with_kl) {
+  check("reparameterize", refuse(a));
+  check("reparameterize", !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
+  return reparameterize(a, with_kl);
+}
+
+Tensor checked_kl_divergence(const Tensor& mu, const Tensor& scale, int64_t scale_kind, int64_t reduction) {
+  check("kl_divergence", refuse(LatentArguments{mu, scale, kAbsent, kAbsent, scale_kind, 0}));
+  check("kl_divergence", reduction < 0 || reduction >= kReductions ? "unknown reduction" : nullptr);
+  return kl_divergence(mu, scale, scale_kind, reduction);
+}
+
+// Without a gradient to prepare they are their forward kernel: one function for both.
+void implement_differentiable(torch::Library& m) {
+  m.impl("reparameterize", flat<&checked_reparameterize>());
+  m.impl("kl_divergence", checked_kl_divergence);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) { implement_differentiable(m); }
+TORCH_LIBRARY_IMPL(pyvae, Autograd, m) { implement_differentiable(m); }
+
+}  // namespace pyvae

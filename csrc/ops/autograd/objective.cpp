@@ -1,0 +1,166 @@
+// Decoder side: hand out the gradient that the forward pass wrote, once; after that, compute it again.
+#include <algorithm>
+
+#include "ops/autograd/function.h"
+#include "ops/implement.h"
+
+namespace pyvae {
+
+namespace {
+
+// With terms where the dispatcher is asked: an operator's results are all there.
+auto forward(const ElboArguments& a, bool with_gradient, bool with_terms) {
+  if (const Device* const device = direct_device(a.recon, a)) {
+    RECORD_FUNCTION("pyvae::elbo_forward", c10::ArrayRef<const c10::IValue>());
+    return device->elbo_forward(a, with_gradient, with_terms);
+  }
+  using Operator = std::tuple<Tensor, Tensor, Tensor, Tensor> (*)(const ElboArguments&, bool);
+  static const auto op = find_operator<Operator>("pyvae::elbo_forward");
+  return call(op, a, with_gradient);
+}
+
+// The sum of two gradients of which each may be absent (undefined).
+Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
+
+// buffer [B, ...] times upstream, [B] or scalar, for a tracer, which has to see a function.
+Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
+  c10::SymDimVector sizes(upstream.dim() == 0 ? 0 : size_t(buffer.dim()), 1);
+  if (!sizes.empty()) sizes[0] = buffer.sym_size(0);
+  return (buffer * upstream.reshape_symint(sizes)).to(buffer.scalar_type());
+}
+
+struct Elbo : torch::autograd::Function<Elbo> {
+  // The inputs as saved, and as the reference takes them.
+  enum Input { kRecon, kTarget, kMu, kScale, kKl, kWeight, kPosWeight, kBeta, kInputs };
+
+  template <class... Inputs>
+  static variable_list forward(AutogradContext* ctx, const ElboArguments* a, bool with_terms, const Inputs&... inputs) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const bool with_gradient = a->recon.requires_grad();
+    auto [loss, recon_term, kl_term, gradient] = pyvae::forward(*a, with_gradient, with_terms);
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({value_or_undefined(inputs)...});
+    ctx->saved_data["beta"] = a->beta;
+    ctx->saved_data["codes"] = std::vector<int64_t>{a->likelihood, a->scale_kind, a->reduction};
+    if (with_gradient) ctx->saved_data["gradient"] = gradient;
+    return with_terms ? variable_list{loss, recon_term, kl_term} : variable_list{loss};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
+    grads.resize(3);
+    const std::vector<int64_t> codes = ctx->saved_data["codes"].toIntVector();
+    const variable_list saved = ctx->get_saved_variables();
+    const std::vector<bool> wanted = wanted_gradients(ctx, saved);
+    OptionalTensor given[kInputs];
+    for (int i = 0; i < kInputs; ++i) given[i] = optional(saved[i]);
+    const ElboArguments a{saved[kRecon],
+                          saved[kTarget],
+                          given[kWeight],
+                          given[kPosWeight],
+                          codes[0],
+                          given[kMu],
+                          given[kScale],
+                          codes[1],
+                          given[kKl],
+                          given[kBeta],
+                          ctx->saved_data["beta"].toDouble(),
+                          codes[2]};
+    variable_list out(kBefore + kInputs);
+    const auto to = [&out](Input input) -> Tensor& { return out[kBefore + input]; };
+
+    if (at::GradMode::is_enabled() || wanted[kTarget] || wanted[kWeight] || wanted[kPosWeight] || wanted[kBeta]) {
+      const variable_list gradients = reference_gradient()({"elbo", saved, codes, a.beta, grads, wanted});
+      std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
+      return out;
+    }
+    const bool to_recon = wanted[kRecon] && (grads[0].defined() || grads[1].defined());
+    const bool to_kl = (wanted[kKl] || wanted[kMu] || wanted[kScale]) && (grads[0].defined() || grads[2].defined());
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const OptionalTensor grad_loss = optional(grads[0]), grad_recon = optional(grads[1]), grad_kl = optional(grads[2]);
+    const Device* const direct =
+        is_plain(grad_loss) && is_plain(grad_recon) && is_plain(grad_kl) ? direct_device(a.recon, a) : nullptr;
+    Tensor kl_gradient;  // [B], or one for all rows
+    if (direct) {
+      if (to_recon) to(kRecon) = take_buffer(ctx);
+      // On the CPU it can be seen here that the buffer is the gradient as it was written; CUDA's kernel finds out
+      // itself.
+      const bool done = to(kRecon).defined() && a.recon.is_cpu() && is_one(plus(grads[0], grads[1]));
+      const OptionalTensor buffer = done ? std::nullopt : optional(to(kRecon));
+      if (buffer || to_kl) {
+        kl_gradient = run<&Device::elbo_backward_>("pyvae::elbo_backward_", direct, a, buffer, grad_loss, grad_recon,
+                                                   grad_kl, to_kl);
+      }
+    } else {
+      const auto entry = ctx->saved_data.find("gradient");
+      if (to_recon && entry != ctx->saved_data.end()) {
+        to(kRecon) = scaled(entry->second.toTensor(), plus(grads[0], grads[1]));
+      }
+      if (to_kl) kl_gradient = traced_kl_gradient(a, grads);
+    }
+    if (to_recon && !to(kRecon).defined()) {
+      const Tensor upstream = plus(grads[0], grads[1]);
+      const Tensor each = a.reduction == kBatchMean ? upstream.div(batch_size(a.recon)) : upstream;
+      to(kRecon) =
+          run<&Device::elbo_gradient>("pyvae::elbo_gradient", direct, static_cast<const LikelihoodArguments&>(a),
+                                      each.expand_symint({a.recon.sym_size(0)}));
+    }
+    if (to_kl && wanted[kKl]) {
+      to(kKl) = kl_gradient.dim() == 0 ? kl_gradient.expand_symint({a.recon.sym_size(0)}) : kl_gradient;
+    } else if (to_kl) {
+      const LatentArguments posterior{*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0};
+      std::tie(to(kMu), to(kScale)) = run<&Device::latent_backward>("pyvae::latent_backward", direct, posterior,
+                                                                    kAbsent, OptionalTensor(kl_gradient));
+    }
+    return out;
+  }
+
+  // elbo_backward_'s result in operators that a tracer can follow.
+  static Tensor traced_kl_gradient(const ElboArguments& a, const variable_list& grads) {
+    Tensor from_loss = grads[0];
+    if (from_loss.defined() && a.beta_tensor) from_loss = from_loss * *a.beta_tensor;
+    if (from_loss.defined() && a.beta != 1) from_loss = from_loss * a.beta;
+    Tensor out = plus(from_loss, grads[2]);
+    if (a.reduction == kBatchMean) out = out.div(batch_size(a.recon));
+    return a.kl ? out.to(a.kl->scalar_type()) : out;
+  }
+
+  // The buffer, at most once, since a caller holds it from then on. Undefined where it is spent. Besides being dropped
+  // here it is marked by its version, for a context that was copied before (compiled autograd does so).
+  static Tensor take_buffer(AutogradContext* ctx) {
+    const auto entry = ctx->saved_data.find("gradient");
+    if (entry == ctx->saved_data.end()) return Tensor();
+    const Tensor buffer = entry->second.toTensor();
+    ctx->saved_data.erase(entry);
+    if (buffer._version() != 0) return Tensor();
+    buffer.unsafeGetTensorImpl()->bump_version();
+    return buffer;
+  }
+
+  static variable_list of(const ElboArguments& a, bool with_terms) {
+    return apply(&a, with_terms, a.recon, a.target, a.mu, a.scale, a.kl, a.weight, a.pos_weight, a.beta_tensor);
+  }
+};
+
+// As the dispatcher calls it, with arguments of anyone's.
+std::tuple<Tensor, Tensor, Tensor> checked_elbo(const ElboArguments& a) {
+  check("elbo", refuse(a));
+  const variable_list out = elbo(a, /*with_terms=*/true);
+  return {out[0], out[1], out[2]};
+}
+
+}  // namespace
+
+variable_list elbo(const ElboArguments& a, bool with_terms) {
+  if (needs_gradient({&a.recon, &a.target}, {&a.mu, &a.scale, &a.kl, &a.weight, &a.pos_weight, &a.beta_tensor})) {
+    return Elbo::of(a, with_terms);
+  }
+  const at::AutoDispatchBelowADInplaceOrView below;
+  auto [loss, recon_term, kl_term, none] = forward(a, /*with_gradient=*/false, with_terms);
+  return {loss, recon_term, kl_term};
+}
+
+TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) { m.impl("elbo", flat<&checked_elbo>()); }
+TORCH_LIBRARY_IMPL(pyvae, Autograd, m) { m.impl("elbo", flat<&checked_elbo>()); }
+
+}  // namespace pyvae

@@ -1,0 +1,23 @@
+// The CPU's half of ops/device.h.
+#pragma once
+
+#include "ops/cpu/sums.h"
+#include "ops/device.h"
+
+namespace pyvae {
+namespace cpu {
+
+std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction);
+std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
+                                               bool with_kl);
+std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
+                                           const OptionalTensor& grad_kl);
+Doubles divergence(const LatentArguments& a, int64_t reduction);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool with_terms);
+Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream);
+Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
+                      const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl);
+
+}  // namespace cpu
+}  // namespace pyvae

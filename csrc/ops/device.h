@@ -1,0 +1,41 @@
+// What a device provides: the plain operators, as functions of legal arguments. Checked and registered by implement.h;
+// called directly where nothing lies between a call and its device (autograd/function.h).
+#pragma once
+
+#include <ATen/core/Generator.h>
+
+#include "ops/arguments.h"
+
+namespace pyvae {
+
+struct Device {
+  // Whether the kernels can run on the device of this index; null: there is nothing to run, only shapes to tell.
+  bool (*is_runnable)(int index);
+  // Whether eager calls without a seed draw it by latent_draw, rather than in Python.
+  bool draws_seeds;
+
+  // (z, kl), each empty where not wanted; kl [B], or reduced to a scalar.
+  std::tuple<Tensor, Tensor> (*latent_forward)(const LatentArguments&, bool with_z, bool with_kl, int64_t reduction);
+  // (z, kl, seed): with the seed drawn from the generator (none: the device's own), for the backward pass.
+  std::tuple<Tensor, Tensor, Tensor> (*latent_draw)(const LatentArguments&, const std::optional<at::Generator>&,
+                                                    bool with_kl);
+  // (grad_mu, grad_scale) from grad_z [B, ...] and grad_kl, [B] or one for all; an absent one counts as 0.
+  std::tuple<Tensor, Tensor> (*latent_backward)(const LatentArguments&, const OptionalTensor& grad_z,
+                                                const OptionalTensor& grad_kl);
+
+  // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and d(reconstruction term)/d recon
+  // (empty unless wanted), made in the same pass. Without `with_terms` the second and third may be undefined.
+  std::tuple<Tensor, Tensor, Tensor, Tensor> (*elbo_forward)(const ElboArguments&, bool with_gradient, bool with_terms);
+  // upstream[b] * weight * d value / d recon, shaped and typed as recon; upstream [B].
+  Tensor (*elbo_gradient)(const LikelihoodArguments&, const Tensor& upstream);
+  // The backward pass in place: gradient (if there is one left, as elbo_forward wrote it) times grad_loss + grad_recon;
+  // and, if `to_kl`, the KL's gradient mean * (beta grad_loss + grad_kl), [B] without reduction, else a scalar (not
+  // wanted: empty).
+  Tensor (*elbo_backward_)(const ElboArguments&, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
+                           const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl);
+};
+
+// The device that registered itself for tensors of this type; null: there is none.
+const Device*& device_of(c10::DeviceType type);
+
+}  // namespace pyvae

@@ -1,0 +1,72 @@
+// Registers a device: its functions as the operators' kernels, behind the refusals.
+#pragma once
+
+#include <torch/library.h>
+
+#include "ops/device.h"
+#include "ops/refuse.h"
+#include "ops/types.h"
+
+namespace pyvae {
+
+inline void check(const char* name, const char* refusal) {
+  TORCH_CHECK_VALUE(!refusal, "pyvae::", name, ": ", refusal);
+}
+
+template <const Device& device>
+struct Checked {
+  static std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl,
+                                                   int64_t reduction) {
+    check("latent_forward", refuse(a));
+    check("latent_forward", with_z && !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
+    check("latent_forward", reduction < 0 || reduction >= kReductions ? "unknown reduction" : nullptr);
+    return device.latent_forward(a, with_z, with_kl, reduction);
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a,
+                                                        const std::optional<at::Generator>& generator, bool with_kl) {
+    check("latent_draw", refuse(a));
+    check("latent_draw", a.eps || a.seed ? "the seed is drawn" : nullptr);
+    return device.latent_draw(a, generator, with_kl);
+  }
+
+  static std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
+                                                    const OptionalTensor& grad_kl) {
+    check("latent_backward", refuse(a));
+    check("latent_backward", refuse_gradients(a, grad_z, grad_kl));
+    check("latent_backward", grad_z && !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
+    return device.latent_backward(a, grad_z, grad_kl);
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient) {
+    check("elbo_forward", refuse(a));
+    return device.elbo_forward(a, with_gradient, /*with_terms=*/true);
+  }
+
+  static Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream) {
+    check("elbo_gradient", refuse(a));
+    const bool per_row = upstream.dim() == 1 && upstream.sym_size(0) == a.recon.sym_size(0);
+    check("elbo_gradient", per_row && is_supported_type(upstream.scalar_type()) ? nullptr : "upstream must be (B,)");
+    return device.elbo_gradient(a, upstream);
+  }
+
+  static Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
+                               const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl) {
+    check("elbo_backward_", refuse(a));
+    check("elbo_backward_", refuse_gradients(a, gradient, grad_loss, grad_recon, grad_kl, to_kl));
+    return device.elbo_backward_(a, gradient, grad_loss, grad_recon, grad_kl, to_kl);
+  }
+};
+
+template <const Device& device>
+void implement(torch::Library& m, c10::DeviceType type) {
+  device_of(type) = &device;
+  m.impl("latent_forward", flat<&Checked<device>::latent_forward>());
+  m.impl("latent_draw", flat<&Checked<device>::latent_draw>());
+  m.impl("latent_backward", flat<&Checked<device>::latent_backward>());
+  m.impl("elbo_forward", flat<&Checked<device>::elbo_forward>());
+  m.impl("elbo_gradient", flat<&Checked<device>::elbo_gradient>());
+  m.impl("elbo_backward_", flat<&Checked<device>::elbo_backward_>());
+}
+
+}  // namespace pyvae

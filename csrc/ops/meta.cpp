@@ -1,0 +1,54 @@
+// The device without data: shapes and types of results, for compilers and meta tensors.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "ops/implement.h"
+
+namespace pyvae {
+
+namespace {
+
+Tensor reduced(const Tensor& like, int64_t reduction, at::ScalarType type) {
+  const auto options = like.options().dtype(type);
+  return reduction == kNone ? at::empty_symint({like.sym_size(0)}, options) : at::empty({}, options);
+}
+
+std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
+  const auto options = a.mu.options().dtype(sample_type(a));
+  const at::ScalarType type = compute_type(a.mu, a.scale);
+  return {with_z ? at::empty_like(a.mu, options) : at::empty({0}, options),
+          with_kl ? reduced(a.mu, reduction, type) : at::empty({0}, a.mu.options().dtype(type))};
+}
+
+std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>&,
+                                               bool with_kl) {
+  auto [z, kl] = latent_forward(a, true, with_kl, kNone);
+  return {z, kl, at::empty({1}, a.mu.options().dtype(at::kLong))};
+}
+
+std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor&, const OptionalTensor&) {
+  return {at::empty_like(a.mu), at::empty_like(a.scale)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool) {
+  return {reduced(a.recon, a.reduction, loss_type(a)), reduced(a.recon, a.reduction, recon_type(a)),
+          reduced(a.recon, a.reduction, kl_type(a)),
+          with_gradient ? at::empty_like(a.recon) : at::empty({0}, a.recon.options())};
+}
+
+Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor&) { return at::empty_like(a.recon); }
+
+Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                      const OptionalTensor&, bool to_kl) {
+  return to_kl ? reduced(a.recon, a.reduction, kl_type(a)) : at::empty({0}, a.recon.options());
+}
+
+}  // namespace
+
+extern const Device kMeta;
+const Device kMeta = {nullptr,         false,        latent_forward, latent_draw,
+                      latent_backward, elbo_forward, elbo_gradient,  elbo_backward_};
+
+TORCH_LIBRARY_IMPL(pyvae, Meta, m) { implement<kMeta>(m, at::kMeta); }
+
+}  // namespace pyvae

@@ -1,0 +1,127 @@
+#include "ops/refuse.h"
+
+#include <ATen/ExpandUtils.h>
+
+#include "ops/codes.h"
+#include "ops/types.h"
+
+namespace pyvae {
+
+namespace {
+
+bool is_flattened_form(const Tensor& flat, const Tensor& full) {
+  return flat.dim() == 2 && full.dim() >= 1 && flat.sym_size(0) == full.sym_size(0) &&
+         flat.sym_numel() == full.sym_numel();
+}
+
+// On the other's device, or a number on the CPU, which goes with any device.
+bool is_at_hand(const Tensor& factor, const Tensor& other) {
+  return factor.device() == other.device() || (factor.dim() == 0 && factor.is_cpu());
+}
+
+// A factor on recon's elements: weight or pos_weight.
+const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
+  if (!factor) return nullptr;
+  if (!is_supported_type(factor->scalar_type()) && factor->scalar_type() != at::kBool)
+    return "weights must be floating or bool";
+  if (!is_at_hand(*factor, recon)) return "weights must be on recon's device";
+  if (!at::is_expandable_to(factor->sym_sizes(), recon.sym_sizes())) return "weights must be broadcastable to recon";
+  return nullptr;
+}
+
+// One number per row of `like`, or (`scalar`) one for all of them.
+bool is_per_row(const Tensor& numbers, const Tensor& like, bool scalar) {
+  if (!is_supported_type(numbers.scalar_type()) || numbers.device() != like.device()) return false;
+  return scalar ? numbers.dim() == 0 : numbers.dim() == 1 && numbers.sym_size(0) == like.sym_size(0);
+}
+
+template <class... Members>
+constexpr Table<bool, sizeof...(Members)> takes_pos_weight(Types<Members...>) {
+  return {{Members::kTakesPosWeight...}};
+}
+constexpr auto kTakesPosWeight = takes_pos_weight(Likelihoods{});
+
+}  // namespace
+
+const char* refuse(const LatentArguments& a) {
+  if (!is_supported_type(a.mu.scalar_type()) || !is_supported_type(a.scale.scalar_type()))
+    return "mu and scale must be floating";
+  if (a.mu.dim() == 0) return "mu must have a batch dimension";
+  if (a.mu.sym_sizes() != a.scale.sym_sizes()) return "mu and scale must have one shape";
+  if (a.mu.device() != a.scale.device()) return "mu and scale must be on one device";
+  if (a.scale_kind < 0 || a.scale_kind >= Scales::kCount) return "unknown scale";
+  if (a.eps) {
+    if (!is_supported_type(a.eps->scalar_type())) return "eps must be floating";
+    if (a.eps->sym_sizes() != a.mu.sym_sizes()) return "eps must have mu's shape";
+    if (a.eps->device() != a.mu.device()) return "eps must be on mu's device";
+  }
+  if (a.seed) {
+    if (a.seed->scalar_type() != at::kLong || a.seed->sym_numel() != 1) return "seed must be one int64";
+    if (a.seed->device() != a.mu.device() && !a.seed->is_cpu()) return "seed must be on mu's device or on the CPU";
+  }
+  return nullptr;
+}
+
+const char* refuse(const LikelihoodArguments& a) {
+  if (!is_supported_type(a.recon.scalar_type()) || !is_supported_type(a.target.scalar_type()))
+    return "recon and target must be floating";
+  if (a.recon.dim() == 0) return "recon must have a batch dimension";
+  if (a.recon.device() != a.target.device()) return "recon and target must be on one device";
+  if (a.recon.sym_sizes() != a.target.sym_sizes() && !is_flattened_form(a.recon, a.target) &&
+      !is_flattened_form(a.target, a.recon)) {
+    return "recon and target must have one shape, or one of them be the flattened form";
+  }
+  if (a.likelihood < 0 || a.likelihood >= Likelihoods::kCount) return "unknown likelihood";
+  if (a.pos_weight && !kTakesPosWeight[a.likelihood]) return "this likelihood takes no pos_weight";
+  if (const char* refusal = refuse_factor(a.weight, a.recon)) return refusal;
+  return refuse_factor(a.pos_weight, a.recon);
+}
+
+const char* refuse(const ElboArguments& a) {
+  if (const char* refusal = refuse(static_cast<const LikelihoodArguments&>(a))) return refusal;
+  if (a.reduction < 0 || a.reduction >= kReductions) return "unknown reduction";
+  if (a.mu.has_value() != a.scale.has_value()) return "mu and scale go together";
+  if (a.mu && a.kl) return "either mu and scale or kl";
+  if (a.mu) {
+    if (const char* refusal = refuse(LatentArguments{*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0})) {
+      return refusal;
+    }
+    if (a.mu->sym_size(0) != a.recon.sym_size(0)) return "mu must have recon's batch size";
+    if (a.mu->device() != a.recon.device()) return "mu must be on recon's device";
+  }
+  if (a.kl) {
+    if (a.kl->scalar_type() != at::kFloat && a.kl->scalar_type() != at::kDouble) return "kl must be float32 or float64";
+    if (!is_per_row(*a.kl, a.recon, /*scalar=*/false)) return "kl must have shape (B,), on recon's device";
+  }
+  if (a.beta_tensor && (a.beta_tensor->dim() != 0 || !is_supported_type(a.beta_tensor->scalar_type())))
+    return "beta must be a scalar";
+  if (a.beta_tensor && !is_at_hand(*a.beta_tensor, a.recon)) return "beta must be on recon's device";
+  return nullptr;
+}
+
+const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl) {
+  if (grad_z && (grad_z->sym_sizes() != a.mu.sym_sizes() || grad_z->device() != a.mu.device() ||
+                 !is_supported_type(grad_z->scalar_type()))) {
+    return "grad_z must have mu's shape and device, and be floating";
+  }
+  if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0))
+    return "grad_kl must have shape (B,) or (), on mu's device";
+  return nullptr;
+}
+
+const char* refuse_gradients(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
+                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl) {
+  if (gradient && (gradient->sym_sizes() != a.recon.sym_sizes() || gradient->scalar_type() != a.recon.scalar_type() ||
+                   gradient->device() != a.recon.device())) {
+    return "gradient must be as recon";
+  }
+  for (const OptionalTensor* upstream : {&grad_loss, &grad_recon, &grad_kl}) {
+    if (*upstream && !is_per_row(**upstream, a.recon, /*scalar=*/a.reduction != kNone))
+      return "upstream gradients must have shape (B,) without reduction, else ()";
+  }
+  if (gradient && !grad_loss && !grad_recon) return "grad_loss or grad_recon must be given with gradient";
+  if (to_kl && !grad_loss && !grad_kl) return "grad_loss or grad_kl must be given for the gradient of the KL";
+  return nullptr;
+}
+
+}  // namespace pyvae
