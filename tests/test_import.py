@@ -20,7 +20,9 @@ import pytest
 import torch
 
 from pyvae import _extension
-from pyvae._likelihoods import LIKELIHOODS
+from pyvae._checks import LIKELIHOODS, REDUCTIONS, SCALES
+
+CODES = {"LIKELIHOODS": tuple(LIKELIHOODS), "SCALES": SCALES, "REDUCTIONS": REDUCTIONS}
 
 PACKAGE = Path(_extension.__file__).parent
 
@@ -142,7 +144,7 @@ def test_extension_that_does_not_load(tmp_path: Path) -> None:
     ("running", "loads"), [("2.13.0+cpu", True), ("2.13.1+cu130", True), ("2.14.0a0+git1", False), ("3.13.0", False)]
 )
 def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch, running: str, loads: bool) -> None:
-    extension = SimpleNamespace(LIKELIHOODS=tuple(LIKELIHOODS))
+    extension = SimpleNamespace(**CODES)
     monkeypatch.setattr(torch, "__version__", running)
     monkeypatch.setattr(_extension, "import_module", lambda name: extension)
     record = SimpleNamespace(TORCH="2.13.0+cpu", CUDA=None)
@@ -150,13 +152,15 @@ def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch
     assert (loaded is extension, why_missing is None) == (loads, loads)
 
 
-def test_an_extension_with_other_likelihoods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its codes would mean other formulas."""
-    monkeypatch.setattr(_extension, "import_module", lambda name: SimpleNamespace(LIKELIHOODS=("gaussian",)))
+@pytest.mark.parametrize("changed", list(CODES))
+def test_an_extension_with_other_codes_is_refused(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    """A code is a place in a list: it would mean another formula."""
+    extension = SimpleNamespace(**CODES | {changed: CODES[changed][::-1]})
+    monkeypatch.setattr(_extension, "import_module", lambda name: extension)
     record = SimpleNamespace(TORCH=str(torch.__version__), CUDA=None)
     loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
     assert loaded is None
-    assert "other likelihoods: rebuild" in str(why_missing)
+    assert f"other {changed.lower()}: rebuild" in str(why_missing)
 
 
 @pytest.fixture
