@@ -7,7 +7,8 @@ import math
 
 import pytest
 import torch
-from cases import DTYPES, LIKELIHOODS, REDUCTIONS, SCALES, data, generator, leaf, posterior
+from cases import DTYPES, REDUCTIONS, data, generator, leaf, posterior
+from families import LIKELIHOODS, SCALES
 from torch import Tensor
 
 import pyvae

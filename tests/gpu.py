@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,3 +39,20 @@ def free_memory() -> int:
     """Bytes that may still be allocated, those in torch's cache included."""
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
+
+
+def capture(work: Callable[[], Any], **options: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """`work` in a graph, and its results, which each replay writes anew."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    if "generator" in options:
+        graph.register_generator_state(options.pop("generator"))
+    with torch.cuda.graph(graph, **options):
+        results = work()
+    return graph, results
