@@ -66,7 +66,7 @@ class Likelihood:
         """Both tails of recon, everything between, and the smallest numbers."""
         small = torch.logspace(-44, -1, 400, dtype=torch.float64)
         wide = torch.linspace(*self.dense, 8801, dtype=torch.float64)
-        extremes = torch.tensor([0.0, -0.0, *self.extremes], dtype=torch.float64)
+        extremes = torch.tensor(self.extremes, dtype=torch.float64)
         return self.legal(torch.cat([wide, small, -small, 1 - small, extremes]).to(dtype))
 
 
@@ -158,7 +158,7 @@ ENTRIES: dict[str, Likelihood] = {
         recon=Range(-2048, 2048),
         target=Range(0, 1),
         dense=Range(-110, 110),
-        extremes=(1e4, -1e4, 88.0, -88.0, 103.9, -103.9, 1e-45, -1e-45, 1e30, -1e30, 1e38, -1e38),
+        extremes=(1e4, -1e4, 88.0, -88.0, 103.9, -103.9, 0.0, -0.0, 1e-45, -1e-45, 1e30, -1e30, 1e38, -1e38),
         takes_pos_weight=True,
     ),
     "gaussian": Likelihood(
@@ -169,7 +169,7 @@ ENTRIES: dict[str, Likelihood] = {
         recon=Range(-1024, 1024),
         target=Range(-1024, 1024),
         dense=Range(-1e4, 1e4),
-        extremes=(1e4, -1e4, 1e-19, 1e-45, 1e18, -1e18),
+        extremes=(1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e18, -1e18),
     ),
 }
 

@@ -236,5 +236,6 @@ def functions(device: str) -> Iterator[tuple[str, Callable[..., Any], tuple[Tens
 def test_gradcheck_and_gradgradcheck(name: str, device: str) -> None:
     function, inputs = next(found for called, *found in functions(device) if called == name)
     inputs = tuple(leaf(x.clone()) for x in inputs)
-    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, **GRADCHECK)
-    assert torch.autograd.gradgradcheck(function, inputs, **GRADCHECK)
+    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, **batched, **GRADCHECK)
+    assert torch.autograd.gradgradcheck(function, inputs, check_fwd_over_rev=True, **GRADCHECK)

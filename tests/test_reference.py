@@ -14,10 +14,9 @@ import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 import truth
 from cases import assert_relative, assert_slope, assert_ulp, data, leaf, posterior
-from families import LIKELIHOODS, SCALES, cycled, family, scaling
+from families import LIKELIHOODS, SCALES, cycled, scaling
 from tolerances import (
     FLOAT64_ROUNDING,
-    GRADCHECK,
     GRADIENT_ULP,
     KL_REFERENCE_NEAR_PRIOR,
     LOSS,
@@ -128,37 +127,18 @@ def test_bernoulli_derivatives_of_every_order() -> None:
 # ---- derivatives in every mode ---------------------------------------------------------------------------------------
 
 
-PAIRS = cycled(LIKELIHOODS, SCALES)
-
-
-def _objective(likelihood: str, scale: str) -> tuple[Any, tuple[Tensor, ...]]:
-    """A scalar function of everything that is differentiable, in float64, with targets inside their range."""
-    double = (torch.float64, torch.float64)
-    recon, target = data(likelihood, (3, 4), double)
-    target = family(likelihood).target.inside(target, 0.1)
+@pytest.mark.parametrize(("likelihood", "scale"), cycled(LIKELIHOODS, SCALES))
+def test_transforms_agree(likelihood: str, scale: str) -> None:
+    """Of everything that is differentiable, in float64."""
+    recon, target = data(likelihood, (3, 4), (torch.float64, torch.float64))
     mu, s = posterior(scale, (3, 2), torch.float64)
-    options: dict[str, Any] = {"likelihood": likelihood, "reduction": "sum"}
+    weight, beta = torch.linspace(0.5, 2, 4, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    inputs = recon, target, mu, s, weight, beta
 
     def loss(recon: Tensor, target: Tensor, mu: Tensor, s: Tensor, weight: Tensor, beta: Tensor) -> Tensor:
-        return reference.elbo_loss(recon, target, mu, **{scale: s}, weight=weight, beta=beta, **options)
+        options = {scale: s, "likelihood": likelihood, "reduction": "sum"}
+        return reference.elbo_loss(recon, target, mu, **options, weight=weight, beta=beta)
 
-    weight = torch.linspace(0.5, 2, 4, dtype=torch.float64)
-    return loss, (recon, target.clone(), mu, s, weight, torch.tensor(0.7, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(("likelihood", "scale"), PAIRS)
-def test_every_mode_of_differentiation(likelihood: str, scale: str) -> None:
-    """Against finite differences, to second order, forward over reverse included, batched included."""
-    loss, inputs = _objective(likelihood, scale)
-    inputs = tuple(leaf(x) for x in inputs)
-    batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
-    assert torch.autograd.gradcheck(loss, inputs, check_forward_ad=True, **batched, **GRADCHECK)
-    assert torch.autograd.gradgradcheck(loss, inputs, check_fwd_over_rev=True, **GRADCHECK)
-
-
-@pytest.mark.parametrize(("likelihood", "scale"), PAIRS)
-def test_transforms_agree(likelihood: str, scale: str) -> None:
-    loss, inputs = _objective(likelihood, scale)
     argnums = tuple(range(len(inputs)))
     want = torch.autograd.functional.hessian(loss, inputs)
     for transform in (hessian, lambda f, a: jacfwd(jacfwd(f, a), a), lambda f, a: jacrev(jacrev(f, a), a)):
