@@ -183,7 +183,6 @@ def install() -> ctypes.CDLL:
 UNSUITED = {
     "test_instruction_sets_give_the_same_bits": "there are no instruction sets in this build",
     "test_numbers_of_threads_give_the_same_bits": "launches do not use the CPU's threads",
-    "test_any_number_of_threads_gives_the_same_bits": "launches do not use the CPU's threads",
 }
 _kernels: ctypes.CDLL
 

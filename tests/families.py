@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli
 
-from pyvae._checks import LIKELIHOODS, SCALES
+from pyvae._checks import LIKELIHOODS as LIKELIHOODS
+from pyvae._checks import SCALES as SCALES
 
 Formula = Callable[[Tensor, Tensor, Tensor | float], Tensor]  # of recon, target and pos_weight
 Shape = tuple[int, ...]
@@ -223,6 +224,3 @@ def scaling(name: str) -> Scale:
 def cycled(*lists: tuple) -> list[tuple]:
     """Side by side until each member of each list has been there: shorter lists start again."""
     return [tuple(x[i % len(x)] for x in lists) for i in range(max(map(len, lists)))]
-
-
-__all__ = ["LIKELIHOODS", "SCALES", "Likelihood", "Scale", "cycled", "family", "scaling", "softplus"]

@@ -24,8 +24,8 @@ import pyvae
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
-# Short rows, rows of one chunk and of many, and as many chunks as busy several threads.
-SHAPES = [(2001, 20), (37, 513), (67, 1031), (3, 9001)]
+# Short rows, rows of one chunk and of many, one row and one feature, and as many chunks as busy several threads.
+SHAPES = [(2001, 20), (37, 513), (67, 1031), (3, 9001), (1, 1 << 18), (40_001,)]
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

