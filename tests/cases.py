@@ -1,17 +1,19 @@
-"""What the tests' tables are made of: dtypes, layouts, shapes, inputs, and distances in units in the last place."""
+"""What the tests' tables are made of: dtypes, layouts, shapes, inputs, and comparisons with the truth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
+import truth
+from families import family, scaling
+from tolerances import FLOAT32_ROUNDING, GRADIENT_ULP, LOSS
 from torch import Tensor
 
-LIKELIHOODS = ("bernoulli", "bernoulli_logits", "gaussian")
-SCALES = ("logvar", "std", "logstd")
+Bound = dict[torch.dtype, float]
 REDUCTIONS = ("none", "sum", "batchmean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MIXED_DTYPES = (
@@ -126,14 +128,8 @@ def data(
     seed: int = 0,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """recon and target; for the Bernoulli likelihoods two thirds of the targets are 0 or 1, the others between."""
-    draw = generator(seed)
-    recon = 3 * torch.randn(shape, generator=draw, dtype=torch.float64)
-    soft = torch.rand(shape, generator=draw, dtype=torch.float64)
-    hard = torch.rand(shape, generator=draw, dtype=torch.float64) < 2 / 3
-    target = recon.flip(0) if likelihood == "gaussian" else torch.where(hard, soft.round(), soft)
-    if likelihood == "bernoulli":
-        recon = torch.sigmoid(recon)
+    """recon and target."""
+    recon, target = family(likelihood).draw(shape, generator(seed))
     return recon.to(device, dtypes[0]), target.to(device, dtypes[1])
 
 
@@ -143,8 +139,7 @@ def posterior(
     """mu, at least 1/2 away from 0 so that no element's KL is near 0, and the scale."""
     draw = generator(seed)
     mu = torch.randn(shape, generator=draw, dtype=torch.float64)
-    logvar = 0.8 * torch.randn(shape, generator=draw, dtype=torch.float64)
-    scale = {"logvar": logvar, "std": torch.exp(logvar / 2), "logstd": logvar / 2}[kind]
+    scale = scaling(kind).of(0.8 * torch.randn(shape, generator=draw, dtype=torch.float64))
     return (mu + torch.where(mu < 0, -0.5, 0.5)).to(device, dtype), scale.to(device, dtype)
 
 
@@ -153,7 +148,26 @@ def leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_()
 
 
-# ---- distances -------------------------------------------------------------------------------------------------------
+def step_inputs(
+    likelihood: str,
+    shape: tuple[int, ...],
+    latent: tuple[int, ...],
+    dtypes: tuple[torch.dtype, torch.dtype] = (torch.float32, torch.float32),
+    scale: str = "logvar",
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[Tensor]:
+    """recon, target, mu, scale; all but the target are leaves that require grad."""
+    recon, target = data(likelihood, shape, dtypes, seed, device)
+    return [leaf(recon), target, *map(leaf, posterior(scale, latent, dtypes[0], seed + 1, device))]
+
+
+def all_equal(first: Iterable[Tensor], second: Iterable[Tensor]) -> bool:
+    """Bit for bit."""
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
 def ulp(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
@@ -164,7 +178,7 @@ def ulp(magnitude: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.ldexp(info.eps, exponent.numpy()))
 
 
-def assert_ulp(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], magnitude: Tensor | None = None) -> None:
+def assert_ulp(got: Tensor, want: Tensor, bound: Bound, magnitude: Tensor | None = None) -> None:
     """got is within bound units in the last place of want, units taken at `magnitude` (default: want's own)."""
     want = want.cpu().reshape(got.shape)
     magnitude = want.abs() if magnitude is None else magnitude.cpu().reshape(got.shape)
@@ -179,9 +193,47 @@ def assert_ulp(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], magni
         )
 
 
-def assert_relative(got: Tensor, want: Tensor, bound: dict[torch.dtype, float], **context: Any) -> None:
+def assert_relative(got: Tensor, want: Tensor, bound: Bound, **context: Any) -> None:
     """got is within a relative bound of want, element by element; NaN and inf must agree."""
     torch.testing.assert_close(
         got.detach().cpu().to(torch.float64), want.cpu(), rtol=bound[got.dtype], atol=0.0, equal_nan=True,
         msg=lambda text: f"{context} {text}",
     )  # fmt: skip
+
+
+def assert_losses(got: Tensor, want: Tensor) -> None:
+    """Each within LOSS; above float32's largest number inf, and below its normal ones, of fewer bits, near 0."""
+    info = torch.finfo(torch.float32)
+    want = torch.where(want > info.max, torch.inf, want)
+    kept = ~(want.abs() < info.tiny)
+    got = got.detach().cpu()
+    assert_relative(got[kept], want[kept], LOSS)
+    assert (got[~kept].abs() <= 2 * info.tiny).all()
+
+
+def assert_slope(
+    got: Tensor,
+    likelihood: str,
+    recon: Tensor,
+    target: Tensor,
+    factor: Tensor | float = 1.0,
+    bound: Bound = GRADIENT_ULP,
+    pos_weight: Tensor | float = 1.0,
+    summands: bool = False,
+    compare: Callable[..., None] = assert_ulp,
+) -> None:
+    """got is factor * d loss / d recon in units in the last place of that slope; with `summands` in those of the larger
+    summand where it is a difference, as always for a likelihood whose kernels subtract."""
+    entry = family(likelihood)
+    slope, units = entry.slope_and_units(truth.rows(recon), truth.rows(target), truth.spread(pos_weight, recon))
+    units = units if summands or entry.cancels else slope
+    factor = truth.spread(factor, recon)
+    assert (got.dtype, got.shape) == (recon.dtype, recon.shape)
+    compare(got, factor * slope, bound, magnitude=(factor * units).abs())
+
+
+def assert_whole(got: Tensor, want: Tensor, bound: float = FLOAT32_ROUNDING) -> None:
+    """The same up to the rounding of the whole: elements may cancel."""
+    assert got.shape == want.shape
+    got, want = truth.exact(got), truth.exact(want)
+    assert (got - want).norm() <= bound * want.norm()

@@ -189,9 +189,6 @@ def install() -> ctypes.CDLL:
 UNSUITED = {
     "test_instruction_sets_give_the_same_bits": "there are no instruction sets in this build",
     "test_numbers_of_threads_give_the_same_bits": "launches do not use the CPU's threads",
-    "test_any_number_of_threads_gives_the_same_bits": "launches do not use the CPU's threads",
-    "test_splits_equal_the_whole": "the batch decides how rows share blocks, and so the last bits",
-    "test_the_loss_of_a_concatenation_is_the_sum": "the batch decides how rows share blocks, and so the last bits",
 }
 _kernels: ctypes.CDLL
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
 import torch
-from cases import DTYPES, LIKELIHOODS, REDUCTIONS, SCALES, data, generator, leaf, posterior
-from torch import Tensor
+from cases import DTYPES, REDUCTIONS, data, generator, leaf, posterior
+from families import LIKELIHOODS, SCALES
 
 import pyvae
 from pyvae import _noise
@@ -52,20 +51,6 @@ def test_a_probability_outside_makes_its_sample_nan(value: float, dtype: torch.d
         for upstream in (torch.ones_like(loss), torch.full_like(loss, 3.0)):
             (slope,) = torch.autograd.grad(loss, x, upstream, retain_graph=True)
             assert slope.isnan().nonzero().tolist() == [[3, features // 2]]
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("features", [1, 5, 20, 784, 1000, 1025, 3000])
-def test_splits_of_a_batch(features: int, dtype: torch.dtype) -> None:
-    """The sample to the bit; the sums up to their rounding."""
-    mu, logvar = posterior("logvar", (23, features), dtype)
-    whole = pyvae.reparameterize_kl(mu, logvar, seed=77, row_offset=11)
-    cuts = (0, 1, 7, 8, 16, 23)
-    parts: list[tuple[Tensor, Tensor]] = [
-        pyvae.reparameterize_kl(mu[a:b], logvar[a:b], seed=77, row_offset=11 + a) for a, b in itertools.pairwise(cuts)
-    ]
-    assert torch.equal(torch.cat([z for z, _ in parts]), whole[0])
-    torch.testing.assert_close(torch.cat([kl for _, kl in parts]), whole[1])
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

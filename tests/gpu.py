@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,11 @@ DEVICES = ("cpu",) if NO_CUDA else ("cpu", "cuda")
 needs_cuda = pytest.mark.skipif(NO_CUDA is not None, reason=str(NO_CUDA))
 
 
+def rows_share_blocks(device: str) -> bool:
+    """Whether the number of rows decides how many blocks share one, and so the last bits: on CUDA, emulated or not."""
+    return device == "cuda" or pyvae.build_info()["compiler"] == "emulated"
+
+
 def launches(work: Callable[[], object]) -> list[str]:
     """The names of all that `work` puts on the GPU: kernels, copies and fills."""
     torch.cuda.synchronize()
@@ -38,3 +44,20 @@ def free_memory() -> int:
     """Bytes that may still be allocated, those in torch's cache included."""
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
+
+
+def capture(work: Callable[[], Any], **options: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """`work` in a graph, and its results, which each replay writes anew."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    if "generator" in options:
+        graph.register_generator_state(options.pop("generator"))
+    with torch.cuda.graph(graph, **options):
+        results = work()
+    return graph, results

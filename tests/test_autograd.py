@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import truth
-from cases import LIKELIHOODS, REDUCTIONS, assert_ulp, data, leaf, posterior
-from tolerances import FLOAT32_ROUNDING, GRADIENT_ULP, SCALED_GRADIENT_ULP
+from cases import REDUCTIONS, all_equal, assert_slope, assert_ulp, assert_whole, leaf, step_inputs
+from families import LIKELIHOODS, family, softplus
+from tolerances import GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
 from torch.autograd import grad
 
@@ -17,13 +19,11 @@ import pyvae
 
 pytestmark = pytest.mark.usefixtures("backend")
 SHAPE = (6, 3, 70)
+compare = partial(assert_slope, summands=True)  # as the reference needs it
 
 
 def inputs(device: str, likelihood: str = "bernoulli_logits") -> list[Tensor]:
-    """recon, target, mu, logvar; all but the target are leaves that require grad."""
-    recon, target = data(likelihood, SHAPE, device=device)
-    mu, logvar = posterior("logvar", (SHAPE[0], 9), device=device)
-    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+    return step_inputs(likelihood, SHAPE, (SHAPE[0], 9), device=device)
 
 
 def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, reduction: str = "sum") -> Tensor:
@@ -33,10 +33,6 @@ def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, reduction: s
     return pyvae.elbo_loss(logits, target, kl=kl, likelihood="bernoulli_logits", beta=0.5, reduction=reduction)
 
 
-def slope(recon: Tensor, target: Tensor, likelihood: str = "bernoulli_logits") -> tuple[Tensor, Tensor]:
-    return truth.likelihood_slope(likelihood, truth.exact(recon), truth.exact(target))
-
-
 # ---- several backward passes -----------------------------------------------------------------------------------------
 
 
@@ -44,14 +40,13 @@ def slope(recon: Tensor, target: Tensor, likelihood: str = "bernoulli_logits") -
 def test_retain_graph_and_a_held_gradient(likelihood: str, device: str) -> None:
     """Three passes with different upstream gradients; whoever holds an earlier gradient may even write into it."""
     recon, target, mu, logvar = inputs(device, likelihood)
-    want, magnitude = slope(recon, target, likelihood)
     for reduction in REDUCTIONS:
         loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction=reduction)
         mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
         held: list[tuple[Tensor, Tensor]] = []
         for factor in (1.0, 4.0, -0.5):
             (got, *_) = grad(loss, (recon, mu, logvar), torch.full_like(loss, factor), retain_graph=True)
-            assert_ulp(got, factor * mean * want, SCALED_GRADIENT_ULP, magnitude=abs(factor) * mean * magnitude)
+            compare(got, likelihood, recon, target, factor * mean, SCALED_GRADIENT_ULP)
             held.append((got, got.clone()))
         assert all(torch.equal(got, kept) for got, kept in held)
         held[0][0].zero_()
@@ -69,7 +64,7 @@ def test_accumulation_over_backward_calls(device: str) -> None:
     (3 * pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")).backward()
     loss.backward()
     for x, once in zip((recon, mu, logvar), first, strict=True):
-        assert (x.grad - 6 * once).norm() <= FLOAT32_ROUNDING * (6 * once).norm()  # type: ignore[operator]
+        assert_whole(x.grad, 6 * once)  # type: ignore[arg-type]
 
 
 def test_a_second_backward_without_retain_graph_is_torchs_error(device: str) -> None:
@@ -92,8 +87,7 @@ def test_create_graph(device: str) -> None:
             want_firsts = grad(loss, wide, create_graph=True)
             want_seconds = grad(sum(g.pow(2).sum() for g in want_firsts), wide)
         for got, want in zip((*firsts, *seconds), (*want_firsts, *want_seconds), strict=True):
-            error = (got.double() - want).norm() / want.norm()
-            assert error <= FLOAT32_ROUNDING
+            assert_whole(got, want)
 
 
 # ---- upstream gradients ----------------------------------------------------------------------------------------------
@@ -119,9 +113,7 @@ def test_upstream_gradients(name: str, device: str) -> None:
         kl = leaf(pyvae.kl_divergence(mu, logvar))
         loss = pyvae.elbo_loss(recon, target, kl=kl, beta=0.25, likelihood=likelihood, reduction="none")
         got, got_kl = grad(loss, (recon, kl), upstream)
-        want, magnitude = slope(recon, target, likelihood)
-        factor = truth.exact(upstream)[:, None, None]
-        assert_ulp(got, factor * want, GRADIENT_ULP, magnitude=(factor * magnitude).abs())
+        compare(got, likelihood, recon, target, upstream[:, None, None])
         assert torch.equal(got_kl, 0.25 * upstream.detach())
 
 
@@ -136,8 +128,7 @@ def test_lazily_negated_and_zero_upstream_gradients(device: str) -> None:
             return list(grad((loss, z), (recon, mu, logvar), (upstream, torch._neg_view(z.detach()))))
 
         ones = torch.ones(6 if reduction == "none" else (), device=device)
-        for got, want in zip(gradients(torch._neg_view(ones)), gradients(-ones), strict=True):
-            assert torch.equal(got, want)
+        assert all_equal(gradients(torch._neg_view(ones)), gradients(-ones))
         assert not gradients(torch._efficientzerotensor(ones.shape, device=device))[0].any()
 
 
@@ -150,8 +141,7 @@ def test_writing_to_the_outputs(device: str) -> None:
     loss /= 2
     z *= 4
     got = grad((loss, z), (recon, mu), (torch.tensor(2.0, device=device), torch.ones_like(z)))
-    want, magnitude = slope(recon, target)
-    assert_ulp(got[0], want, GRADIENT_ULP, magnitude=magnitude)
+    compare(got[0], "bernoulli_logits", recon, target)
     assert_ulp(got[1], 4 + 2 * truth.exact(mu), GRADIENT_ULP, magnitude=4 + 2 * truth.exact(mu).abs())
 
 
@@ -170,9 +160,8 @@ def test_each_output_of_elbo_terms(used: tuple[str, ...], device: str) -> None:
         mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
         data_factor = mean * sum(factors[name] for name in used if name != "kl")
         kl_factor = mean * sum(factors[name] * (0.5 if name == "loss" else 1) for name in used if name != "recon")
-        want, magnitude = slope(recon, target, likelihood)
-        assert_ulp(got[0], data_factor * want, SCALED_GRADIENT_ULP, magnitude=abs(data_factor) * magnitude)
-        for value, want in zip(got[1:], truth.kl_slope("logvar", truth.exact(mu), truth.exact(logvar)), strict=True):
+        compare(got[0], likelihood, recon, target, data_factor, SCALED_GRADIENT_ULP)
+        for value, want in zip(got[1:], truth.kl_slope("logvar", mu, logvar), strict=True):
             assert_ulp(value, kl_factor * want, SCALED_GRADIENT_ULP)
 
 
@@ -182,7 +171,7 @@ def test_a_large_loss_scale_does_not_underflow_in_float16(device: str) -> None:
     target = torch.zeros(2, 97).half().to(device)
     loss = pyvae.reconstruction_loss(recon, target, likelihood="bernoulli_logits", reduction="batchmean")
     (got,) = grad(loss, recon, torch.tensor(65536.0, device=device))
-    assert_ulp(got, 32768 * slope(recon, target)[0], GRADIENT_ULP)
+    assert_slope(got, "bernoulli_logits", recon, target, 32768)
     assert (got != 0).all()
 
 
@@ -211,11 +200,11 @@ def test_gradients_of_target_weight_pos_weight_and_beta(device: str) -> None:
     options = {name: x.to(device) for name, x in options.items()}
     given = {"recon": recon.detach(), "target": target} | options
     x, t, w, p, _ = (truth.exact(value) for value in given.values())
-    positive = truth.softplus(-x)
+    logits, positive = family("bernoulli_logits"), softplus(-x)
     wants = {
-        "recon": w * truth.likelihood_slope("bernoulli_logits", x, t, p)[0],
-        "target": w * (p * positive - truth.softplus(x)),
-        "weight": truth.likelihood("bernoulli_logits", x, t, p).sum((0, 1)),
+        "recon": w * logits.slope(x, t, p),
+        "target": w * (p * positive - softplus(x)),
+        "weight": logits.value(x, t, p).sum((0, 1)),
         "pos_weight": (w * t * positive).sum((0, 1)),
         "beta": truth.kl_divergence("logvar", mu, logvar, "sum"),
     }
@@ -224,7 +213,7 @@ def test_gradients_of_target_weight_pos_weight_and_beta(device: str) -> None:
         loss = pyvae.elbo_loss(**call, mu=mu.detach(), logvar=logvar.detach(), likelihood="bernoulli_logits")
         for _ in range(2):
             for name, got in zip(names, grad(loss, [call[name] for name in names], retain_graph=True), strict=True):
-                assert (truth.exact(got) - wants[name]).norm() <= FLOAT32_ROUNDING * wants[name].norm(), name
+                assert_whole(got, wants[name])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

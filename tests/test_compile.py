@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import LAYOUTS, LIKELIHOODS, SCALES, data, leaf, posterior
+from cases import LAYOUTS, assert_whole, data, leaf, posterior, step_inputs
+from families import LIKELIHOODS, SCALES
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor, nn
 from torch._dynamo import compiled_autograd
@@ -36,13 +37,16 @@ def step(
 
 
 def inputs(device: str, likelihood: str = "bernoulli_logits", batch: int = 6) -> list[Tensor]:
-    given = [*data(likelihood, (batch, 70)), *posterior("logvar", (batch, 9)), torch.tensor([17])]
-    return [x.to(device) for x in given]
+    return [*step_inputs(likelihood, (batch, 70), (batch, 9), device=device), torch.tensor([17], device=device)]
+
+
+def fresh(given: list[Tensor]) -> list[Tensor]:
+    return [leaf(x) if x.requires_grad else x for x in given]
 
 
 def run(function: Callable[..., tuple[Tensor, Tensor]], given: list[Tensor], *options: Any) -> list[Tensor]:
     """The outputs and the gradients of recon, mu and logvar."""
-    leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
+    leaves = fresh(given)
     loss, z = function(*leaves, *options)
     (loss + z.sum()).backward()
     return [loss.detach(), z.detach(), *(x.grad for x in leaves if x.grad is not None)]
@@ -50,7 +54,7 @@ def run(function: Callable[..., tuple[Tensor, Tensor]], given: list[Tensor], *op
 
 def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
     for a, b in zip(got, want, strict=True):
-        assert (a - b).norm() <= FLOAT32_ROUNDING * b.norm()
+        assert_whole(a, b)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +140,13 @@ def test_a_marked_batch_stays_dynamic_through_aot_autograd(device: str) -> None:
         given = inputs(device, batch=batch)
         want = run(step, given, "bernoulli_logits")
         for function in (compiled, counted):
-            leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
-            for x in leaves[:4]:
-                torch._dynamo.mark_dynamic(x, 0)  # fails where the code fixes the size
-            loss, z = function(*leaves, "bernoulli_logits")
-            (loss + z.sum()).backward()
-            assert_same([loss.detach(), z.detach(), *(x.grad for x in leaves if x.grad is not None)], want)
+
+            def marked(*leaves: Any, call: Any = function) -> tuple[Tensor, Tensor]:
+                for x in leaves[:4]:
+                    torch._dynamo.mark_dynamic(x, 0)  # fails where the code fixes the size
+                return call(*leaves, "bernoulli_logits")
+
+            assert_same(run(marked, given), want)
     assert counter.frame_count == 1
 
 
@@ -162,7 +167,7 @@ def test_compiled_autograd(device: str) -> None:
     """The backward pass compiled by itself, from an eager forward pass; twice, the second recomputes."""
     given = inputs(device)
     want = run(step, given, "bernoulli_logits")[2:]
-    leaves = [leaf(x) if x.is_floating_point() and i != 1 else x for i, x in enumerate(given)]
+    leaves = fresh(given)
     with compiled_autograd._enable(torch.compile(backend="eager")):
         loss, z = step(*leaves, "bernoulli_logits")
         total = loss + z.sum()

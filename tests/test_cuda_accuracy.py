@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 import truth
-from cases import LIKELIHOODS, assert_relative, assert_ulp, generator, leaf
+from cases import assert_losses, assert_slope, generator, leaf
+from families import LIKELIHOODS, family
 from gpu import needs_cuda
-from tolerances import GRADIENT_ULP, LOSS, SCALED_GRADIENT_ULP
+from tolerances import GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
 from torch.autograd import grad
 
@@ -22,47 +23,33 @@ pytestmark = [needs_cuda, pytest.mark.usefixtures("cuda_kernels")]
 FLOAT32 = torch.finfo(torch.float32)
 
 
-def assert_losses(got: Tensor, want: Tensor) -> None:
-    """Each within the relative bound; below float32's normal numbers, of fewer bits, within two of the least."""
-    want = torch.where(want > FLOAT32.max, torch.inf, want)
-    got = got.detach().cpu()
-    normal = want >= FLOAT32.tiny
-    assert_relative(got[normal], want[normal], LOSS)
-    assert (got[~normal].abs() <= 2 * FLOAT32.tiny).all()
-
-
-def check(likelihood: str, values: Tensor, target: Tensor, factor: float = 1.0) -> None:
+def check(
+    likelihood: str, values: Tensor, target: Tensor, factor: float = 1.0, pos_weight: float | None = None
+) -> None:
     """One element a row, whose losses are seen one by one; and all in one row, which several blocks share."""
-    x, t = truth.exact(values), truth.exact(target)
     gradients = []
     for shape in ((-1, 1), (1, -1)):
         recon = leaf(values.reshape(shape).to("cuda"))
-        loss = pyvae.reconstruction_loss(recon, target.reshape(shape).to("cuda"), likelihood=likelihood)
+        options = {"likelihood": likelihood, "pos_weight": pos_weight}
+        loss = pyvae.reconstruction_loss(recon, target.reshape(shape).to("cuda"), **options)
         gradients += grad(loss, recon, torch.full_like(loss, factor))
         if len(gradients) == 1:
-            assert_losses(loss, truth.likelihood(likelihood, x, t))
-    slope, summand = truth.likelihood_slope(likelihood, x, t)
-    magnitude = factor * summand if likelihood == "bernoulli_logits" else None
+            assert_losses(loss, truth.reconstruction(likelihood, values, target, pos_weight=pos_weight or 1.0))
     bound = GRADIENT_ULP if factor == 1 else SCALED_GRADIENT_ULP
-    assert_ulp(gradients[0].flatten(), factor * slope, bound, magnitude)
+    assert_slope(gradients[0].flatten(), likelihood, values, target, factor, bound, pos_weight or 1.0)
     assert torch.equal(gradients[1].flatten(), gradients[0].flatten())
 
 
 # ---- 16 bits: every number -------------------------------------------------------------------------------------------
 
 
-def every(dtype: torch.dtype, likelihood: str) -> Tensor:
-    values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
-    values = values[values.isfinite()]
-    return values[(values >= 0) & (values <= 1)] if likelihood == "bernoulli" else values
-
-
 @pytest.mark.parametrize("target_dtype", ("same", torch.float32), ids=str)
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_every_number_of_16_bits(likelihood: str, dtype: torch.dtype, target_dtype: torch.dtype | str) -> None:
-    values = every(dtype, likelihood)
-    for t in (0.0, 1.0, 0.5, 0.1, 0.999):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    values = family(likelihood).legal(every)
+    for t in family(likelihood).targets:
         target = torch.full_like(values, t, dtype=dtype if target_dtype == "same" else target_dtype)
         check(likelihood, values, target)
         check(likelihood, values, target, factor=1024.0)  # computed again, not rounded twice
@@ -81,7 +68,7 @@ def patterns(low: float, high: float, count: int) -> Tensor:
 def sweep(likelihood: str) -> Iterator[Tensor]:
     """2^24 values and more, in pieces."""
     whole = 1 << 22
-    if likelihood == "bernoulli":
+    if family(likelihood).probabilities:
         yield patterns(0.0, 0.5, whole)
         yield patterns(0.25, 1.0, whole)
         ends = torch.tensor([0.0, 1.0, 0.5, 1 - 2**-24, 2**-149, FLOAT32.tiny])
@@ -93,16 +80,13 @@ def sweep(likelihood: str) -> Iterator[Tensor]:
         yield torch.cat([positive, -positive, torch.tensor([0.0, -0.0, high])])
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "t"),
-    [*((name, t) for name in LIKELIHOODS[:2] for t in (0.0, 1.0, None)), ("gaussian", None)],
-    ids=str,
-)
-def test_float32_of_every_binade(likelihood: str, t: float | None) -> None:
-    """None: targets anywhere between 0 and 1."""
+@pytest.mark.parametrize("t", (0, 1, None))
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_float32_of_every_binade(likelihood: str, t: int | None) -> None:
+    """The first two of the targets; None: targets anywhere between the least and the largest."""
     for values in sweep(likelihood):
-        anywhere = torch.rand(values.shape, generator=generator(5))
-        check(likelihood, values, anywhere if t is None else torch.full_like(values, t))
+        anywhere = family(likelihood).anywhere(torch.rand(values.shape, generator=generator(5)))
+        check(likelihood, values, anywhere if t is None else torch.full_like(values, family(likelihood).targets[t]))
 
 
 def test_the_sweep_is_as_wide_as_it_says() -> None:
@@ -114,16 +98,8 @@ def test_the_sweep_is_as_wide_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("pos_weight", (0.25, 3.0))
-def test_logits_with_pos_weight(pos_weight: float) -> None:
+@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if family(name).takes_pos_weight])
+def test_pos_weight(likelihood: str, pos_weight: float) -> None:
     for values in (patterns(2**-20, 110.0, 1 << 20), -patterns(2**-20, 110.0, 1 << 20)):
-        target = torch.rand(values.shape, generator=generator(6))
-        recon = leaf(values.to("cuda")[:, None])
-        loss = pyvae.reconstruction_loss(
-            recon, target.to("cuda")[:, None], likelihood="bernoulli_logits", pos_weight=pos_weight
-        )
-        assert_losses(loss, truth.likelihood("bernoulli_logits", truth.exact(values), truth.exact(target), pos_weight))
-        (gradient,) = grad(loss.sum(), recon)
-        slope, summand = truth.likelihood_slope(
-            "bernoulli_logits", truth.exact(values), truth.exact(target), pos_weight
-        )
-        assert_ulp(gradient.flatten(), slope, GRADIENT_ULP, summand)
+        anywhere = family(likelihood).anywhere(torch.rand(values.shape, generator=generator(6)))
+        check(likelihood, values, anywhere, pos_weight=pos_weight)

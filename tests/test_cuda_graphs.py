@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, LIKELIHOODS, REDUCTIONS, SCALES, data, generator, leaf, posterior
-from gpu import needs_cuda
-from tolerances import FLOAT32_ROUNDING
+from cases import DTYPES, REDUCTIONS, assert_whole, generator, leaf, step_inputs
+from families import LIKELIHOODS, SCALES, cycled
+from gpu import capture, needs_cuda
 from torch import Tensor
 from torch.autograd import grad
 
@@ -25,10 +25,7 @@ def inputs(
     dtype: torch.dtype = torch.float32,
     scale: str = "logvar",
 ) -> list[Tensor]:
-    """recon, target, mu, scale; all but the target are leaves that require grad."""
-    recon, target = data(likelihood, shape, (dtype, torch.float32), device="cuda")
-    mu, s = posterior(scale, LATENT, dtype, device="cuda")
-    return [leaf(recon), target, leaf(mu), leaf(s)]
+    return step_inputs(likelihood, shape, LATENT, (dtype, torch.float32), scale, device="cuda")
 
 
 def step(
@@ -42,25 +39,23 @@ def step(
     return [z, kl, loss, *grad((loss, z), (recon, mu, s), (torch.ones_like(loss), 2 * z.detach()))]
 
 
-def capture(work: Callable[[], Any], **options: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """`work` in a graph, and its results, which each replay writes anew."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    if "generator" in options:
-        graph.register_generator_state(options.pop("generator"))
-    with torch.cuda.graph(graph, **options):
-        results = work()
-    return graph, results
-
-
 def copies(tensors: list[Tensor]) -> list[Tensor]:
     return [x.detach().clone() for x in tensors]
+
+
+def assert_replays_are_eager(
+    graph: torch.cuda.CUDAGraph, results: list[Tensor], work: Callable[[], list[Tensor]], count: int
+) -> list[list[Tensor]]:
+    """From the same state of the generator a replay gives the very bits of the eager call; the replays' results."""
+    torch.cuda.manual_seed(17)
+    replayed = []
+    for _ in range(count):
+        graph.replay()
+        replayed.append(copies(results))
+    torch.cuda.manual_seed(17)
+    for got in replayed:
+        assert_equal(got, copies(work()))
+    return replayed
 
 
 def assert_equal(got: list[Tensor], want: list[Tensor]) -> None:
@@ -72,21 +67,11 @@ def assert_equal(got: list[Tensor], want: list[Tensor]) -> None:
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_replays_are_the_eager_calls(dtype: torch.dtype, reduction: str, shape: tuple[int, ...]) -> None:
-    """From the same state of the generator a replay gives the very bits of the eager step: sample, loss, gradients."""
-    for likelihood, scale in zip(LIKELIHOODS, SCALES, strict=True):
+    """Sample, loss, gradients; and no two replays draw the same."""
+    for likelihood, scale in cycled(LIKELIHOODS, SCALES):
         given = inputs(likelihood, shape, dtype, scale)
         work = lambda g=given, n=likelihood, k=scale: step(g, n, k, reduction=reduction, beta=0.5)  # noqa: E731
-        graph, results = capture(work)
-        replayed, eager = [], []
-        torch.cuda.manual_seed(17)
-        for _ in range(4):
-            graph.replay()
-            replayed.append(copies(results))
-        torch.cuda.manual_seed(17)
-        for _ in range(4):
-            eager.append(copies(work()))
-        for got, want in zip(replayed, eager, strict=True):
-            assert_equal(got, want)
+        replayed = assert_replays_are_eager(*capture(work), work, 4)
         samples = [results[0] for results in replayed]
         assert all(not torch.equal(a, b) for i, a in enumerate(samples) for b in samples[:i])
 
@@ -105,7 +90,7 @@ def test_gradients_belong_to_the_noise_of_their_replay() -> None:
         graph.replay()
         want = upstream * (z - mu).detach() / 2
         assert torch.equal(to_mu, upstream)
-        assert (to_logvar - want).norm() <= FLOAT32_ROUNDING * want.norm()
+        assert_whole(to_logvar, want)
 
 
 @pytest.mark.parametrize("factor", (1.0, 3.0))
@@ -172,17 +157,7 @@ def test_several_launches_in_one_graph() -> None:
             pyvae.reparameterize(mu, logvar, seed=3).detach(),
         ]
 
-    graph, results = capture(work)
-    replayed, eager = [], []
-    torch.cuda.manual_seed(4)
-    for _ in range(3):
-        graph.replay()
-        replayed.append(copies(results))
-    torch.cuda.manual_seed(4)
-    for _ in range(3):
-        eager.append(copies(work()))
-    for got, want in zip(replayed, eager, strict=True):
-        assert_equal(got, want)
+    replayed = assert_replays_are_eager(*capture(work), work, 3)
     samples = torch.stack([x for first, _, second, _ in replayed for x in (first, second)])
     assert len(torch.unique(samples.flatten(1), dim=0)) == 6
     assert len(torch.unique(torch.stack([seeded for *_, seeded in replayed]).flatten(1), dim=0)) == 1
@@ -265,6 +240,6 @@ def test_torch_compile_with_graphs() -> None:
         z = compiled(mu, logvar)
         (gradient,) = grad(z.sum(), logvar)
         want = (z - mu).detach() / 2
-        assert (gradient - want).norm() <= FLOAT32_ROUNDING * want.norm()
+        assert_whole(gradient, want)
         samples.append(z.detach().clone())
     assert len(torch.unique(torch.stack(samples).flatten(1), dim=0)) == len(samples)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, LIKELIHOODS, data, leaf, posterior
+from cases import DTYPES, leaf, step_inputs
+from families import LIKELIHOODS
 from gpu import launches, needs_cuda
 from torch import Tensor
 from torch.autograd import grad
@@ -29,9 +30,7 @@ def _profiler_works() -> None:
 
 
 def inputs(likelihood: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
-    recon, target = data(likelihood, shape, (dtype, torch.float32), device="cuda")
-    mu, logvar = posterior("logvar", (shape[0], 20), dtype, device="cuda")
-    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+    return step_inputs(likelihood, shape, (shape[0], 20), (dtype, torch.float32), device="cuda")
 
 
 def assert_launches(count: int, work: Callable[[], Any]) -> None:

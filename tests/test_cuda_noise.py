@@ -7,7 +7,8 @@ import math
 
 import pytest
 import torch
-from cases import DTYPES, LAYOUTS, SCALES, generator, posterior
+from cases import DTYPES, LAYOUTS, generator, posterior
+from families import SCALES, scaling
 from golden import draw
 from gpu import needs_cuda
 from tolerances import SAMPLE_EPS
@@ -44,18 +45,12 @@ def test_many_draws(dtype: torch.dtype) -> None:
         assert_same_bits(draw(seed, 4099, 4097, dtype, 3, device="cuda"), draw(seed, 4099, 4097, dtype, 3))
 
 
-EXTREME = {
-    "logvar": (0.0, -0.0, 1e-45, -1e-7, 1.0, -80.0, 80.0, 88.0, 88.8, 177.0, -180.0, -210.0, 1e3, -1e4, -math.inf),
-    "std": (0.0, -0.0, 1e-45, 1e-38, 1e-7, 1.0, -2.0, 1e18, 3e38, 6e4, math.inf),
-    "logstd": (0.0, -0.0, 1e-45, -1e-7, 1.0, -40.0, 40.0, 44.0, 88.8, -90.0, -105.0, 1e3, -1e4, -math.inf),
-}
-
-
 @pytest.mark.parametrize(("mu_dtype", "scale_dtype"), list(itertools.product(DTYPES, DTYPES)), ids=str)
 @pytest.mark.parametrize("scale", SCALES)
 def test_sample_of_every_scale_and_dtype(scale: str, mu_dtype: torch.dtype, scale_dtype: torch.dtype) -> None:
     """Ordinary posteriors, and scales at the ends of the number range, infinities and NaN included."""
-    extreme = torch.tensor([*EXTREME[scale], math.nan], dtype=torch.float64).repeat_interleave(16).repeat(3, 1)
+    extreme = torch.tensor([*scaling(scale).extremes, math.inf, math.nan], dtype=torch.float64)
+    extreme = extreme.repeat_interleave(16).repeat(3, 1)
     wild = torch.linspace(-3, 3, extreme.numel(), dtype=torch.float64).view_as(extreme)
     ordinary = posterior(scale, (37, 131), torch.float64)
     for mu, s in (ordinary, (wild, extreme), (torch.zeros_like(wild), extreme)):

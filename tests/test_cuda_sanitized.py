@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import DTYPES, LAYOUTS, LIKELIHOODS, REDUCTIONS, SCALES, data, leaf, posterior
-from gpu import needs_cuda
+from cases import DTYPES, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
+from families import LIKELIHOODS, SCALES, cycled, family
+from gpu import capture, needs_cuda
 from tolerances import FLOAT32_ROUNDING, SIXTEEN_BITS
 from torch import Tensor
 from torch.autograd import grad
@@ -20,14 +21,6 @@ import pyvae
 
 pytestmark = [needs_cuda, pytest.mark.sanitizer, pytest.mark.usefixtures("cuda_kernels", "kernels")]
 SHORT, ODD, SPLIT = (5, 16), (3, 23), (2, 4099)  # several rows a block; a remainder; several blocks a row
-
-
-def close(got: Tensor, want: Tensor) -> None:
-    """As a whole: the two devices sum in different orders, and round 16 bits now and then differently."""
-    bound = SIXTEEN_BITS if want.element_size() == 2 else FLOAT32_ROUNDING
-    got, want = got.detach().cpu().double(), want.detach().double()
-    assert got.shape == want.shape
-    assert (got - want).norm() <= bound * want.norm()
 
 
 def on_both(work: Callable[..., list[Tensor]], *given: Tensor) -> None:
@@ -40,15 +33,16 @@ def on_both(work: Callable[..., list[Tensor]], *given: Tensor) -> None:
         leaves = [x for x in moved if x.requires_grad]
         results.append([*outputs, *(grad(outputs, leaves, upstream) if leaves else [])])
     for got, want in zip(*results, strict=True):
-        close(got, want)
+        # The two devices sum in different orders, and round 16 bits now and then differently.
+        assert_whole(got, want, SIXTEEN_BITS if want.element_size() == 2 else FLOAT32_ROUNDING)
 
 
 @pytest.mark.parametrize("shape", (SHORT, ODD, SPLIT), ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_objective(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    for likelihood, reduction in zip(LIKELIHOODS, REDUCTIONS, strict=True):
+    for likelihood, reduction in cycled(LIKELIHOODS, REDUCTIONS):
         recon, target = data(likelihood, shape, (dtype, torch.float32))
-        recon = recon.clamp(0.01, 0.99) if likelihood == "bernoulli" else recon  # float16 has no gradient at the ends
+        recon = family(likelihood).recon.inside(recon, 0.01)  # float16 has no gradient at the ends of [0, 1]
         on_both(
             lambda x, t, n=likelihood, r=reduction: [pyvae.elbo_loss(x, t, likelihood=n, reduction=r)],
             leaf(recon), target,
@@ -127,22 +121,14 @@ def test_drawn_seeds_and_probabilities_outside_of_0_to_1() -> None:
 
 
 def test_graph_of_a_step() -> None:
-    recon, target = data("gaussian", SPLIT, device="cuda")
-    recon, mu, logvar = (leaf(x) for x in (recon, *posterior("logvar", (2, 5), device="cuda")))
+    recon, target, mu, logvar = step_inputs("gaussian", SPLIT, (2, 5), device="cuda")
 
     def work() -> list[Tensor]:
         z, kl = pyvae.reparameterize_kl(mu, logvar)
         loss = pyvae.elbo_loss(recon, target, kl=kl, likelihood="gaussian")
         return [z, loss, *grad((loss, z), (recon, mu, logvar), (torch.ones_like(loss), torch.ones_like(z)))]
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = work()
+    graph, results = capture(work)
     samples = []
     for _ in range(2):
         graph.replay()

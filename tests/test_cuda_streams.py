@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from cases import DTYPES, data, leaf, posterior
+from cases import DTYPES, all_equal, data, leaf, step_inputs
 from gpu import NO_CUDA, needs_cuda
 from torch import Tensor
 from torch.autograd import grad
@@ -21,9 +21,7 @@ LONG = (3, 70_003)  # rows that many blocks share: the last one to finish adds u
 
 
 def inputs(seed: int = 0, shape: tuple[int, ...] = LONG, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    recon, target = data("bernoulli_logits", shape, (dtype, torch.float32), seed=seed, device="cuda")
-    mu, logvar = posterior("logvar", shape, dtype, seed=seed + 1, device="cuda")
-    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+    return step_inputs("bernoulli_logits", shape, shape, (dtype, torch.float32), seed=seed, device="cuda")
 
 
 def step(given: list[Tensor], seed: int = 5, factor: float = 1.0) -> list[Tensor]:
@@ -38,10 +36,6 @@ def step(given: list[Tensor], seed: int = 5, factor: float = 1.0) -> list[Tensor
 
 def detached(tensors: list[Tensor]) -> list[Tensor]:
     return [x.detach() for x in tensors]
-
-
-def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

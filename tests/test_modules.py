@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import SCALES, data, posterior
+from cases import data, posterior
+from families import SCALES
 from torch import nn
 
 import pyvae

@@ -9,27 +9,18 @@ import golden
 import noise_truth
 import pytest
 import torch
-from cases import LAYOUTS, generator, rng_state
+from cases import DTYPES, LAYOUTS, generator, posterior, rng_state
+from families import SCALES, scaling
 from golden import draw
-from tolerances import LOSS, NORMAL_ULP, REFERENCE_NORMAL_ULP, SAMPLE_EPS
+from gpu import rows_share_blocks
+from tolerances import LOSS, NORMAL_ULP, REFERENCE_NORMAL_ULP
 
 import pyvae
-from pyvae import reference
 
 FEATURES = (1, 2, 3, 4, 5, 20, 784, 1000)
 SEEDS = [0, 1, -1, 12345, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 0x1234567_89ABCDEF]
 # Those that keep values and shape.
 SAME_VALUES = ("contiguous", "strided", "sliced", "batch_last", "odd_offset", "channels_last")
-TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-
-
-def posterior(
-    device: str, rows: int, *features: int, dtype: torch.dtype = torch.float32
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A mu and a logvar without structure, always the same."""
-    made = generator(rows + sum(features))
-    mu, logvar = torch.randn(2, rows, *features, generator=made, dtype=torch.float64)
-    return mu.to(device, dtype), logvar.to(device, dtype)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -52,7 +43,9 @@ def test_many_draws_are_the_exact_transform(dtype: torch.dtype, device: str) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("row_offset", "features"), [(2**31, 3), (2**32 - 1, 5), (2**34 + 3, 1), (10**15, 31)])
+@pytest.mark.parametrize(
+    ("row_offset", "features"), [(2**31, 3), (2**32 - 1, 5), (2**34 + 3, 1), (10**15, 31), (2**61 - 3, 4)]
+)
 def test_index_has_64_bits(backend: str, row_offset: int, features: int, dtype: torch.dtype, device: str) -> None:
     got = draw(9, 4, features, dtype, row_offset, device=device).flatten().cpu().numpy()
     exact = noise_truth.normals(9, row_offset * features, got.size, dtype == torch.float64)
@@ -66,23 +59,14 @@ def test_golden_bits(entry: dict, device: str) -> None:
     assert golden.bits(values) == entry["bits"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_reference_normal_is_within_ulps_of_the_kernels(seed: int, dtype: torch.dtype, device: str) -> None:
-    signed = (seed + 2**63) % 2**64 - 2**63
-    expected = reference.normal(torch.tensor([signed], device=device), (129, 31), dtype, row_offset=5)
-    got = draw(seed, 129, 31, dtype, row_offset=5, device=device)
-    assert noise_truth.ulps(got.cpu().numpy(), expected.cpu().numpy().astype(noise_truth.LONG)).max() <= NORMAL_ULP
-
-
 # ---- one stream, however it is cut ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("features", FEATURES)
 def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype, device: str) -> None:
     rows = 23
-    mu, logvar = posterior(device, rows, features, dtype=dtype)
+    mu, logvar = posterior("logvar", (rows, features), dtype, device=device)
     whole, whole_kl = pyvae.reparameterize_kl(mu, logvar, seed=77, row_offset=11)
     for cuts in [(0, 1, rows), (0, 7, 8, 16, rows), tuple(range(rows + 1))]:
         parts = [
@@ -91,42 +75,22 @@ def test_splits_equal_the_whole(backend: str, features: int, dtype: torch.dtype,
         ]
         assert torch.equal(torch.cat([z for z, _ in parts]), whole)
         kl = torch.cat([kl for _, kl in parts])
-        if device == "cpu":
+        if not rows_share_blocks(device) or backend == "reference":
             assert torch.equal(kl, whole_kl)
-        else:  # there the number of rows decides how many blocks share one
+        else:
             torch.testing.assert_close(kl, whole_kl, rtol=LOSS[kl.dtype], atol=0)
 
 
 def test_feature_dimensions_are_flattened_in_logical_order(backend: str, device: str) -> None:
-    mu, logvar = posterior(device, 4, 3, 5, 7)
+    mu, logvar = posterior("logvar", (4, 3, 5, 7), device=device)
     flat = pyvae.reparameterize(mu.flatten(1), logvar.flatten(1), seed=3)
     assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3).flatten(1), flat)
 
 
 def test_a_vector_has_one_feature_a_row(backend: str, device: str) -> None:
-    mu, logvar = posterior(device, 9)
+    mu, logvar = posterior("logvar", (9,), device=device)
     column = pyvae.reparameterize(mu[:, None], logvar[:, None], seed=3, row_offset=2)
     assert torch.equal(pyvae.reparameterize(mu, logvar, seed=3, row_offset=2), column[:, 0])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", SAME_VALUES)
-def test_layout_does_not_move_the_noise(backend: str, layout: str, dtype: torch.dtype, device: str) -> None:
-    mu, logvar = posterior(device, 5, 4, 3, 6, dtype=dtype)
-    expected, expected_kl = pyvae.reparameterize_kl(mu, logvar, seed=8)
-    relaid = LAYOUTS[layout]
-    for a, b in [(relaid(mu), logvar), (mu, relaid(logvar)), (relaid(mu), relaid(logvar))]:
-        z, kl = pyvae.reparameterize_kl(a, b, seed=8)
-        assert torch.equal(z, expected)
-        if backend == "kernels":
-            assert torch.equal(kl, expected_kl)
-        else:  # torch sums in an order that depends on the strides
-            torch.testing.assert_close(kl, expected_kl, rtol=LOSS[kl.dtype], atol=0)
-
-
-def test_expanded_parameters_draw_fresh_noise_everywhere(backend: str, device: str) -> None:
-    zero = torch.zeros(1, 1, device=device).expand(6, 10)
-    assert torch.equal(pyvae.reparameterize(zero, zero, seed=4), draw(4, 6, 10, torch.float32, device=device))
 
 
 # ---- seeds and generators -------------------------------------------------------------------------------------------
@@ -149,9 +113,9 @@ def test_every_seed_bit_and_row_counts(backend: str, device: str) -> None:
     assert len(torch.unique(draws)) == draws.numel()
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype, device: str) -> None:
-    mu, logvar = posterior(device, 6, 20, dtype=dtype)
+    mu, logvar = posterior("logvar", (6, 20), dtype, device=device)
     torch.manual_seed(5)
     first, second = pyvae.reparameterize(mu, logvar), pyvae.reparameterize_kl(mu, logvar)[0]
     torch.manual_seed(5)
@@ -161,7 +125,7 @@ def test_manual_seed_repeats_and_calls_differ(backend: str, dtype: torch.dtype, 
 
 
 def test_seed_is_drawn_as_documented(backend: str, device: str) -> None:
-    mu, logvar = posterior(device, 6, 20)
+    mu, logvar = posterior("logvar", (6, 20), device=device)
     ours, theirs = generator(6, device), generator(6, device)
     for _ in range(3):
         seed = torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=theirs)
@@ -171,7 +135,7 @@ def test_seed_is_drawn_as_documented(backend: str, device: str) -> None:
 
 
 def test_default_generator_moves_only_when_it_is_the_source(backend: str, device: str) -> None:
-    mu, logvar = posterior(device, 6, 20)
+    mu, logvar = posterior("logvar", (6, 20), device=device)
     before, of_the_cpu = rng_state(device), rng_state("cpu")
     pyvae.reparameterize(mu, logvar, seed=1)
     pyvae.reparameterize(mu, logvar, eps=torch.zeros_like(mu))
@@ -182,29 +146,18 @@ def test_default_generator_moves_only_when_it_is_the_source(backend: str, device
     assert torch.equal(rng_state("cpu"), of_the_cpu) or device == "cpu"
 
 
-def test_kernels_and_reference_take_the_same_seed_from_the_generator(device: str) -> None:
-    mu, logvar = posterior(device, 6, 20)
-    torch.manual_seed(7)
-    z, after = pyvae.reparameterize(mu, logvar), rng_state(device)
-    torch.manual_seed(7)
-    expected = reference.reparameterize(mu, logvar)
-    assert torch.equal(rng_state(device), after)
-    assert torch.allclose(z, expected, rtol=0, atol=SAMPLE_EPS * 2.0**-23 * z.abs().max().item())
-
-
 # ---- types, eps, sizes ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
-def test_16_bit_types_round_the_float32_sample_once(form: str, dtype: torch.dtype, device: str) -> None:
-    mu, scale = posterior(device, 50, 33, dtype=dtype)
-    scale = scale.abs() if form == "std" else scale
-    wide = pyvae.reparameterize(mu.float(), **{form: scale.float()}, seed=13)
-    assert torch.equal(pyvae.reparameterize(mu, **{form: scale}, seed=13), wide.to(dtype))
+@pytest.mark.parametrize("scale", SCALES)
+def test_16_bit_types_round_the_float32_sample_once(scale: str, dtype: torch.dtype, device: str) -> None:
+    mu, s = posterior(scale, (50, 33), dtype, device=device)
+    wide = pyvae.reparameterize(mu.float(), **{scale: s.float()}, seed=13)
+    assert torch.equal(pyvae.reparameterize(mu, **{scale: s}, seed=13), wide.to(dtype))
 
 
-@pytest.mark.parametrize("pair", list(itertools.permutations(TYPES, 2)), ids=lambda pair: f"{pair[0]}-{pair[1]}")
+@pytest.mark.parametrize("pair", list(itertools.permutations(DTYPES, 2)), ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def test_mixed_types_draw_for_the_wider(backend: str, pair: tuple[torch.dtype, torch.dtype], device: str) -> None:
     zeros, ones = (torch.full((3, 10), n, dtype=dtype, device=device) for n, dtype in enumerate(pair))
     compute = torch.float64 if torch.float64 in pair else torch.float32
@@ -215,19 +168,14 @@ def test_mixed_types_draw_for_the_wider(backend: str, pair: tuple[torch.dtype, t
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_eps_is_used_as_given(backend: str, dtype: torch.dtype, device: str) -> None:
-    mu, logvar = posterior(device, 7, 19, dtype=dtype)
+    mu, logvar = posterior("logvar", (7, 19), dtype, device=device)
     std, eps = logvar.exp(), mu.roll(1)
     assert torch.equal(pyvae.reparameterize(mu, std=std, eps=eps), mu + eps * std)
-    for inputs in ({"logvar": logvar}, {"logstd": 0.5 * logvar}):
-        expected = mu.double() + eps.double() * (0.5 * logvar.double()).exp()
-        error = (pyvae.reparameterize(mu, **inputs, eps=eps).double() - expected).abs()
-        terms = mu.double().abs() + (expected - mu.double()).abs()
-        assert (error <= SAMPLE_EPS * torch.finfo(dtype).eps * terms).all()
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0,), (1,), (1, 1), (2, 0, 3)], ids=str)
 def test_smallest_shapes(backend: str, shape: tuple[int, ...], device: str) -> None:
-    for dtype in TYPES:
+    for dtype in DTYPES:
         zeros = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
         z, kl = pyvae.reparameterize_kl(zeros, std=torch.ones_like(zeros), seed=1)
         assert z.shape == shape and z.dtype == dtype
@@ -243,15 +191,16 @@ def test_smallest_shapes(backend: str, shape: tuple[int, ...], device: str) -> N
 
 @pytest.mark.parametrize("layout", SAME_VALUES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("form", ["logvar", "std", "logstd"])
-def test_backward_draws_the_same_noise(backend: str, form: str, dtype: torch.dtype, layout: str, device: str) -> None:
+@pytest.mark.parametrize("scale", SCALES)
+def test_backward_draws_the_same_noise(backend: str, scale: str, dtype: torch.dtype, layout: str, device: str) -> None:
     relaid = LAYOUTS[layout]
-    filled = (torch.full((5, 4, 3, 6), value, dtype=dtype, device=device) for value in (0.0, float(form == "std")))
-    mu, scale = (relaid(x).requires_grad_() for x in filled)
-    z = pyvae.reparameterize(mu, **{form: scale}, seed=31, row_offset=2)
-    slope = torch.autograd.grad(z, [mu, scale], relaid(torch.ones_like(z)))
+    prior = scaling(scale).prior
+    filled = (torch.full((5, 4, 3, 6), value, dtype=dtype, device=device) for value in (0.0, prior))
+    mu, s = (relaid(x).requires_grad_() for x in filled)
+    z = pyvae.reparameterize(mu, **{scale: s}, seed=31, row_offset=2)
+    slope = torch.autograd.grad(z, [mu, s], relaid(torch.ones_like(z)))
     assert torch.equal(slope[0], torch.ones_like(mu))
-    assert torch.equal(slope[1] * (2 if form == "logvar" else 1), z.detach())
+    assert torch.equal(slope[1], z.detach() * scaling(scale).std_slope(torch.tensor(prior)).to(dtype))
 
 
 @pytest.mark.parametrize("unseeded", [True, False])

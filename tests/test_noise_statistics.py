@@ -36,23 +36,10 @@ def moment_deviations(sums: Tensor, count: int) -> list[float]:
     return [deviation(sums[k - 1].item() / count, moment(k), variances[k - 1], count) for k in orders]
 
 
-def power_sums(z: Tensor) -> Tensor:
-    z = z.double().flatten()
-    power, sums = torch.ones_like(z), []
-    for _ in range(8):
-        power *= z
-        sums.append(power.sum())
-    return torch.stack(sums)
-
-
 def tail_deviations(counts: list[int], count: int) -> list[float]:
     """Of the numbers of draws beyond 1, 2, 3, 4 and 5 sigma; the last are few, so that Poisson's variance is theirs."""
     expected = [math.erfc(sigma / math.sqrt(2)) for sigma in range(1, 6)]
     return [deviation(c / count, p, p * (1 - p), count) for c, p in zip(counts, expected, strict=True)]
-
-
-def tail_counts(z: Tensor) -> list[int]:
-    return [int((z.abs() > sigma).sum()) for sigma in range(1, 6)]
 
 
 def kolmogorov(z: Tensor) -> float:
@@ -61,6 +48,23 @@ def kolmogorov(z: Tensor) -> float:
     n = len(ordered)
     steps = torch.arange(n + 1, dtype=torch.float64) / n
     return math.sqrt(n) * max((steps[1:] - ordered).max().item(), (ordered - steps[:-1]).max().item())
+
+
+class Tally:
+    """Moments and tails of draws in batches."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.sums, self.tails, self.count = torch.zeros(8, dtype=torch.float64, device=device), [0] * 5, 0
+
+    def add(self, z: Tensor) -> None:
+        wide = z.double().flatten()
+        self.sums += torch.stack([(wide**order).sum() for order in range(1, 9)])
+        self.tails = [n + int((wide.abs() > sigma).sum()) for sigma, n in enumerate(self.tails, 1)]
+        self.count += z.numel()
+
+    def check(self) -> None:
+        assert max(moment_deviations(self.sums, self.count)) < DEVIATIONS
+        assert max(tail_deviations(self.tails, self.count)) < DEVIATIONS
 
 
 # ---- 2^24 draws -----------------------------------------------------------------------------------------------------
@@ -77,15 +81,11 @@ def test_distribution_is_normal(seed: int, dtype: torch.dtype) -> None:
 
 @TYPES
 def test_moments_and_tails(dtype: torch.dtype) -> None:
-    sums, tails, count = torch.zeros(8, dtype=torch.float64), [0] * 5, 0
+    tally = Tally()
     for seed in range(4):
-        z = draw(seed, ROWS, FEATURES, dtype)
-        sums += power_sums(z)
-        tails = [a + b for a, b in zip(tails, tail_counts(z), strict=True)]
-        count += z.numel()
-    assert count == 1 << 24
-    assert max(moment_deviations(sums, count)) < DEVIATIONS
-    assert max(tail_deviations(tails, count)) < DEVIATIONS
+        tally.add(draw(seed, ROWS, FEATURES, dtype))
+    assert tally.count == 1 << 24
+    tally.check()
 
 
 def standardized(z: Tensor) -> Tensor:
@@ -130,19 +130,17 @@ def test_pairs_point_in_every_direction(dtype: torch.dtype) -> None:
 def test_a_billion_draws(device: str) -> None:
     """Moments, tails and the distribution in 2^16 equally likely cells, in bounded memory."""
     cells, batches = 1 << 16, 240
-    sums, tails, largest = torch.zeros(8, dtype=torch.float64, device=device), [0] * 5, 0.0
+    tally, largest = Tally(device), 0.0
     histogram = torch.zeros(cells, dtype=torch.float64, device=device)
     for batch in range(batches):
         z = draw(10, ROWS, FEATURES, torch.float32, batch * ROWS, device)
-        sums += power_sums(z)
-        tails = [a + b for a, b in zip(tails, tail_counts(z), strict=True)]
+        tally.add(z)
         largest = max(largest, z.abs().max().item())
         cell = (torch.special.ndtr(z.double().flatten()) * cells).long().clamp(max=cells - 1)
         histogram += torch.bincount(cell, minlength=cells)
-    count = batches * ROWS * FEATURES
+    count = tally.count
     assert count > 10**9
-    assert max(moment_deviations(sums, count)) < DEVIATIONS
-    assert max(tail_deviations(tails, count)) < DEVIATIONS
+    tally.check()
     assert 5.5 < largest < 6.8  # the largest of 10^9 normals is 6.1, give or take 0.2
     expected = count / cells
     chi_squared = ((histogram - expected) ** 2 / expected).sum().item()

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 from cases import to
-from refusals import ACCEPTED, LATENTS, OBJECTIVE_REFUSALS, OBJECTIVES, Refusal
-from refusals_latent import LATENT_REFUSALS
+from refusals import ACCEPTED, LATENTS, OBJECTIVES, REFUSALS, SETTINGS, Refusal
 from torch import Tensor
 
 import pyvae
@@ -45,7 +44,7 @@ def call(functions: ModuleType, function: str, changed: dict[str, Any], device: 
 
 CASES = [
     pytest.param(function, case, id=f"{function}-{index}-{'-'.join(case.changed)}")
-    for index, case in enumerate([*OBJECTIVE_REFUSALS, *LATENT_REFUSALS])
+    for index, case in enumerate(REFUSALS)
     for function in case.functions
 ]
 
@@ -110,26 +109,11 @@ def test_a_transform_sees_nan_outside_of_0_to_1(
     assert transform(loss, torch.tensor([[0.5], [1.0]], device=device)).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "words"),
-    [
-        ({"reduction": "avg"}, ValueError, '`reduction` must be one of "none", "sum", "batchmean", but is "avg"'),
-        (
-            {"likelihood": "mse"},
-            ValueError,
-            '`likelihood` must be one of "bernoulli", "bernoulli_logits", "gaussian", but is "mse"',
-        ),
-        (
-            {"pos_weight": 2.0},
-            ValueError,
-            '`pos_weight` must come with likelihood="bernoulli_logits", but likelihood is "bernoulli"',
-        ),
-    ],
-)
-def test_module_refuses_its_settings_at_once(settings: dict[str, Any], error: type[Exception], words: str) -> None:
+@pytest.mark.parametrize("case", SETTINGS, ids=lambda case: "-".join(map(str, case.changed.values())))
+def test_module_refuses_its_settings_at_once(case: Refusal) -> None:
     with pytest.raises(Exception) as caught:
-        pyvae.ELBOLoss(**settings)
-    assert (type(caught.value), str(caught.value)) == (error, f"ELBOLoss: {words}")
+        pyvae.ELBOLoss(**case.changed)
+    assert (type(caught.value), str(caught.value)) == (case.error, f"ELBOLoss: {case.words}")
 
 
 def test_module_takes_keywords_only() -> None:

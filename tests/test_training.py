@@ -6,13 +6,13 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, copy_context
 from threading import Barrier, Thread
 from typing import Any
 
 import pytest
 import torch
-from cases import LIKELIHOODS, data, leaf, posterior
+from cases import all_equal, data, step_inputs
+from families import LIKELIHOODS, family
 from tolerances import FLOAT32_ROUNDING, TRAJECTORY
 from torch import Tensor, nn
 from torch.autograd import grad
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 def inputs(device: str, seed: int = 0, batch: int = 6) -> list[Tensor]:
-    recon, target = data("bernoulli_logits", (batch, 130), seed=seed, device=device)
-    mu, logvar = posterior("logvar", (batch, 9), seed=seed + 1, device=device)
-    return [leaf(recon), target, leaf(mu), leaf(logvar)]
+    return step_inputs("bernoulli_logits", (batch, 130), (batch, 9), seed=seed, device=device)
 
 
 def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
@@ -36,10 +34,6 @@ def step(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
 def gradients(tensors: list[Tensor]) -> list[Tensor]:
     return list(grad(step(*tensors), [x for x in tensors if x.requires_grad]))
-
-
-def all_equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 # ---- hooks -----------------------------------------------------------------------------------------------------------
@@ -63,11 +57,8 @@ def test_a_hook_that_writes_into_the_gradient_spoils_no_later_pass(device: str) 
     handle = recon.register_hook(lambda g: g.zero_())
     assert not grad(loss, recon, retain_graph=True)[0].any()
     handle.remove()
-    assert all_equal([*grad(loss, (recon, mu))], gradients_of_a_fresh_loss(recon, target, mu, logvar))
-
-
-def gradients_of_a_fresh_loss(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> list[Tensor]:
-    return list(grad(pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits"), (recon, mu)))
+    fresh = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
+    assert all_equal(grad(loss, (recon, mu)), grad(fresh, (recon, mu)))
 
 
 def test_saved_tensors_go_through_the_hooks(device: str) -> None:
@@ -96,12 +87,12 @@ def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
     """work(0), ..., work(count - 1), started at the same moment in as many Python threads."""
     barrier = Barrier(count)
 
-    def run(context: Context, index: int) -> Any:
+    def run(index: int) -> Any:
         barrier.wait()
-        return context.run(work, index)
+        return work(index)
 
-    with ThreadPoolExecutor(count) as pool:  # `backend` is a setting of the context, which threads do not inherit
-        return list(pool.map(run, [copy_context() for _ in range(count)], range(count)))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
 
 
 def test_backward_from_another_thread(device: str) -> None:
@@ -151,45 +142,26 @@ class VAE(nn.Module):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_autocast(likelihood: str, device: str) -> None:
     """bfloat16 activations against float32 data: nothing is cast down, losses are float32, as without autocast."""
-    x = inputs(device)[1]
+    x = data(likelihood, (6, 130), device=device)[1]
     model = VAE().to(device)
-    link = torch.sigmoid if likelihood == "bernoulli" else nn.Identity()
+    link = torch.sigmoid if family(likelihood).probabilities else nn.Identity()
+
+    def forward() -> tuple[Tensor, Tensor]:
+        with torch.autocast(device, torch.bfloat16):
+            recon, kl = model(x)
+            return link(recon), kl
+
+    recon, kl = forward()
+    assert (recon.dtype, kl.dtype) == (torch.bfloat16, torch.float32)
     with torch.autocast(device, torch.bfloat16):
-        recon, kl = model(x)
-        recon = link(recon)
-        assert (recon.dtype, kl.dtype) == (torch.bfloat16, torch.float32)
         loss = pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood)
     assert loss.dtype == torch.float32
+    recon, kl = forward()
     outside = pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood)
     assert torch.equal(loss, outside)
-    loss.backward()
-    got = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
-    model.zero_grad()
-    with torch.autocast(device, torch.bfloat16):
-        recon, kl = model(x)
-        recon = link(recon)
-    pyvae.elbo_loss(recon, x, kl=kl, likelihood=likelihood).backward()
-    assert all_equal(got, [p.grad for p in model.parameters()])  # type: ignore[misc]
+    got, want = (grad(value, list(model.parameters())) for value in (loss, outside))
+    assert all_equal(got, want)
     assert all(g.dtype == torch.float32 and g.isfinite().all() and g.any() for g in got)
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_draws_the_same_noise_again(reentrant: bool, device: str) -> None:
-    """With the default generator, whose state checkpoint restores for the second forward."""
-    model, x = VAE().to(device), leaf(inputs(device)[1])
-
-    def loss(inside: Callable[..., Any]) -> tuple[Tensor, list[Tensor]]:
-        torch.manual_seed(5)
-        model.zero_grad()
-        logits, kl = inside(x)
-        value = pyvae.elbo_loss(logits, x.detach(), kl=kl, likelihood="bernoulli_logits")
-        value.backward()
-        return value, [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
-
-    want, want_gradients = loss(lambda x: model(x, seed=None))
-    got, got_gradients = loss(lambda x: checkpoint(model, x, None, use_reentrant=reentrant))
-    assert torch.equal(got, want)
-    assert all_equal(got_gradients, want_gradients)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -213,58 +185,53 @@ def test_copies_of_the_module(device: str) -> None:
         assert "bernoulli_logits" in repr(twin)
 
 
+def trained(start: VAE, loss_of: Callable[[VAE, int], Tensor], steps: int) -> Tensor:
+    """The losses of a copy of `start` on its way."""
+    model = copy.deepcopy(start)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for index in range(steps):
+        loss = loss_of(model, index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
 def test_training_lowers_the_loss_as_the_textbook_does(device: str) -> None:
     """Two hundred steps of Adam on the same noise: the fused trajectory stays on the eager one."""
+    start, x, eps = VAE().to(device), inputs(device)[1], torch.randn(200, 6, 9).to(device)
 
-    def textbook(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        bce = nn.functional.binary_cross_entropy_with_logits(recon, x, reduction="sum")
+    def textbook(model: VAE, index: int) -> Tensor:
+        mu, logvar = model.encoder(x).chunk(2, 1)
+        logits = model.decoder(mu + eps[index] * torch.exp(logvar / 2))
+        bce = nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
         return bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
-    def fused(recon: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        return pyvae.elbo_loss(recon, x, mu, logvar, likelihood="bernoulli_logits")
+    def fused(model: VAE, index: int) -> Tensor:
+        mu, logvar = model.encoder(x).chunk(2, 1)
+        logits = model.decoder(pyvae.reparameterize(mu, logvar, eps=eps[index]))
+        return pyvae.elbo_loss(logits, x, mu, logvar, likelihood="bernoulli_logits")
 
-    x = inputs(device)[1]
-    eps = torch.randn(200, 6, 9).to(device)
-    start = VAE().to(device)
-    losses = []
-    for loss_function in (textbook, fused):
-        model = copy.deepcopy(start)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        losses.append([])
-        for noise in eps:
-            mu, logvar = model.encoder(x).chunk(2, 1)
-            sampled = (
-                pyvae.reparameterize(mu, logvar, eps=noise)
-                if loss_function is fused
-                else mu + noise * torch.exp(logvar / 2)
-            )
-            loss = loss_function(model.decoder(sampled), x, mu, logvar)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses[-1].append(loss.item())
-    assert losses[1][-1] < 0.8 * losses[1][0]
-    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=TRAJECTORY, atol=0)
+    got, want = trained(start, fused, 200), trained(start, textbook, 200)
+    assert got[-1] < 0.8 * got[0]
+    torch.testing.assert_close(got, want, rtol=TRAJECTORY, atol=0)
 
 
 def test_training_draws_as_the_reference_does(device: str) -> None:
     """Twenty steps with fresh noise in each, from one manual_seed: both implementations draw the same."""
-    x = inputs(device)[1]
-    start = VAE().to(device)
+    start, x = VAE().to(device), inputs(device)[1]
     losses = []
     for functions in (pyvae, pyvae.reference):
-        torch.manual_seed(3)
-        model = copy.deepcopy(start)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        losses.append([])
-        for _ in range(20):
+
+        def loss(model: VAE, _: int, functions: Any = functions) -> Tensor:
             z, kl = functions.reparameterize_kl(*model.encoder(x).chunk(2, 1))
-            loss = functions.elbo_loss(model.decoder(z), x, kl=kl, likelihood="bernoulli_logits", beta=0.5)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses[-1].append(loss.item())
-    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=TRAJECTORY, atol=0)
+            return functions.elbo_loss(model.decoder(z), x, kl=kl, likelihood="bernoulli_logits", beta=0.5)
+
+        torch.manual_seed(3)
+        losses.append(trained(start, loss, 20))
+    torch.testing.assert_close(*losses, rtol=TRAJECTORY, atol=0)
 
 
 def test_a_gradient_scaler_changes_nothing(device: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 import truth
-from cases import LIKELIHOODS, SCALES, data, leaf, posterior
+from cases import assert_whole, data, leaf, posterior
+from families import LIKELIHOODS, SCALES
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,13 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pyvae
 
 pytestmark = pytest.mark.usefixtures("backend")
-
-
-def close(got: Tensor, want: Tensor) -> None:
-    """To float32 rounding of the whole: elements may cancel."""
-    assert got.shape == want.shape
-    got, want = truth.exact(got), truth.exact(want)
-    assert (got - want).norm() <= FLOAT32_ROUNDING * want.norm()
 
 
 def inputs(device: str, likelihood: str = "bernoulli_logits", scale: str = "logvar") -> tuple[Tensor, ...]:
@@ -54,26 +48,27 @@ def test_func_grad_vjp_and_jvp(likelihood: str, scale: str, device: str) -> None
     leaves = [leaf(x) for x in given]
     want = torch.autograd.grad(step(*leaves), [leaves[0], *leaves[2:]])
     for got, expected in zip(grad(step, argnums=(0, 2, 3, 4))(*given), want, strict=True):
-        close(got, expected)
+        assert_whole(got, expected)
     value, pull = vjp(step, *given)
-    close(value, step(*given))
-    close(pull(torch.tensor(2.0, device=device))[0], 2 * want[0])
+    assert_whole(value, step(*given))
+    assert_whole(pull(torch.tensor(2.0, device=device))[0], 2 * want[0])
     directions = [torch.randn_like(x) for x in (given[0], *given[2:])]
     value, tangent = jvp(lambda x, m, s, e: step(x, given[1], m, s, e), (given[0], *given[2:]), tuple(directions))
-    close(value, step(*given))
+    assert_whole(value, step(*given))
     # The tangent is a sum of terms of both signs: compared with the size of those.
     parts = torch.stack([(g * d).sum() for g, d in zip(want, directions, strict=True)])
     assert (tangent - parts.sum()).abs() <= 10 * FLOAT32_ROUNDING * parts.abs().sum()
 
 
-def test_per_sample_gradients(device: str) -> None:
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_per_sample_gradients(likelihood: str, device: str) -> None:
     """vmap over grad, the usual way to them, and jacrev and jacfwd of the unreduced loss."""
-    step, given = objective("bernoulli_logits", "logvar"), inputs(device)
+    step, given = objective(likelihood, "logvar"), inputs(device, likelihood)
     each = vmap(lambda *sample: grad(step)(*(x[None] for x in sample))[0])(*given)
-    close(each, grad(step)(*given))
+    assert_whole(each, grad(step)(*given))
     for jacobian in (jacrev, jacfwd):
-        full = jacobian(lambda x: pyvae.reconstruction_loss(x, given[1], likelihood="bernoulli_logits"))(given[0])
-        close(full.sum(0), grad(step)(*given))
+        full = jacobian(lambda x: pyvae.reconstruction_loss(x, given[1], likelihood=likelihood))(given[0])
+        assert_whole(full.sum(0), grad(step)(*given))
         assert not full[0, 1:].any()
 
 
@@ -81,11 +76,11 @@ def test_hessian(device: str) -> None:
     """d2/dx2 of the logits' loss is sigma(x) sigma(-x); of the KL 1 by mu, e^logvar / 2 by logvar."""
     x, t = data("bernoulli_logits", (2, 7), device=device)
     curvature = hessian(lambda x: pyvae.elbo_loss(x, t, likelihood="bernoulli_logits"))(x).reshape(14, 14)
-    close(curvature, torch.diag((torch.sigmoid(truth.exact(x)) * torch.sigmoid(-truth.exact(x))).flatten()))
+    assert_whole(curvature, torch.diag((torch.sigmoid(truth.exact(x)) * torch.sigmoid(-truth.exact(x))).flatten()))
     mu, logvar = posterior("logvar", (2, 7), device=device)
     (mm, ml), (lm, ll) = hessian(lambda m, s: pyvae.kl_divergence(m, s, reduction="sum"), argnums=(0, 1))(mu, logvar)
-    close(mm.reshape(14, 14), torch.eye(14))
-    close(ll.reshape(14, 14), torch.diag(truth.exact(logvar).exp().flatten() / 2))
+    assert_whole(mm.reshape(14, 14), torch.eye(14))
+    assert_whole(ll.reshape(14, 14), torch.diag(truth.exact(logvar).exp().flatten() / 2))
     assert not ml.any()
     assert not lm.any()
 
@@ -99,13 +94,14 @@ def test_vmap_of_every_function(likelihood: str, device: str) -> None:
         "kl": (pyvae.kl_divergence, (mu, logvar)),
         "eps": (lambda m, s, e: pyvae.reparameterize_kl(m, s, eps=e), (mu, logvar, eps)),
         "seed": (lambda m, s: pyvae.reparameterize_kl(m, s, seed=3), (mu, logvar)),
+        "seeds": (lambda k: pyvae.reparameterize(mu[0], logvar[0], seed=k), (torch.tensor([3, 9, 5], device=device),)),
     }
     for function, given in functions.values():
         got, want = vmap(function)(*given), [function(*one) for one in zip(*given, strict=True)]
         if isinstance(got, Tensor):
             got, want = (got,), [(x,) for x in want]
         for value, parts in zip(got, zip(*want, strict=True), strict=True):
-            close(value, torch.stack(parts))
+            assert_whole(value, torch.stack(parts))
 
 
 def test_vmap_of_the_noise_obeys_randomness(device: str) -> None:
@@ -128,12 +124,12 @@ def test_batched_upstream_gradients(device: str) -> None:
     got, got_mu = torch.autograd.grad(loss, (x, m), ones.diag(), is_grads_batched=True, retain_graph=True)
     want, want_mu = torch.autograd.grad(loss, (x, m), ones)
     for row in range(4):
-        close(got[row, row], want[row])
-        close(got_mu[row, row], want_mu[row])
+        assert_whole(got[row, row], want[row])
+        assert_whole(got_mu[row, row], want_mu[row])
         assert not got[row, (row + 1) % 4].any()
     total = pyvae.elbo_loss(x, target, likelihood="bernoulli_logits")
     (got,) = torch.autograd.grad(total, x, torch.tensor([1.0, -2.0], device=device), is_grads_batched=True)
-    close(got, torch.stack([want, -2 * want]))
+    assert_whole(got, torch.stack([want, -2 * want]))
 
 
 # ---- forward mode ----------------------------------------------------------------------------------------------------
@@ -151,7 +147,7 @@ def test_forward_mode_is_not_silently_zero(device: str) -> None:
             value, tangent = fwAD.unpack_dual(step(*dual))
         assert tangent is not None
         assert (tangent - gradient.sum()).abs() <= 10 * FLOAT32_ROUNDING * gradient.abs().sum()
-        close(value, step(*given))
+        assert_whole(value, step(*given))
 
 
 # ---- subclasses and modes --------------------------------------------------------------------------------------------
@@ -179,14 +175,14 @@ def test_tensor_subclasses(kind: type[Tensor], device: str) -> None:
     for index in range(len(given)):
         got = step(*(x.as_subclass(kind) if i == index else x for i, x in enumerate(given)))
         assert isinstance(got, kind)
-        close(got.as_subclass(Tensor), want)
+        assert_whole(got.as_subclass(Tensor), want)
     if kind is Logged:
         assert Logged.calls
     recon = leaf(given[0].as_subclass(kind))
     step(recon, *given[1:]).backward()
     assert recon.grad is not None
-    close(recon.grad.as_subclass(Tensor), grad(step)(*given))
-    close(step(torch.nn.Parameter(given[0]), *given[1:]), want)
+    assert_whole(recon.grad.as_subclass(Tensor), grad(step)(*given))
+    assert_whole(step(torch.nn.Parameter(given[0]), *given[1:]), want)
 
 
 def test_a_wrapper_subclass_holds_both_results(device: str) -> None:
@@ -198,12 +194,12 @@ def test_a_wrapper_subclass_holds_both_results(device: str) -> None:
     first, second = (torch.autograd.grad(loss, wrapped, f, retain_graph=True)[0] for f in (one, three))
     for part, x in (("a", recon), ("b", 2 * recon)):
         want = grad(lambda x: pyvae.elbo_loss(x, target, likelihood="bernoulli_logits"))(x)
-        close(getattr(first, part), want)
-        close(getattr(second, part), 3 * want)
+        assert_whole(getattr(first, part), want)
+        assert_whole(getattr(second, part), 3 * want)
     plain = leaf(recon)
     loss = pyvae.elbo_loss(plain, target, likelihood="bernoulli_logits")
     (got,) = torch.autograd.grad(loss, plain, TwoTensor(one, two))
-    close(got.b, 2 * got.a)
+    assert_whole(got.b, 2 * got.a)
 
 
 class Recorder(TorchDispatchMode):
@@ -222,8 +218,8 @@ def test_a_dispatch_mode_sees_the_operators(backend: str, device: str) -> None:
     with Recorder() as recorder:
         loss = step(recon, *given[1:])
         loss.backward()
-    close(loss, step(*given))
-    close(recon.grad, grad(step)(*given))  # type: ignore[arg-type]
+    assert_whole(loss, step(*given))
+    assert_whole(recon.grad, grad(step)(*given))  # type: ignore[arg-type]
     assert any(name.startswith("pyvae") for name in recorder.seen) == (backend == "kernels")
 
 

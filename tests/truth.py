@@ -1,4 +1,4 @@
-"""Float64 truths: the contract's formulas in closed form, written independently of pyvae.reference.
+"""Float64 truths: what the public functions return, from the registry's formulas (families.py).
 
 Everything takes tensors of any dtype, layout and device, read as exact numbers, and returns float64 on the CPU.
 """
@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from families import family, scaling
 from torch import Tensor
 
 
@@ -28,76 +29,29 @@ def rows(x: Tensor) -> Tensor:
     return exact(x).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def softplus(x: Tensor) -> Tensor:
-    return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
-
-
-def likelihood(name: str, x: Tensor, t: Tensor, pos_weight: Tensor | float = 1.0) -> Tensor:
-    """-log p(t | x) of each element, up to the Gaussian's constant; float64 in and out."""
-    if name == "bernoulli":
-        return -t * torch.log(x).clamp(min=-100) - (1 - t) * torch.log1p(-x).clamp(min=-100)
-    if name == "bernoulli_logits":
-        return (1 - t) * softplus(x) + pos_weight * t * softplus(-x)
-    return (x - t) ** 2 / 2
-
-
-def likelihood_slope(name: str, x: Tensor, t: Tensor, pos_weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    """d likelihood / dx, and the larger of the two summands, one for t and one for 1 - t, whose difference it is.
-
-    For 0 < t < 1 the two cancel, and a difference taken in finite precision is right only to units of the larger.
-    """
-    if name == "bernoulli":
-        variance = (x * (1 - x)).clamp(min=1e-12)
-        return (x - t) / variance, torch.maximum(x * (1 - t), t * (1 - x)) / variance
-    if name == "bernoulli_logits":
-        up, down = torch.sigmoid(x) * (1 - t), pos_weight * torch.sigmoid(-x) * t
-        return up - down, torch.maximum(up, down)
-    return x - t, (x - t).abs()
+def spread(factor: Tensor | float, like: Tensor) -> Tensor:
+    """A factor that broadcasts against `like`'s own shape, as in torch: one number for each of its `rows`."""
+    return rows(exact(factor).expand(like.shape))
 
 
 def std(kind: str, scale: Tensor) -> Tensor:
-    """The posterior's standard deviation from any of its three parametrizations."""
-    return {"logvar": lambda s: torch.exp(s / 2), "std": lambda s: s, "logstd": torch.exp}[kind](scale)
-
-
-def excess(x: Tensor) -> Tensor:
-    """e^x - 1 - x, by its series where the difference would cancel."""
-    series = x * x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
-    return torch.where(x.abs() < 1e-2, series, torch.expm1(x) - x)
-
-
-def kl(kind: str, mu: Tensor, scale: Tensor) -> Tensor:
-    """KL(N(mu, sigma^2) || N(0, 1)) of each element."""
-    if kind == "std":
-        return mu**2 / 2 + ((scale - 1) * (scale + 1) / 2 - torch.log(scale))
-    return (mu**2 + excess(scale if kind == "logvar" else 2 * scale)) / 2
+    """The posterior's standard deviation from any of its parametrizations."""
+    return scaling(kind).std(exact(scale))
 
 
 def kl_slope(kind: str, mu: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """d kl / d mu and d kl / d scale of each element."""
-    if kind == "logvar":
-        return mu, torch.expm1(scale) / 2
-    if kind == "std":
-        return mu, (scale - 1) * (scale + 1) / scale
-    return mu, torch.expm1(2 * scale)
-
-
-def std_slope(kind: str, scale: Tensor) -> Tensor:
-    """d sigma / d scale."""
-    if kind == "std":
-        return torch.ones_like(scale)
-    return std(kind, scale) / (2 if kind == "logvar" else 1)
+    return exact(mu), scaling(kind).spread_slope(exact(scale))
 
 
 def reduce(values: Tensor, reduction: str) -> Tensor:
     """(B,) to the contract's reductions."""
-    if reduction == "none":
-        return values
-    return values.sum() / (len(values) if reduction == "batchmean" else 1)
+    return {"none": lambda x: x, "sum": torch.sum, "batchmean": lambda x: x.sum() / len(x)}[reduction](values)
 
 
 def kl_divergence(kind: str, mu: Tensor, scale: Tensor, reduction: str = "none") -> Tensor:
-    return reduce(kl(kind, rows(mu), rows(scale)).sum(1), reduction)
+    """KL(N(mu, sigma^2) || N(0, 1))."""
+    return reduce((rows(mu) ** 2 / 2 + scaling(kind).spread(rows(scale))).sum(1), reduction)
 
 
 def reconstruction(
@@ -108,9 +62,9 @@ def reconstruction(
     pos_weight: Tensor | float = 1.0,
     reduction: str = "none",
 ) -> Tensor:
-    """Weights broadcast against recon's own shape, as in torch."""
-    weight, pos_weight = (rows(exact(w).expand(recon.shape)) for w in (weight, pos_weight))
-    return reduce((weight * likelihood(name, rows(recon), rows(target), pos_weight)).sum(1), reduction)
+    """-log p(target | recon), less the constants that the contract leaves out."""
+    value = family(name).value(rows(recon), rows(target), spread(pos_weight, recon))
+    return reduce((spread(weight, recon) * value).sum(1), reduction)
 
 
 def objective(
