@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli
 
-from pyvae._checks import LIKELIHOODS as LIKELIHOODS
+from pyvae import _likelihoods
 from pyvae._checks import SCALES as SCALES
+
+LIKELIHOODS = tuple(_likelihoods.LIKELIHOODS)
 
 Formula = Callable[[Tensor, Tensor, Tensor | float], Tensor]  # of recon, target and pos_weight
 Shape = tuple[int, ...]
@@ -146,7 +148,7 @@ ENTRIES: dict[str, Likelihood] = {
         recon=Range(0, 1),
         target=Range(0, 1),
         dense=Range(0, 1),
-        extremes=(0.0, 1.0, 1e-45, 1e-38, 1e-12, 1 - 2**-24, 2**-24, 0.5),
+        extremes=(0.0, -0.0, 1.0, 1e-45, 1e-38, 1e-12, 1 - 2**-24, 2**-24, 0.5),
         probabilities=True,
     ),
     "bernoulli_logits": Likelihood(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import LAYOUTS, assert_whole, data, leaf, posterior, step_inputs
-from families import LIKELIHOODS, SCALES
+from cases import LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
+from families import LIKELIHOODS, SCALES, cycled, family
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor, nn
 from torch._dynamo import compiled_autograd
@@ -203,32 +203,30 @@ def test_export(device: str) -> None:
 
 # ---- torch.library.opcheck -------------------------------------------------------------------------------------------
 
-KINDS, LIKELIHOOD_CODES, REDUCTION_CODES = range(3), range(3), range(3)
-
 
 def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Samples of every operator: each code, each optional argument there and absent, and layouts."""
     seed = torch.tensor([3], device=device)
-    for kind, dtype in zip(KINDS, (torch.float32, torch.bfloat16, torch.float64), strict=True):
-        mu, s = posterior(SCALES[kind], (3, 4, 2, 5), dtype, device=device)
+    for (kind, scale), dtype in cycled(tuple(enumerate(SCALES)), (torch.float32, torch.bfloat16, torch.float64)):
+        mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
         mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
         eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
         yield "reparameterize", (mu, s, None, seed, kind, 2, True)
         yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, False)
         plain = mu.detach(), s.detach()
-        for reduction in REDUCTION_CODES:
+        for reduction in range(len(REDUCTIONS)):
             yield "kl_divergence", (mu, s, kind, reduction)
             yield "latent_forward", (*plain, None, seed, kind, 1, reduction != 1, reduction != 2, reduction)
         grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
         yield "latent_backward", (*plain, None, seed, kind, 1, *grads)
         yield "latent_backward", (*plain, eps.detach(), None, kind, 0, grads[0], None)
         yield "latent_backward", (*plain, None, None, kind, 0, None, grads[1])
-    for code, reduction in zip(LIKELIHOOD_CODES, REDUCTION_CODES, strict=True):
-        recon, target = data(LIKELIHOODS[code], (3, 4, 2, 5), device=device)
+    for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
+        recon, target = data(likelihood, (3, 4, 2, 5), device=device)
         recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
         mu, s = posterior("std", (3, 4), device=device)
         weight = torch.rand(4, 1, 5, device=device)
-        positive = weight if LIKELIHOODS[code] == "bernoulli_logits" else None
+        positive = weight if family(likelihood).takes_pos_weight else None
         beta = torch.tensor(0.5, device=device)
         for with_gradient in (True, False):
             kl = (mu, s, 1, None, beta, 2.0, reduction)

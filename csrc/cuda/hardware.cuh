@@ -37,7 +37,7 @@ struct Accurate : Exact {
   template <class T>
   PYVAE_HD static T log_unit(T p) {
     constexpr int kLift = Real<T>::kMantissaBits + 1;
-    return log_normal(p * T(typename Real<T>::Bits(1) << kLift), T(-kLift));
+    return log_normal(fma(p, T(typename Real<T>::Bits(1) << kLift), T(0)), T(-kLift));  // + 0: -0 is 0
   }
   PYVAE_HD static float divide(float a, float b) {
     const float reciprocal = approximate_reciprocal(b), quotient = a * reciprocal;

@@ -9,27 +9,37 @@ namespace pyvae {
 namespace cuda {
 
 // How the elements of a call, numbered row by row, are cut among blocks. It depends on the shape alone, so that sums
-// are repeatable to the bit on every GPU. A block takes either one of `parts` parts of a row, or several short rows.
+// are repeatable to the bit on every GPU. A block takes either one of `parts` parts of a row,
+// or spans of several short rows.
 struct Partition {
   int64_t rows = 1, features = 0;
-  int64_t parts = 1, length = 0;
-  int rows_per_block = 0;  // > 0: short rows
+  int64_t parts = 1, length = 0;  // of each row
+  int rows_per_span = 0;          // > 0: short rows
+  int spans_per_block = 1;
   int64_t blocks = 0;
 
   Partition() = default;
   Partition(int64_t rows, int64_t features) : rows(rows), features(features) {
     if (rows > 1 && features <= kSpan / 2) {
-      const int64_t fit = kSpan / (features > 0 ? features : 1), even = (rows + kSpread - 1) / kSpread;
-      rows_per_block = int(even < fit ? even : fit);
-      blocks = (rows + rows_per_block - 1) / rows_per_block;
+      const int64_t fit = kSpan / (features > 0 ? features : 1), even = divide_up(rows, kSpread);
+      rows_per_span = int(even < fit ? even : fit);
+      const int64_t spans = divide_up(rows, rows_per_span);
+      spans_per_block = int(within(spans / kGoodBlocks, 1, kMostSpans));
+      blocks = divide_up(spans, spans_per_block);
     } else if (rows > 0) {
-      const int64_t most = (features + kSmall - 1) / kSmall, share = kParts / rows;
-      parts = share < most ? share : most;
-      if (parts < 1) parts = 1;  // also where there is nothing to sum: 0 is a result, too
-      length = ((features + parts - 1) / parts + kVector - 1) / kVector * kVector;
-      if (length > 0) parts = (features + length - 1) / length;
+      const int64_t total = rows * features, even = within(divide_up(total, kGoodBlocks), kSmallPart, kLargePart);
+      const int64_t least = divide_up(total, kMostParts), most = even > least ? even : least;
+      parts = within(divide_up(features, most), 1, features);  // evenly long; and where there is nothing, 0 is a result
+      length = divide_up(divide_up(features, parts), kVector) * kVector;
+      if (length > 0) parts = divide_up(features, length);
       blocks = rows * parts;
     }
+  }
+
+ private:
+  static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+  static int64_t within(int64_t x, int64_t low, int64_t high) {
+    return x > high && high > low ? high : x < low ? low : x;
   }
 };
 
@@ -52,15 +62,13 @@ struct Workspace {
   unsigned* ticket = nullptr;  // [1], 0 before and after every call
 };
 
-// The seed of the noise: given (a number, or on the device), or drawn from a generator as torch.randint draws 64 bits.
+// The seed of the noise: a number, or on the device, or under capture what a graph's replay draws.
 struct Seed {
   uint64_t value = 0;
-  const int64_t* given = nullptr;  // [1]; null: `value`, or drawn
-  bool drawn = false;              // by the generator's (seed, offset), which a captured graph reads anew
-  uint64_t generator_seed = 0, generator_offset = 0;
-  const int64_t* captured_seed = nullptr;    // [1]; null outside a capture
-  const int64_t* captured_offset = nullptr;  // [1], to which generator_offset is added
-  int64_t* out = nullptr;                    // [1], written if drawn: the backward pass draws the same noise again
+  const int64_t* given = nullptr;            // [1]; null: `value`, or drawn from
+  const int64_t* captured_seed = nullptr;    // [1], the generator's, which a replay reads anew
+  const int64_t* captured_offset = nullptr;  // [1], to which `value` is added
+  int64_t* out = nullptr;                    // [1], written if it was drawn: backward draws the same noise again
 };
 
 struct LatentForward : LatentOperands {

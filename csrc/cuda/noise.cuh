@@ -10,14 +10,8 @@ namespace cuda {
 // The 64 bits that all elements of a call share.
 __device__ __forceinline__ uint64_t resolve(const Seed& seed) {
   if (seed.given) return uint64_t(*seed.given);
-  if (!seed.drawn) return seed.value;
-  const uint64_t generator = seed.captured_seed ? uint64_t(*seed.captured_seed) : seed.generator_seed;
-  const uint64_t offset = seed.generator_offset + (seed.captured_offset ? uint64_t(*seed.captured_offset) : 0);
-  // As torch.randint(-2**63, 2**63 - 1) draws on CUDA, so that the reference makes the same noise: the first two words
-  // of the first thread. A generator's offset counts words, four to a counter.
-  const Words<uint64_t> words = philox(generator, 0, offset / 4);
-  const uint64_t bits = uint64_t(uint32_t(words.w0)) << 32 | uint32_t(words.w1);
-  return (bits == ~uint64_t(0) ? 0 : bits) + (uint64_t(1) << 63);  // modulo 2**64 - 1
+  if (!seed.captured_seed) return seed.value;
+  return drawn_seed(uint64_t(*seed.captured_seed), uint64_t(*seed.captured_offset) + seed.value);
 }
 
 template <class T>

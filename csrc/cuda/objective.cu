@@ -23,10 +23,10 @@ __device__ __forceinline__ void sum_segments(const Objective& a, const Map& map)
   double sum = 0;
   const auto sink = [&sum](int64_t, const auto& values) { sum += double(vector_sum(values)); };
   if (block < own) {
-    const Range range = range_of(a.partition, block);
+    const Range range = part_of(a.partition, block);
     for_each_vector<V>(range.begin, range.end, map, sink);
   } else {
-    const Range range = range_of(a.divergence.partition, block - own);
+    const Range range = part_of(a.divergence.partition, block - own);
     if (a.divergence.source == Divergence::kGiven) {
       for (int64_t row = range.begin + threadIdx.x; row < range.end; row += kThreads) {
         sum += read(a.divergence.given, row);

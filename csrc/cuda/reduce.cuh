@@ -73,30 +73,37 @@ __device__ __forceinline__ void for_each_vector(int64_t begin, int64_t end, cons
   }
 }
 
-// The elements of a block: [begin, end).
+// Elements [begin, end).
 struct Range {
   int64_t begin, end;
 };
 
-__device__ __forceinline__ Range range_of(const Partition& p, int64_t block) {
-  if (p.rows_per_block > 0) {
-    const int64_t row = block * p.rows_per_block, end = row + p.rows_per_block;
-    return {row * p.features, (end < p.rows ? end : p.rows) * p.features};
-  }
+// Of one part of a row, the block's own.
+__device__ __forceinline__ Range part_of(const Partition& p, int64_t block) {
   const int64_t row = block / p.parts, column = (block - row * p.parts) * p.length, end = column + p.length;
   return {row * p.features + column, row * p.features + (end < p.features ? end : p.features)};
 }
 
-// Sums of several short rows, [rows_per_block], from their values in shared memory. emit(row, sum) is called by one
-// thread per row.
+// Of one span of short rows.
+__device__ __forceinline__ Range span_of(const Partition& p, int64_t span) {
+  const int64_t row = span * p.rows_per_span, end = row + p.rows_per_span;
+  return {(row < p.rows ? row : p.rows) * p.features, (end < p.rows ? end : p.rows) * p.features};
+}
+
+// Lanes of a warp that add up one of `rows` sums: as many as let a block take them all at once.
+__device__ __forceinline__ int lanes_for(int64_t rows) {
+  int lanes = kWarp;
+  while (lanes > 1 && lanes * rows > kThreads) lanes /= 2;
+  return lanes;
+}
+
+// Sums of a span's rows, from their values in shared memory. emit(row, sum) is called by one thread per row.
 template <class T, class Emit>
-__device__ __forceinline__ void sum_short_rows(const Partition& p, int64_t block, const T* values, Emit emit) {
+__device__ __forceinline__ void sum_span(const Partition& p, int64_t span, const T* values, Emit emit) {
   const int features = int(p.features);
-  const int64_t first_row = block * p.rows_per_block, left = p.rows - first_row;
-  const int rows = int(left < p.rows_per_block ? left : p.rows_per_block);
-  int lanes = kWarp;  // to a row: as many as let the block take all its rows at once
-  while (lanes > 1 && lanes * p.rows_per_block > kThreads) lanes /= 2;
-  const int lane = threadIdx.x % lanes, at_once = kThreads / lanes;
+  const int64_t first_row = span * p.rows_per_span, left = p.rows - first_row;
+  const int rows = int(left < p.rows_per_span ? left : p.rows_per_span);
+  const int lanes = lanes_for(p.rows_per_span), lane = threadIdx.x % lanes, at_once = kThreads / lanes;
   for (int base = 0; base < rows; base += at_once) {  // the same for all threads: they meet in warp_sum
     const int row = base + threadIdx.x / lanes;
     T sum = 0;
@@ -108,12 +115,14 @@ __device__ __forceinline__ void sum_short_rows(const Partition& p, int64_t block
   }
 }
 
-// Whether this is the block that finishes last of `blocks`; what the others wrote before is visible to it then.
+// Whether this is the block that finishes last of `blocks`; what thread 0 of the others wrote before is visible to all
+// threads then. It alone has written, so it alone fences: the others' stores of results are nobody's concern here.
 __device__ __forceinline__ bool is_last_block(unsigned* ticket, int64_t blocks) {
   __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) last = atomicInc(ticket, unsigned(blocks - 1)) == unsigned(blocks - 1);  // and back to 0
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(ticket, unsigned(blocks - 1)) == unsigned(blocks - 1);  // and back to 0
+  }
   __syncthreads();
   if (last) __threadfence();
   return last;
@@ -134,12 +143,18 @@ __device__ __forceinline__ void sum_parts(const Partition& p, int64_t block, con
     if (threadIdx.x == 0) emit(0, total);
     return;
   }
-  for (int64_t row = threadIdx.x / kWarp; row < p.rows; row += kThreads / kWarp) {
+  // Few lanes a row and many rows at once: what takes time here is waiting for a load, not their number.
+  const int lanes = lanes_for(p.rows), lane = threadIdx.x % lanes, at_once = kThreads / lanes;
+  for (int64_t base = 0; base < p.rows; base += at_once) {
+    const int64_t row = base + threadIdx.x / lanes;
     const double* parts = workspace.partials + row * p.parts;  // [parts]
     double total = 0;
-    for (int64_t part = threadIdx.x % kWarp; part < p.parts; part += kWarp) total += parts[part];
-    total = warp_sum(total);
-    if (threadIdx.x % kWarp == 0) emit(row, total);
+    if (row < p.rows) {
+#pragma unroll 8
+      for (int64_t part = lane; part < p.parts; part += lanes) total += parts[part];
+    }
+    total = warp_sum(total, lanes);
+    if (row < p.rows && lane == 0) emit(row, total);
   }
 }
 
@@ -150,29 +165,33 @@ template <int V, bool kSums, class Map, class Emit>
 __device__ __forceinline__ void map_and_reduce(const Partition& p, int64_t block, const Workspace& workspace,
                                                const Map& map, Emit emit, bool wanted = true) {
   using T = typename Map::T;
-  const Range range = range_of(p, block);
   if constexpr (!kSums) {
+    const Range range = part_of(p, block);
     for_each_vector<V>(range.begin, range.end, map, [](int64_t, const auto&) {});
   } else {
     __shared__ alignas(16) T shared[kSpan + V];
-    const bool short_rows = p.rows_per_block > 0;
-    const int64_t origin = range.begin / V * V;
+    const bool short_rows = p.rows_per_span > 0;
     double sum = 0;
-    for_each_vector<V>(range.begin, range.end, map, [&sum, short_rows, origin](int64_t i, const auto& values) {
-      constexpr int kCount = sizeof(values) / sizeof(T);  // V, or 1 at the ends
-      if (short_rows) {
-        Vector<T, kCount>::store(shared + (i - origin), values);
-      } else {
-        sum += double(vector_sum(values));
+#pragma unroll 1
+    for (int i = 0; i < p.spans_per_block; ++i) {  // once where rows are long
+      const int64_t span = block * p.spans_per_block + i;
+      const Range range = short_rows ? span_of(p, span) : part_of(p, block);
+      const int64_t origin = range.begin / V * V;
+      for_each_vector<V>(range.begin, range.end, map, [&sum, short_rows, origin](int64_t i, const auto& values) {
+        constexpr int kCount = sizeof(values) / sizeof(T);  // V, or 1 at the ends
+        if (short_rows) {
+          Vector<T, kCount>::store(shared + (i - origin), values);
+        } else {
+          sum += double(vector_sum(values));
+        }
+      });
+      if (short_rows && wanted) {
+        __syncthreads();
+        sum_span(p, span, shared + (range.begin - origin), emit);
+        __syncthreads();  // before the next span overwrites them
       }
-    });
-    if (!wanted) return;
-    if (short_rows) {
-      __syncthreads();
-      sum_short_rows(p, block, shared + (range.begin - origin), emit);
-    } else {
-      sum_parts(p, block, workspace, block_sum(sum), emit);
     }
+    if (!short_rows && wanted) sum_parts(p, block, workspace, block_sum(sum), emit);
   }
 }
 

@@ -29,12 +29,19 @@ constexpr int kRescaleVector = 16 / sizeof(T);
 
 // ---- partition ----
 
-constexpr int kVector = 8;   // parts of rows begin at multiples of it: the widest of the vectors above
-constexpr int kSpan = 2048;  // elements of a block's short rows: they pass through 8 KiB of shared memory
-constexpr int64_t kParts =
-    8192;  // parts that all rows together are cut into, where rows are fewer: 20 waves of an H200
-constexpr int64_t kSpread = 264;  // blocks that short rows are spread over, where they fill no more: two for each SM
-constexpr int64_t kSmall = 1024;  // elements that a part has at least: half a vector for each of its threads
+constexpr int kVector = 8;  // parts of rows begin at multiples of it: the widest of the vectors above
+
+// Elements of a part of a row: as many as give every SM of an H200 (132) eight blocks, which evens out their ends, but
+// at least half a vector for each thread, and no more than four iterations of a block, after which its prologue and
+// epilogue no longer count. Only above kMostParts parts, 64 KiB of partial sums, do they grow further.
+constexpr int64_t kGoodBlocks = 1056, kSmallPart = 1024, kLargePart = 8192, kMostParts = 8192;
+
+// Elements of the short rows that a block sums at a time: they pass through 8 KiB of shared memory, one vector a
+// thread.
+constexpr int kSpan = 2048;
+// Blocks that short rows are spread over, where they fill no more (two for each SM); and, where there are many, the
+// spans that one block takes one after the other, while there still are kGoodBlocks.
+constexpr int64_t kSpread = 264, kMostSpans = 8;
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -43,5 +43,13 @@ PYVAE_HD Words<uint64_t> philox(uint64_t seed, uint64_t group, uint64_t offset =
   return philox<uint64_t>(seed, {offset, offset >> 32, group, group >> 32});
 }
 
+// As torch.randint(-2**63, 2**63 - 1) draws on CUDA from a generator's seed and offset, so that the reference makes the
+// same noise: the first two words of the first thread. The offset counts words, four to a counter.
+PYVAE_HD uint64_t drawn_seed(uint64_t generator_seed, uint64_t generator_offset) {
+  const Words<uint64_t> words = philox(generator_seed, 0, generator_offset / 4);
+  const uint64_t bits = uint64_t(uint32_t(words.w0)) << 32 | uint32_t(words.w1);
+  return (bits == ~uint64_t(0) ? 0 : bits) + (uint64_t(1) << 63);  // modulo 2**64 - 1
+}
+
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -21,7 +21,7 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
   Call call(function, a.mu);
   if (with_z) tensors.z = at::empty_like(tensors.mu, options.dtype(sample_type(a)));
   const Tensor kl = with_kl ? empty_result(a.mu, reduction, type) : at::empty({0}, options.dtype(type));
-  const Tensor seed = draw ? at::empty({1}, options.dtype(at::kLong)) : Tensor();
+  Tensor seed;
 
   LatentForward arguments{};
   tensors.lay_out(a, arguments);
@@ -31,7 +31,7 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
   if (with_kl) arguments.kl = result(kl);
   if (reduction == kBatchMean) arguments.kl_factor = 1.0 / double(shape.rows);
   if (draw) {
-    arguments.seed = call.draw(generator, seed);
+    std::tie(arguments.seed, seed) = call.draw(generator);
   } else if (with_z && a.seed) {
     arguments.seed = call.seed(*a.seed);
   }

@@ -14,6 +14,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "math/philox.h"
+
 namespace pyvae {
 namespace cuda {
 
@@ -80,17 +82,17 @@ Workspace Call::workspace(int64_t blocks) {
   return {partials_.mutable_data_ptr<double>(), ticket};
 }
 
-Seed Call::seed(const at::Tensor& seed) const {
-  Seed out;
-  if (seed.is_cpu()) {
-    out.value = uint64_t(*seed.const_data_ptr<int64_t>());
+Seed Call::seed(const at::Tensor& given) const {
+  Seed seed;
+  if (given.is_cpu()) {
+    seed.value = uint64_t(*given.const_data_ptr<int64_t>());
   } else {
-    out.given = seed.const_data_ptr<int64_t>();
+    seed.given = given.const_data_ptr<int64_t>();
   }
-  return out;
+  return seed;
 }
 
-Seed Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
+std::pair<Seed, at::Tensor> Call::draw(const std::optional<at::Generator>& generator) const {
   auto* const own = at::get_generator_or_default<at::CUDAGeneratorImpl>(
       generator, at::cuda::detail::getDefaultCUDAGenerator(c10::DeviceIndex(device_)));
   at::PhiloxCudaState state;
@@ -98,18 +100,19 @@ Seed Call::draw(const std::optional<at::Generator>& generator, const at::Tensor&
     const std::lock_guard<std::mutex> lock(own->mutex_);
     state = own->philox_cuda_state(4);  // words of one Philox call
   }
-  Seed drawn;
-  drawn.drawn = true;
-  drawn.out = out.mutable_data_ptr<int64_t>();
-  if (state.captured_) {
-    drawn.captured_seed = state.seed_.ptr;
-    drawn.captured_offset = state.offset_.ptr;
-    drawn.generator_offset = state.offset_intragraph_;
-  } else {
-    drawn.generator_seed = state.seed_.val;
-    drawn.generator_offset = state.offset_.val;
+  Seed seed;
+  if (!state.captured_) {
+    seed.value = drawn_seed(state.seed_.val, state.offset_.val);
+    at::Tensor kept = at::empty({1}, at::kLong);
+    *kept.mutable_data_ptr<int64_t>() = int64_t(seed.value);
+    return {seed, kept};
   }
-  return drawn;
+  at::Tensor kept = at::empty({1}, at::TensorOptions(at::kLong).device(at::kCUDA, c10::DeviceIndex(device_)));
+  seed.value = state.offset_intragraph_;
+  seed.captured_seed = state.seed_.ptr;
+  seed.captured_offset = state.offset_.ptr;
+  seed.out = kept.mutable_data_ptr<int64_t>();
+  return {seed, kept};
 }
 
 void Call::check(const char* error) const {

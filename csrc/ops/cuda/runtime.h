@@ -26,10 +26,11 @@ class Call {
   // Room for the partial sums of `blocks` blocks; lives as long as the call.
   Workspace workspace(int64_t blocks);
 
-  // The noise's seed: from a seed on this device or on the CPU.
-  Seed seed(const at::Tensor& seed) const;
-  // Or drawn from a generator (none: the device's own), and written to `out` [1], int64, by the kernel.
-  Seed draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const;
+  // The noise's seed: from a tensor on this device or on the CPU.
+  Seed seed(const at::Tensor& given) const;
+  // Or drawn from a generator (none: the device's own); and as a tensor [1] for the backward pass, which a captured
+  // kernel writes on the device, and which else is a number on the CPU.
+  std::pair<Seed, at::Tensor> draw(const std::optional<at::Generator>& generator) const;
 
   // Raises what CUDA says is wrong, and what helps.
   template <class Arguments>

@@ -2,12 +2,14 @@
 #include "ops/cuda/runtime.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
 #include <atomic>
 #include <limits>
 
 #include "cpu/kernels.h"
+#include "math/philox.h"
 
 namespace pyvae {
 
@@ -34,29 +36,30 @@ Workspace Call::workspace(int64_t blocks) {
   return {partials_.mutable_data_ptr<double>(), ticket};
 }
 
-Seed Call::seed(const at::Tensor& seed) const {
-  Seed out;
-  out.given = seed.const_data_ptr<int64_t>();  // as if on the device
-  return out;
+Seed Call::seed(const at::Tensor& given) const {
+  Seed seed;
+  seed.given = given.const_data_ptr<int64_t>();  // as if on the device
+  return seed;
 }
 
 // From the generator's seed and, as offset, its next 64 bits. If one is given: by address, as in a captured graph.
-Seed Call::draw(const std::optional<at::Generator>& generator, const at::Tensor& out) const {
-  static uint64_t seed, offset;
+std::pair<Seed, at::Tensor> Call::draw(const std::optional<at::Generator>& generator) const {
+  static uint64_t captured_seed, captured_offset;
   auto* const own = at::get_generator_or_default<at::CPUGeneratorImpl>(generator, at::detail::getDefaultCPUGenerator());
   const std::lock_guard<std::mutex> lock(own->mutex_);
-  seed = own->current_seed(), offset = own->random64() / 8 * 4;
-  Seed drawn;
-  drawn.drawn = true;
-  drawn.out = out.mutable_data_ptr<int64_t>();
+  captured_seed = own->current_seed(), captured_offset = own->random64() / 8 * 4;
+  at::Tensor kept = at::empty({1}, at::kLong);
+  Seed seed;
   if (generator) {
-    drawn.captured_seed = reinterpret_cast<const int64_t*>(&seed);
-    drawn.captured_offset = reinterpret_cast<const int64_t*>(&offset);
-    drawn.generator_offset = 4;
+    seed.captured_seed = reinterpret_cast<const int64_t*>(&captured_seed);
+    seed.captured_offset = reinterpret_cast<const int64_t*>(&captured_offset);
+    seed.value = 4;
+    seed.out = kept.mutable_data_ptr<int64_t>();
   } else {
-    drawn.generator_seed = seed, drawn.generator_offset = offset;
+    seed.value = drawn_seed(captured_seed, captured_offset);
+    *kept.mutable_data_ptr<int64_t>() = int64_t(seed.value);
   }
-  return drawn;
+  return {seed, kept};
 }
 
 void Call::check(const char* error) const { TORCH_CHECK(!error, "pyvae::", function_, ": ", error); }
