@@ -19,5 +19,4 @@ judge.py        targets, and how rows are judged by them
 table.py        the CPU's CSV as Markdown; keeps the README's tables in step
 gpu_table.py    a GPU's CSV as Markdown
 plot.py         a GPU's CSV as pictures
-gpu_check.py    `make gpu-check`: build, test, sanitize, measure
 """

@@ -12,7 +12,6 @@ import contextlib
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 525.0  # seconds for everything
@@ -179,10 +180,11 @@ def measured(text: str, status: int) -> str:
 
 
 def sanitizer_stages(python: str) -> list[Stage]:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{home}/bin")
+    program = next(iter(cuda_toolkit.programs("compute-sanitizer")), None)
     if program is None:
-        missing = f"compute-sanitizer is neither on the PATH nor in {home}/bin: it comes with the CUDA toolkit"
+        missing = (
+            f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: it comes with the toolkit"
+        )
         return [Stage(tool, ["false"], f"{tool}.log", lambda *_: fail(missing)) for tool in SANITIZERS]
     known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     stages = []
@@ -268,7 +270,7 @@ def report(results: Sequence[Result]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tools/gpu_check.py", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the logs and the CSV")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything (%(default)s)")
     options = parser.parse_args()
