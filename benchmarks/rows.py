@@ -83,23 +83,16 @@ def commit() -> str:
     return described or os.environ.get("PYVAE_COMMIT", "unknown")
 
 
-def environment() -> Environment:
+def environment(device: str) -> Environment:
+    """Of the CPU or of the current CUDA device."""
     info = pyvae.build_info()
-    kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
-    return Environment("cpu", processor_name(), kernels, info["torch"], info["pyvae"], commit())
-
-
-def gpu_environment() -> Environment:
-    """Of the current CUDA device."""
-    info = pyvae.build_info()
-    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    kernels = architecture if info["cuda_architectures"] else "reference"
-    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
-    return Environment(
-        *("cuda", torch.cuda.get_device_name(), kernels, info["torch"], info["pyvae"], commit()),
-        driver=driver[0] if driver else "unknown",
-        cuda=torch.version.cuda,
-    )
+    versions = info["torch"], info["pyvae"], commit()
+    if device == "cpu":
+        kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
+        return Environment("cpu", processor_name(), kernels, *versions)
+    kernels = "sm_{}{}".format(*torch.cuda.get_device_capability()) if info["cuda_architectures"] else "reference"
+    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines() or ["unknown"]
+    return Environment("cuda", torch.cuda.get_device_name(), kernels, *versions, driver[0], torch.version.cuda)
 
 
 def slug(processor: str) -> str:

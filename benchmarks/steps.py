@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 import pyvae
 
-from .competitors import Shape, eager_loss, eager_sample
-from .contests import dtype_name, outcome_rows
-from .device import Cuda
-from .rounds import Budget, Competitor, compete
+from .cases import Shape, eager_loss, eager_sample
+from .cuda import Effort
+from .device import Device
 from .rows import Row
+from .speed import captured, timed_rows
+from .timing import Budget, Case, Competitor, compete
 
 
 class Size(NamedTuple):
@@ -135,7 +136,7 @@ def training_step(
     return step
 
 
-def rows(name: str, autocast: bool, seconds: float, device: Cuda, budget: Budget) -> list[Row]:
+def rows(name: str, autocast: bool, seconds: float, device: Device, budget: Budget) -> list[Row]:
     """One model, all competitors in turns: as they are, and whole steps captured in a CUDA graph."""
     device.release()
     build, size = MODELS[name]
@@ -153,19 +154,18 @@ def rows(name: str, autocast: bool, seconds: float, device: Cuda, budget: Budget
     }
     competitors = []
     for competitor, objective in objectives.items():
-        step = training_step(copy.deepcopy(model), x, objective, autocast)
-        competitors.append(Competitor(competitor, lambda step=step: [step]))
-        capture = partial(device.capture, lambda step=step: [step] * 3)
-        competitors.append(Competitor(f"{competitor}_graph", lambda capture=capture: [capture()], 3))
-    outcomes = compete(competitors, seconds, device, budget)
-    features, latent = x[0].numel(), model.encode(x[:1])[0].numel()
-    shape = Shape(size.batch, features, latent)
-    dtype = "autocast " + dtype_name(torch.bfloat16) if autocast else dtype_name(torch.float32)
-    row = Row(name, "", nan, "us", "both", *shape, dtype=dtype)
-    return outcome_rows(row, outcomes, lambda name: "fused_graph" if name.endswith("_graph") else "fused")
+        step = Case(competitor, training_step(copy.deepcopy(model), x, objective, autocast))
+        competitors.append(Competitor(competitor, lambda step=step: [step] * 3))
+        competitors.append(captured(competitors[-1], 3, device))
+    shape = Shape(size.batch, x[0].numel(), model.encode(x[:1])[0].numel())
+    row = Row(name, "", nan, "us", "both", *shape, dtype="autocast bfloat16" if autocast else "float32")
+    return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
 
 
-def measure(seconds: float, budget: Budget, device: Cuda) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def parts(effort: Effort, device: Device) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """As those of cuda.py."""
+    budget = Budget(effort.budget, 2 * effort.each)
     for name in MODELS:
         for autocast in (False, True):
-            yield f"{name}{', autocast' if autocast else ''}", partial(rows, name, autocast, seconds, device, budget)
+            part = partial(rows, name, autocast, effort.seconds, device, budget)
+            yield f"{name}{', autocast' if autocast else ''}", part

@@ -1,4 +1,4 @@
-"""A GPU's CSV as pictures: `python -m benchmarks.plot benchmarks/results/h200.csv` writes them beside it.
+"""A GPU's CSV as pictures: `python -m benchmarks.plots benchmarks/results/h200.csv` writes them beside it.
 
 Needs matplotlib, but no GPU.
 """
@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .gpu_table import IN_GRAPH, PASSES, PLAIN, elements
+from .report import IN_GRAPH, PASSES, PLAIN, elements
 from .rows import Environment, Row, read
 
 plt.rcParams.update({"font.size": 11, "axes.titlesize": 12, "figure.dpi": 150})
@@ -53,7 +53,7 @@ def bandwidth(rows: Sequence[Row], where: Environment) -> Figure:
     """Bandwidth of each kernel against the number of elements, beside that of a copy of as many bytes."""
     figure, panels = plt.subplots(1, len(TYPES), figsize=(13, 4.6), sharey=True, layout="constrained")
     for axes, dtype in zip(panels, TYPES, strict=True):
-        for what, (name, _) in PASSES.items():
+        for what, name in PASSES.items():
             own = [row for row in rows if row.what == what and row.dtype == dtype]
             style = {"color": KERNEL_COLORS[what]}
             curve(axes, [row for row in own if row.competitor == "fused"], "gb_per_s", name, **style)
@@ -103,7 +103,7 @@ def pictures(path: Path, folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("--out", type=Path, help="folder of the pictures (that of the CSV)")
     options = parser.parse_args()
