@@ -59,7 +59,7 @@ def guarded(name: str, part: Part) -> Iterator[Row]:
         yield from part()
     except (Exception, TimeLimit) as error:
         traceback.print_exc()
-        yield Row(name, "fused", math.nan, "", note=reason(error))
+        yield Row(name, "fused", math.nan, note=reason(error))
 
 
 def measure(parts: Iterable[tuple[str, Part]], path: Path, where: rows.Environment) -> list[Row]:

@@ -39,27 +39,18 @@ class Effort(NamedTuple):
     each: float  # seconds to prepare one competitor
 
 
-def full_cells() -> Iterator[Cell]:
-    """What targets are set for comes first: time may run out."""
-    both = COMPILED | AUTOTUNED
-    for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1]):
-        yield Cell("loss", shape, modes=both)
-    for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1]):
-        yield Cell("sample_kl", shape, modes=both)
-    for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1]):
-        yield Cell("loss", shape, BF16)
-        yield Cell("loss", shape, BF16, F32)
-    for shape in LOSS_SHAPES[1:-1]:
-        yield Cell("loss", shape)
-        yield Cell("sample_kl", shape)
-    for shape in LOSS_SHAPES[1:-1]:
-        yield Cell("loss", shape, BF16)
-    for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1]):
-        yield Cell("sample_kl", shape, BF16)
-
+ALL = COMPILED | AUTOTUNED
+LOSS_ENDS, SAMPLE_ENDS, BETWEEN = LOSS_SHAPES[::4], SAMPLE_SHAPES[::4], SHAPES[1:]
 
 FULL = Effort(
-    cells=tuple(full_cells()),
+    cells=(  # what targets are set for comes first: time may run out
+        *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
+        *(Cell("sample_kl", shape, modes=ALL) for shape in SAMPLE_ENDS),
+        *(Cell("loss", shape, BF16, target) for shape in LOSS_ENDS for target in (None, F32)),
+        *(Cell(what, shape) for shape in BETWEEN for what in ("loss", "sample_kl")),
+        *(Cell("loss", shape, BF16) for shape in BETWEEN),
+        *(Cell("sample_kl", shape, BF16) for shape in SAMPLE_ENDS),
+    ),
     sizes=(ONE_LARGE, 2 * ONE_LARGE, 4 * ONE_LARGE, *(2**exponent for exponent in range(12, 27, 2))),
     errors=LOSS_SHAPES,
     draws=2**22,
@@ -70,8 +61,8 @@ FULL = Effort(
     each=45.0,
 )
 QUICK = FULL._replace(
-    cells=[Cell("loss", shape, modes=ONLY_COMPILED) for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1])]
-    + [Cell("sample_kl", shape, modes=ONLY_COMPILED) for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1])],
+    cells=[Cell("loss", shape, modes=ONLY_COMPILED) for shape in LOSS_ENDS]
+    + [Cell("sample_kl", shape, modes=ONLY_COMPILED) for shape in SAMPLE_ENDS],
     sizes=(ONE_LARGE,),
     errors=LOSS_SHAPES[:1],
     draws=2**18,
@@ -85,12 +76,11 @@ QUICK = FULL._replace(
 WAITS = ("cudaMemcpy", "cudaFree")
 
 
-class Stage(NamedTuple):
-    launches: list[str]  # names of kernels, copies and fills, in the order of their launch
-    waits: list[str]  # names of calls that make the host wait for the GPU
+# Names of kernels, copies and fills, in the order of their launch; names of calls that make the host wait for the GPU.
+Counted = tuple[list[str], list[str]]
 
 
-def count(events: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Stage]:
+def count(events: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Counted]:
     """What was launched from within each range of `names`, from whichever thread: backward runs in one of its own.
 
     A launch belongs to the range in which the host made it; the GPU may run it later. Host and GPU events of one launch
@@ -109,7 +99,7 @@ def count(events: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str
         inside = [event for event in host if span["ts"] <= event["ts"] <= span["ts"] + span["dur"]]
         inside.sort(key=lambda event: event["ts"])
         correlations = [event.get("args", {}).get("correlation") for event in inside]
-        stages[name] = Stage(
+        stages[name] = (
             [device[correlation] for correlation in correlations if correlation in device],
             [event["name"] for event in inside if "Synchronize" in event["name"] or event["name"] in WAITS],
         )
@@ -123,16 +113,16 @@ def launch_rows(shape: Shape, device: Device) -> Iterator[Row]:
     for case in make_cases("both_sides", make_inputs(shape, device.name), compilers):
         try:
             counted = launches_of(case, device)
-            note = None if any(stage.launches for stage in counted.values()) else "the profiler saw no launch"
+            note = None if any(launches for launches, _ in counted.values()) else "the profiler saw no launch"
         except Exception as error:
-            counted, note = {"forward": Stage([], []), "backward": Stage([], [])}, reason(error)
+            counted, note = {"forward": ([], []), "backward": ([], [])}, reason(error)
         for stage, (launches, waits) in counted.items():
             for what, names in (("launches", launches), ("waits", waits)):
                 listed = note or "; ".join(name[:60] for name in names) or None
                 yield Row(what, case.name, nan if note else len(names), what, stage, *shape, note=listed)
 
 
-def launches_of(case: Case, device: Device) -> dict[str, Stage]:
+def launches_of(case: Case, device: Device) -> dict[str, Counted]:
     kept: list[object] = []
 
     def forward() -> None:

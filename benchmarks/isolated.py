@@ -32,8 +32,8 @@ def run_python(*arguments: str, **variables: str) -> Any:
 
 def import_row(repeats: int) -> Row:
     """`import pyvae` after `import torch`; the median leaves out that the first reads from disk."""
-    times = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
-    return Row("import", "fused", times.median, "ms", p20=times.p20, p80=times.p80)
+    p20, median, p80 = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
+    return Row("import", "fused", median, "ms", p20=p20, p80=p80)
 
 
 def huge_page_rows(elements: int, seconds: float) -> list[Row]:

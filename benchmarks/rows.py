@@ -26,7 +26,7 @@ class Row:
     what: str
     competitor: str
     value: float  # the median where p20 and p80 are given; nan where the note says why there is none
-    unit: str
+    unit: str = ""
     stage: str | None = None  # "forward", "backward" or "both"
     batch: int | None = None
     features: int | None = None
@@ -114,16 +114,10 @@ def write(path: Path, rows: Iterable[Row], where: Environment) -> None:
 def read(path: Path) -> tuple[list[Row], Environment]:
     with path.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    integers = ("batch", "features", "latent", "bytes", "threads")
-    numbers = ("value", "p20", "p80", "ratio_to_fused", "gb_per_s")
-
-    def convert(name: str, text: str | None) -> str | int | float | None:
-        if not text:  # older files lack some columns
-            return None
-        return int(text) if name in integers else float(text) if name in numbers else text
+    kinds = {"int": int, "float": float, "str": str}
 
     def values(kind: type, record: dict[str, str]) -> dict[str, Any]:
-        return {field.name: convert(field.name, record.get(field.name)) for field in fields(kind)}
+        there = [field for field in fields(kind) if record.get(field.name)]  # older files lack some columns
+        return {field.name: kinds[str(field.type).split(" | ")[0]](record[field.name]) for field in there}
 
-    rows = [Row(**values(Row, record)) for record in records]
-    return rows, Environment(**values(Environment, records[0]))
+    return [Row(**values(Row, record)) for record in records], Environment(**values(Environment, records[0]))

@@ -102,8 +102,8 @@ def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str])
             one = replace(row, competitor=name, stage=stage, bytes=bytes_, note=note)
             if name in spreads:
                 p20, median, p80 = spreads[name]
-                own = spreads.get(counterpart(name))
-                ratio, speed = median / own.median if own else None, bytes_ / median / 1e3 if bytes_ else None
+                _, own, _ = spreads.get(counterpart(name), (None, None, None))
+                ratio, speed = own and median / own, bytes_ and bytes_ / median / 1e3
                 one = replace(one, value=median, p20=p20, p80=p80, ratio_to_fused=ratio, gb_per_s=speed)
             rows.append(one)
     return rows

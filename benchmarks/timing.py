@@ -51,17 +51,9 @@ class Outcome(NamedTuple):
     note: str | None = None
 
 
-class Spread(NamedTuple):
+def spread(values: Sequence[float]) -> list[float]:
     """20th, 50th and 80th percentile."""
-
-    p20: float
-    median: float
-    p80: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    fifths = statistics.quantiles(values, n=5, method="inclusive")
-    return Spread(fifths[0], statistics.median(values), fifths[3])
+    return statistics.quantiles(values, n=10, method="inclusive")[1::3]
 
 
 class TimeLimit(BaseException):
@@ -108,15 +100,18 @@ def compete(
     """
     budget = budget or Budget()
     outcomes: dict[str, Outcome] = {}
-    ready: dict[str, _Ready] = {}
+    ready: dict[str, tuple[Iterator[Case], int]] = {}  # the cases, and how many a turn takes
     for competitor in competitors:
         try:
+            skipped = device.skipped_graphs()
             with budget.limit():
                 ready[competitor.name] = _prepare(competitor, seconds / ROUNDS / len(competitors), device)
+            no_graph = device.skipped_graphs() > skipped
+            outcomes[competitor.name] = Outcome([], "torch.compile made no CUDA graph" if no_graph else None)
         except (Exception, TimeLimit) as error:
             outcomes[competitor.name] = Outcome([], reason(error))
 
-    samples: dict[str, list[tuple[float, ...]]] = {name: [] for name in ready}
+    steps = {competitor.name: competitor.steps for competitor in competitors}
     order = list(ready)
     shuffle = random.Random(0).shuffle
     gc.disable()
@@ -127,33 +122,22 @@ def compete(
             shuffle(order)
             for name in list(order):
                 try:
-                    samples[name] += device.turn(ready[name].cases, ready[name].count)
+                    laps = device.turn(*ready[name])
+                    outcomes[name].samples.extend(tuple(time / steps[name] for time in lap) for lap in laps)
                 except Exception as error:
                     outcomes[name] = Outcome([], reason(error))
                     order.remove(name)
     finally:
         gc.unfreeze()
         gc.enable()
-    for name in order:
-        steps = ready[name].steps
-        outcomes[name] = Outcome([tuple(time / steps for time in sample) for sample in samples[name]], ready[name].note)
-    return {competitor.name: outcomes[competitor.name] for competitor in competitors}
+    return outcomes
 
 
-class _Ready(NamedTuple):
-    cases: Iterator[Case]
-    count: int
-    steps: int
-    note: str | None
-
-
-def _prepare(competitor: Competitor, turn: float, device: Device) -> _Ready:
+def _prepare(competitor: Competitor, turn: float, device: Device) -> tuple[Iterator[Case], int]:
     """Compiles or captures, warms up, and finds how many calls fill a turn of `turn` seconds."""
-    skipped = device.skipped_graphs()
     cases = itertools.cycle(competitor.prepare())
     for _ in range(WARM_UP_CALLS):
         next(cases).step()
     device.synchronize()
     fastest = min(sample[-1] for _ in range(3) for sample in device.turn(cases, 2))
-    note = "torch.compile made no CUDA graph" if device.skipped_graphs() > skipped else None
-    return _Ready(cases, max(1, int(turn * 1e6 / fastest)), competitor.steps, note)
+    return cases, max(1, int(turn * 1e6 / fastest))

