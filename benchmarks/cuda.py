@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import nan
 from typing import Any, NamedTuple
@@ -72,72 +72,29 @@ QUICK = FULL._replace(
 )
 
 
-# Waits that do not have the word in their names: an ordinary copy and freeing memory wait for the device.
-WAITS = ("cudaMemcpy", "cudaFree")
-
-
-# Names of kernels, copies and fills, in the order of their launch; names of calls that make the host wait for the GPU.
-Counted = tuple[list[str], list[str]]
-
-
-def count(events: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Counted]:
-    """What was launched from within each range of `names`, from whichever thread: backward runs in one of its own.
-
-    A launch belongs to the range in which the host made it; the GPU may run it later. Host and GPU events of one launch
-    share a correlation number.
-    """
-    events = [event for event in events if "dur" in event]
-    host = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
-    device = {
-        event["args"]["correlation"]: event["name"]
-        for event in events
-        if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
-    }
-    stages = {}
-    for name in names:
-        (span,) = (event for event in events if event.get("cat") == "user_annotation" and event["name"] == name)
-        inside = [event for event in host if span["ts"] <= event["ts"] <= span["ts"] + span["dur"]]
-        inside.sort(key=lambda event: event["ts"])
-        correlations = [event.get("args", {}).get("correlation") for event in inside]
-        stages[name] = (
-            [device[correlation] for correlation in correlations if correlation in device],
-            [event["name"] for event in inside if "Synchronize" in event["name"] or event["name"] in WAITS],
-        )
-    return stages
-
-
 def launch_rows(shape: Shape, device: Device) -> Iterator[Row]:
     """Launches of a step's sampler and objective, and how often the host waits for the GPU in it."""
     device.release()
     compilers = {"compiled": partial(device.compile, mode="default")}
     for case in make_cases("both_sides", make_inputs(shape, device.name), compilers):
         try:
-            counted = launches_of(case, device)
-            note = None if any(launches for launches, _ in counted.values()) else "the profiler saw no launch"
+            for _ in range(3):  # what is done only once, by torch, pyvae or the profiler, is not in the last
+                forward, kept = _launched(case.forward, device)
+                backward, _ = _launched(partial(case.backward, kept), device)
+            note = None if forward[0] or backward[0] else "the profiler saw no launch"
         except Exception as error:
-            counted, note = {"forward": ([], []), "backward": ([], [])}, reason(error)
-        for stage, (launches, waits) in counted.items():
-            for what, names in (("launches", launches), ("waits", waits)):
+            forward = backward = [], []
+            note = reason(error)
+        for stage, counted in (("forward", forward), ("backward", backward)):
+            for what, names in zip(("launches", "waits"), counted, strict=True):
                 listed = note or "; ".join(name[:60] for name in names) or None
                 yield Row(what, case.name, nan if note else len(names), what, stage, *shape, note=listed)
 
 
-def launches_of(case: Case, device: Device) -> dict[str, Counted]:
-    kept: list[object] = []
-
-    def forward() -> None:
-        kept[:] = [case.forward()]
-
-    def backward() -> None:
-        if case.backward is not None:
-            case.backward(*kept)
-
-    for call in 3 * (forward, backward):
-        call()
-    # What the profiler does only once falls into the first two ranges.
-    ranges = {"first": forward, "second": backward, "measured forward": forward, "measured backward": backward}
-    counted = count(device.trace(ranges), list(ranges)[2:])
-    return {name.removeprefix("measured "): stage for name, stage in counted.items()}
+def _launched(call: Callable[[], Any], device: Device) -> tuple[tuple[list[str], list[str]], Any]:
+    """What it launches and waits for, and what it returns."""
+    kept: list[Any] = []
+    return device.launched(lambda: kept.append(call())), kept[-1]
 
 
 def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) -> Iterator[Row]:

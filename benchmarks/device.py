@@ -6,16 +6,31 @@ The measurements take one as an argument, so that what a GPU's do can be tested 
 from __future__ import annotations
 
 import gc
-import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from .timing import Case
+
+CALL = "the call to look at"
+# Waits that do not have the word in their names: an ordinary copy and freeing memory wait for the device.
+WAITS = ("cudaMemcpy", "cudaFree")
+
+
+def launches_and_waits(events: Iterable[FunctionEvent]) -> tuple[list[str], list[str]]:
+    """All that ran on the GPU, and what the host did within CALL that made it wait."""
+    events = sorted(events, key=lambda event: event.time_range.start)
+    on_gpu = [event.name for event in events if event.device_type == DeviceType.CUDA and event.name != CALL]
+    host = [event for event in events if event.device_type == DeviceType.CPU]
+    (span,) = (event.time_range for event in host if event.name == CALL)
+    inside = [event.name for event in host if span.start <= event.time_range.start <= span.end]
+    return on_gpu, [name for name in inside if "Synchronize" in name or name in WAITS]
 
 
 class Device:
@@ -145,19 +160,14 @@ class Cuda(Device):
         del outputs
         return torch.cuda.max_memory_allocated() - before
 
-    def trace(self, stages: Mapping[str, Callable[[], object]]) -> list[dict[str, Any]]:
-        """The profiler's events of the stages, each within a range of its name."""
-        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+        """Names of the kernels, copies and fills that it launches, and of what it calls that waits for the GPU."""
         torch.cuda.synchronize()
-        with torch.profiler.profile(activities=activities) as profiler:
-            for name, call in stages.items():
-                with torch.profiler.record_function(name):
-                    call()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            with record_function(CALL):
+                call()
             torch.cuda.synchronize()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "trace.json")
-            profiler.export_chrome_trace(str(path))
-            return json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        return launches_and_waits(profiler.events())
 
     def release(self) -> None:
         super().release()

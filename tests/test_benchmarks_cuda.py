@@ -9,18 +9,20 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 
 from benchmarks import __main__ as command
 from benchmarks import cuda, plots, report, rows, steps, timing
 from benchmarks.cases import KERNELS, Shape
-from benchmarks.device import Device
+from benchmarks.device import CALL, Device, launches_and_waits
 from benchmarks.rows import Environment, Row
 from benchmarks.speed import COMPILED, Cell, speed
 from benchmarks.timing import LEFT_OUT, Budget, Case, Competitor, TimeLimit, compete
@@ -69,26 +71,9 @@ class Host(Device):
         cases = make_cases()
         return lambda: [case.step() for case in cases]
 
-    def trace(self, stages: Mapping[str, Callable[[], object]]) -> list[dict[str, Any]]:
-        """One launch in each stage, and a wait in every second."""
-        events: list[dict[str, Any]] = []
-        for index, (name, call) in enumerate(stages.items()):
-            call()
-            start = 100 * index
-            events.append({"cat": "user_annotation", "name": name, "ts": start, "dur": 50})
-            events += launch(start + 10, index, f"kernel_{index}")
-            if index % 2:
-                events.append({"cat": "cuda_runtime", "name": "cudaStreamSynchronize", "ts": start + 20, "dur": 1})
-        return events
-
-
-def launch(at: float, correlation: int, kernel: str, cat: str = "kernel") -> list[dict[str, Any]]:
-    """The host's call and, later, what the GPU did."""
-    arguments = {"correlation": correlation}
-    return [
-        {"cat": "cuda_runtime", "name": "cudaLaunchKernelExC", "ts": at, "dur": 2, "args": arguments},
-        {"cat": cat, "name": kernel, "ts": at + 1000, "dur": 5, "args": arguments},
-    ]
+    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+        call()
+        return ["first", "second"], ["cudaStreamSynchronize"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -165,12 +150,11 @@ def test_bandwidth_counts_what_has_to_be_moved(measured: list[Row]) -> None:
 
 
 def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
-    launches = named(measured, "launches", "backward")
-    assert {name: row.note for name, row in launches.items()} == dict.fromkeys(
-        ("eager", "fused", "compiled"), "kernel_3"
-    )
-    waits = [(row.stage, row.value, row.note) for row in measured if (row.what, row.competitor) == ("waits", "fused")]
-    assert waits == [("forward", 0, None), ("backward", 1, "cudaStreamSynchronize")]
+    for what, value, note in (("launches", 2, "first; second"), ("waits", 1, "cudaStreamSynchronize")):
+        for stage in ("forward", "backward"):
+            found = named(measured, what, stage)
+            assert set(found) == {"eager", "fused", "compiled"}
+            assert {(row.value, row.note) for row in found.values()} == {(value, note)}
 
 
 def test_what_a_run_leaves(whole_run: tuple[Path, str], tmp_path: Path) -> None:
@@ -193,30 +177,27 @@ def test_a_failure_of_pyvae_fails_the_run(tmp_path: Path) -> None:
     assert rows.read(tmp_path / "example-200.csv")[0]
 
 
-def test_launches_are_counted_by_where_the_host_made_them() -> None:
-    events: list[dict[str, Any]] = [
-        {"cat": "user_annotation", "name": "forward", "ts": 0.0, "dur": 100.0},
-        {"cat": "gpu_user_annotation", "name": "forward", "ts": 0.0, "dur": 5000.0},
-        {"cat": "user_annotation", "name": "backward", "ts": 200.0, "dur": 100.0},
-        *launch(210.0, 3, "third"),  # in the trace, threads follow one another
-        *launch(20.0, 1, "first"),
-        *launch(30.0, 2, "Memset (Device)", "gpu_memset"),
-        *launch(150.0, 4, "between the stages"),
-        {"cat": "cuda_runtime", "name": "cudaEventQuery", "ts": 40.0, "dur": 1.0, "args": {"correlation": 9}},
-        {"cat": "cuda_runtime", "name": "cudaStreamSynchronize", "ts": 230.0, "dur": 1.0, "args": {"correlation": 8}},
-        {"cat": "cuda_runtime", "name": "cudaDeviceSynchronize", "ts": 400.0, "dur": 1.0, "args": {"correlation": 7}},
-        {"cat": "cpu_op", "name": "aten::add", "ts": 20.0, "dur": 5.0},
-        {"ph": "M", "name": "process_name"},
+def test_launches_and_waits_of_a_call() -> None:
+    def event(name: str, start: float, end: float, kind: DeviceType = DeviceType.CPU) -> FunctionEvent:
+        return FunctionEvent(id=0, name=name, thread=0, start_us=start, end_us=end, device_type=kind)
+
+    events = [
+        event(CALL, 0, 5000, DeviceType.CUDA),
+        event("cudaDeviceSynchronize", 200, 201),  # ours
+        event("cudaStreamSynchronize", 50, 51),
+        event("cudaMemcpyAsync", 60, 61),
+        event("Memset (Device)", 1500, 1501, DeviceType.CUDA),
+        event("kernel", 1000, 1001, DeviceType.CUDA),
+        event("cudaLaunchKernel", 10, 11),
+        event(CALL, 0, 100),
     ]
-    counted = cuda.count(events, ("forward", "backward"))
-    assert counted["forward"] == (["first", "Memset (Device)"], [])
-    assert counted["backward"] == (["third"], ["cudaStreamSynchronize"])
+    assert launches_and_waits(events) == (["kernel", "Memset (Device)"], ["cudaStreamSynchronize"])
 
 
 def test_a_profiler_that_sees_nothing_is_no_zero() -> None:
     class Blind(Host):
-        def trace(self, stages: Mapping[str, Callable[[], object]]) -> list[dict[str, Any]]:
-            return [event for event in super().trace(stages) if event["cat"] != "kernel"]
+        def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+            return [], super().launched(call)[1]
 
     found = list(cuda.launch_rows(SMALL, Blind()))
     assert found and all(math.isnan(row.value) and row.note == "the profiler saw no launch" for row in found)

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import cuda_toolkit
@@ -107,7 +108,7 @@ def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]
     kernels: dict[tuple[str, str], Kernel] = {}
     architectures = set()
     kind = architecture = function = ""
-    for line in resource_usage.splitlines():
+    for line in [*resource_usage.splitlines(), *machine_code.splitlines()]:
         if match := CODE_KIND.search(line):
             kind = {"elf": "sm_", "ptx": "compute_"}[match[1]]
         elif match := ARCHITECTURE.search(line):
@@ -120,13 +121,8 @@ def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]
             if shared and cuda_toolkit.number(architecture) >= 90:
                 shared -= RESERVED  # where there is any, the reserved part is counted from sm_90 on
             kernels[architecture, function] = Kernel(function, architecture, registers, stack, shared, local)
-    for line in machine_code.splitlines():
-        if match := INSTRUCTION.search(line):
+        elif match := INSTRUCTION.search(line):
             kernels[architecture, function].count(match[1])
-        elif match := ARCHITECTURE.search(line):
-            architecture = f"sm_{match[1]}"
-        elif match := FUNCTION.search(line):
-            function = match[1]
     return list(kernels.values()), architectures
 
 
@@ -154,23 +150,24 @@ def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
 
 def table(kernels: Sequence[Kernel], block: int) -> str:
     """A line for each kernel and architecture, grouped by kernel."""
-    width = max((len(kernel.name) for kernel in kernels), default=0)
-    head = f"{'registers':>9} {'shared':>6} {'stack':>5} {'spills':>6} {'instructions':>12} {'occupancy':>9}"
-    head += f" {'loads ' + '/'.join(map(str, WIDTHS)):>22} {'stores':>14}"
-    lines: list[str] = []
-    group = ""
-    for kernel in kernels:
-        name, _, arguments = kernel.name.partition("<")
-        if name != group:
-            group = name
-            lines += ["", f"{name:<{width}} {'':<7} {head}"]
-        occupancy = kernel.occupancy(block)
-        loads, stores = ("/".join(str(counts[width]) for width in WIDTHS) for counts in (kernel.loads, kernel.stores))
-        lines.append(
-            f"{'  <' + arguments:<{width}} {kernel.architecture:<7} {kernel.registers:>9} {kernel.shared:>6}"
-            f" {kernel.stack:>5} {kernel.spills:>6} {kernel.instructions:>12}"
-            f" {'-' if occupancy is None else f'{occupancy:.0%}':>9} {loads:>22} {stores:>14}"
-        )
+    form = f"{{:<{max((len(kernel.name) for kernel in kernels), default=0)}}}"
+    form += " {:<7} {:>9} {:>6} {:>5} {:>6} {:>12} {:>9} {:>22} {:>14}"
+    head = ("", "registers", "shared", "stack", "spills", "instructions", "occupancy")
+    lines = []
+    for name, group in groupby(kernels, lambda kernel: kernel.name.partition("<")[0]):
+        lines += ["", form.format(name, *head, f"loads {'/'.join(map(str, WIDTHS))}", "stores")]
+        for k in group:
+            share = k.occupancy(block)
+            counts = ("/".join(str(count[width]) for width in WIDTHS) for count in (k.loads, k.stores))
+            numbers = (
+                k.registers,
+                k.shared,
+                k.stack,
+                k.spills,
+                k.instructions,
+                "-" if share is None else f"{share:.0%}",
+            )
+            lines.append(form.format(f"  {k.name.removeprefix(name)}", k.architecture, *numbers, *counts))
     return "\n".join(lines)
 
 
