@@ -92,7 +92,7 @@ def run(folder: Path, device: Device) -> Path:
         patch.setattr(cuda, "FULL", EFFORT)
         patch.setattr("sys.argv", ["benchmarks", "--device", "cuda", "--out", str(folder)])
         command.main()
-    return folder / "example-200.csv"
+    return next(folder.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,7 @@ def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
 
 def test_what_a_run_leaves(whole_run: tuple[Path, str], tmp_path: Path) -> None:
     path, printed = whole_run
+    assert path.name == "example-200.csv"
     assert "- loss 4x33 L3 float32 compiled_autotuned: RuntimeError: no such mode here" in printed
     assert "2 rows without a value, 0 of them failures of pyvae" in printed
     assert report.gpu_results(path.parent) in printed

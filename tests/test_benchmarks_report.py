@@ -23,12 +23,9 @@ def timed(
     what: str, competitor: str, time: float, ratio: float | None, shape: tuple[int, int, int], dtype: str | None = None,
     stage: str = "both", note: str | None = None,
 ) -> Row:  # fmt: skip
-    speed = 1e6 / time
     threads = 2 if dtype is None else None
-    return Row(
-        *(what, competitor, time, "us", stage, *shape),
-        ratio_to_fused=ratio, gb_per_s=speed, threads=threads, dtype=dtype, note=note,
-    )  # fmt: skip
+    measured = {"ratio_to_fused": ratio, "gb_per_s": 1e6 / time, "threads": threads, "dtype": dtype, "note": note}
+    return Row(what, competitor, time, "us", stage, *shape, **measured)
 
 
 def kernel(what: str, shape: tuple[int, int, int], time: float, copy: float, dtype: str = "float32") -> list[Row]:
@@ -123,31 +120,21 @@ def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str
     ("device", "target", "measured", "reached"),
     [
         ("cpu", f"{LOSS}, against eager |", "5.0× (at 64x196608 L4096) to 6.0×", "yes"),
-        ("cpu", f"{LOSS}, against eager p", "8.0× (at 64x196608 L4096) to 20.0×", "yes"),
         ("cpu", f"{LOSS}, against torch", "2.5× (at 128x784 L20) to 3.0×", "**no**"),
         ("cpu", "`reparameterize_kl` forward + backward, against torch.compile", "not measured", "**no**"),
         ("cpu", "one large array: objective forward with gradient |", "80% (10,000.0 of 12,500.0 GB/s)", "yes"),
-        (
-            "cpu",
-            "one large array: objective forward with gradient, the copy",
-            "60% (10,000.0 of 16,666.7 GB/s)",
-            "**no**",
-        ),
+        ("cpu", "one large array: objective forward with gradient, the", "60% (10,000.0 of 16,666.7 GB/s)", "**no**"),
         ("cpu", "`elbo_loss(recon, x)` forward", "30.0 against 30.0 µs", "yes"),
         ("cpu", f"{LOSS}, 1×64", "31.0 against 30.0 µs", "**no**"),
         ("cpu", "loss, any float32 size", "2.0e-06", "**no**"),
-        ("cpu", "gradient against float64", "4.00 ulp", "yes"),
         ("cpu", "`import pyvae` beyond torch", "12 ms", "yes"),
         ("cuda", "objective forward, with its gradient, float32, at", "90% (1,250.0 of 1,388.9 GB/s)", "yes"),
         ("cuda", "sampler forward, float32, at", "79% (2,500.0 of 3,164.6 GB/s)", "**no**"),
-        ("cuda", "sampler backward, float32, at", "not measured", "**no**"),
         ("cuda", f"{LOSS}, against torch.compile, at 128×784", "1.9× (at 128x784 L20)", "**no**"),
         ("cuda", f"{LOSS}, against torch.compile, when large", "1.5× (at 512x262144 L4096)", "yes"),
-        ("cuda", f"{LOSS}, against eager, at 128×784", "4.5× (at 128x784 L20)", "yes"),
         ("cuda", f"{LOSS}, against reduce-overhead, both in CUDA graphs", "2.0× (at 128x784 L20)", "yes"),
         ("cuda", f"{LOSS}, against max-autotune-no-cudagraphs, when large", "not measured", "**no**"),
         ("cuda", "launches, sampler + objective, forward", "2", "yes"),
-        ("cuda", "waits of the host for the GPU, sampler + objective, forward", "0", "yes"),
         ("cuda", "waits of the host for the GPU, sampler + objective, backward", "1", "**no**"),
         ("cuda", "gradient against float64", "not measured", "**no**"),
         ("cuda", "memory beyond inputs, `reparameterize_kl` |", "1.00 × z", "yes"),
@@ -185,16 +172,15 @@ def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
 
 
 def test_whole_steps_have_tables_of_their_own() -> None:
+    times = {"fused": 500.0, "eager": 600.0, "fused_graph": 80.0, "eager_graph": 90.0}
     found = [
-        Row("step_mlp", name, time, "us", "both", *SMALL, ratio_to_fused=ratio, dtype="autocast bfloat16")
-        for name, time, ratio in (
-            ("fused", 500.0, 1.0), ("eager", 600.0, 1.2), ("fused_graph", 80.0, 1.0), ("eager_graph", 90.0, 1.125)
-        )
-    ]  # fmt: skip
+        timed("step_mlp", name, time, time / (80 if name.endswith("graph") else 500), SMALL, "autocast bfloat16")
+        for name, time in times.items()
+    ]
     _, plain, graph = report.render(found, WHERE["cuda"]).split("\n\n")  # and no targets
-    assert plain.splitlines()[0] == "| training step | B×D, latent L | types | pyvae | eager |"
-    assert plain.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 500 µs | 600 µs, 1.2× |"
-    assert graph.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 80 µs | 90 µs, 1.1× |"
+    assert plain.splitlines()[0] == "| training step | B×D, latent L | types | pyvae | GB/s | eager |"
+    assert plain.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 500 µs | 2,000.0 | 600 µs, 1.2× |"
+    assert graph.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 80 µs | 12,500.0 | 90 µs, 1.1× |"
 
 
 def test_readme_is_rewritten_between_its_markers(
@@ -228,11 +214,6 @@ def test_readme_without_markers_is_refused(text: str) -> None:
 
 def test_nothing_measured_is_said(tmp_path: Path) -> None:
     assert "not measured yet" in report.gpu_results(tmp_path)
-
-
-@pytest.mark.parametrize(("name", "slug"), [("NVIDIA H200", "h200"), ("NVIDIA RTX A6000/B", "rtx-a6000-b")])
-def test_files_are_named_after_the_gpu(name: str, slug: str) -> None:
-    assert rows.slug(name) == slug
 
 
 def test_pictures_are_a_gpus(folder: Path) -> None:
