@@ -56,9 +56,6 @@ class Device:
         """How often torch.compile has so far decided against a CUDA graph that its mode asked for."""
         return 0
 
-    def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
-        raise NotImplementedError("a CPU has no graphs")
-
     def synchronize(self) -> None: ...
 
     def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:

@@ -118,7 +118,9 @@ def speed_up(what: str, competitor: str, least: float, where: Where = everywhere
     return Target(f"{CALLS[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
 
 
-def copy_share(label: str, copy: str, what: str, least: float, where: Where = everywhere) -> Target:
+def copy_share(
+    what: str, least: float, label: str, copy: str = "three-stream copy", where: Where = everywhere
+) -> Target:
     """Judged by the smallest share of the sizes that `where` names."""
 
     def judge(rows: Sequence[Row]) -> tuple[str, bool]:
@@ -142,14 +144,16 @@ ERRORS = (
     at_most("gradient against float64, tails included", "≤ 4 ulp", "gradient_error", 4, "{:.2f} ulp"),
     at_most("normal draw against exact Box–Muller", "≤ 4 ulp", "normal_error", 4, "{:.2f} ulp"),
 )
+SAMPLER = "memory beyond inputs, `reparameterize_kl`"
 # A tenth of a buffer for what the peak of a process's memory is rounded to.
 OVERHEAD_AND_MEMORY = (
     call_overhead("`elbo_loss(recon, x)`", "fused_reconstruction"),
     call_overhead(CALLS["loss"], "fused"),
     at_most("memory beyond inputs, `elbo_loss` with its gradient", "1 × recon", "loss_memory", 1.1, "{:.2f} × recon"),
-    at_most("memory beyond inputs, `reparameterize_kl`", "1 × z: no noise", "sample_kl_memory", 1.1, "{:.2f} × z"),
+    at_most(SAMPLER, "1 × z: no noise", "sample_kl_memory", 1.1, "{:.2f} × z"),
 )
-ARRAY = "one large array: objective forward with gradient"
+ARRAY, STEP = "one large array: objective forward with gradient", "sampler + objective"
+PARTS = ("forward", "backward")
 TARGETS = {
     "cpu": (
         *ERRORS,
@@ -157,10 +161,8 @@ TARGETS = {
         speed_up("loss", "eager_probabilities", 8),
         speed_up("loss", "compiled", 3),
         *(speed_up(what, other, 3) for what in ("sample", "sample_kl") for other in ("eager", "compiled")),
-        copy_share(ARRAY, "three-stream copy", "bandwidth", 0.8),
-        copy_share(
-            f"{ARRAY}, the copy's output in huge pages as well", "three-stream copy", "bandwidth_huge_pages", 0.8
-        ),
+        copy_share("bandwidth", 0.8, ARRAY),
+        copy_share("bandwidth_huge_pages", 0.8, f"{ARRAY}, the copy's output in huge pages as well"),
         *OVERHEAD_AND_MEMORY,
         at_most("`import pyvae` beyond torch", "≤ 50 ms", "import", 50, "{:.0f} ms"),
     ),
@@ -174,26 +176,13 @@ TARGETS = {
             for name, least in (("compiled_graph", 2), ("compiled_reduce_overhead", 2), ("eager_graph", 4))
         ),
         *(
-            copy_share(f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", what, least, very_large)
+            copy_share(what, least, f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", very_large)
             for what, least in (("objective_forward", 0.9), ("sampler_backward", 0.9), ("sampler_forward", 0.8))
         ),
-        *(
-            at_most(f"{label}, sampler + objective, {stage}", target, what, limit, "{:.0f}", stage)
-            for label, target, what, limit in (
-                ("launches", "≤ 2", "launches", 2),
-                ("waits of the host for the GPU", "none", "waits", 0),
-            )
-            for stage in ("forward", "backward")
-        ),
+        *(at_most(f"launches, {STEP}, {stage}", "≤ 2", "launches", 2, "{:.0f}", stage) for stage in PARTS),
+        *(at_most(f"waits of the host, {STEP}, {stage}", "none", "waits", 0, "{:.0f}", stage) for stage in PARTS),
         *OVERHEAD_AND_MEMORY,
-        at_most(
-            "memory beyond inputs, `reparameterize_kl` forward + backward",
-            "3 × z: z and two gradients",
-            "sample_kl_memory",
-            3.1,
-            "{:.2f} × z",
-            "both",
-        ),
+        at_most(f"{SAMPLER} forward + backward", "3 × z: 2 gradients", "sample_kl_memory", 3.1, "{:.2f} × z", "both"),
     ),
 }
 
@@ -250,8 +239,8 @@ def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competito
 def failures(rows: Sequence[Row]) -> str:
     """Every row without a value that was not merely left out, and why."""
     failed = [row for row in rows if isnan(row.value) and row.note != LEFT_OUT]
-    cases = (" ".join(filter(None, (row.what, row.batch and row.shape, row.dtype, row.competitor))) for row in failed)
-    lines = [f"- {case}: {row.note}" for case, row in zip(cases, failed, strict=True)]
+    cases = [filter(None, (row.what, row.batch and row.shape, row.dtype, row.competitor)) for row in failed]
+    lines = [f"- {' '.join(case)}: {row.note}" for case, row in zip(cases, failed, strict=True)]
     return "\n".join(["Failed:", "", *lines]) if lines else ""
 
 

@@ -209,26 +209,28 @@ def test_time_that_is_spent_leaves_rows_out() -> None:
     assert found and all(math.isnan(row.value) and row.note == LEFT_OUT for row in found)
 
 
-def test_a_slow_preparation_is_given_up() -> None:
-    def slow() -> list[Case]:
-        time.sleep(30)
-        return []
-
-    quick = Competitor("quick", lambda: [Case("quick", lambda: None)])
-    outcomes = compete([Competitor("slow", slow), quick], 0.01, Host(), Budget(60, 0.05))
-    assert not outcomes["slow"].samples and "to prepare" in str(outcomes["slow"].note)
-    assert outcomes["quick"].samples and outcomes["quick"].note is None
+def does_nothing() -> list[Case]:
+    return [Case("", lambda: None)]
 
 
-def test_a_failure_in_the_middle_is_told() -> None:
+def is_slow() -> list[Case]:
+    time.sleep(30)
+    return does_nothing()
+
+
+def fails_later() -> list[Case]:
     calls = iter(range(20))
+    return [Case("", lambda: next(calls))]
 
-    def fails_later() -> None:
-        if next(calls, None) is None:
-            raise ValueError("later")
 
-    outcomes = compete([Competitor("one", lambda: [Case("one", fails_later)])], 0.1, Host())
-    assert outcomes["one"] == ([], "ValueError: later")
+@pytest.mark.parametrize(
+    ("prepare", "note"), [(is_slow, "took more than 1 s to prepare"), (fails_later, "StopIteration: ")]
+)
+def test_who_fails_is_told_and_holds_nobody_up(prepare: Callable[[], list[Case]], note: str) -> None:
+    competitors = [Competitor("one", prepare), Competitor("other", does_nothing)]
+    outcomes = compete(competitors, 0.1, Host(), Budget(60, 0.6))
+    assert outcomes["one"] == ([], note)
+    assert outcomes["other"].samples and outcomes["other"].note is None
 
 
 @pytest.mark.parametrize("error", [ValueError("broken\nby that"), TimeLimit("broken")])

@@ -135,7 +135,7 @@ def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str
         ("cuda", f"{LOSS}, against reduce-overhead, both in CUDA graphs", "2.0× (at 128x784 L20)", "yes"),
         ("cuda", f"{LOSS}, against max-autotune-no-cudagraphs, when large", "not measured", "**no**"),
         ("cuda", "launches, sampler + objective, forward", "2", "yes"),
-        ("cuda", "waits of the host for the GPU, sampler + objective, backward", "1", "**no**"),
+        ("cuda", "waits of the host, sampler + objective, backward", "1", "**no**"),
         ("cuda", "gradient against float64", "not measured", "**no**"),
         ("cuda", "memory beyond inputs, `reparameterize_kl` |", "1.00 × z", "yes"),
         ("cuda", "memory beyond inputs, `reparameterize_kl` forward + backward", "4.00 × z", "**no**"),

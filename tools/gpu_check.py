@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,6 @@ DEVICE = (
 )
 SANITIZED = "tests/test_cuda_sanitized.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-
 
 running: set[subprocess.Popen[bytes]] = set()
 
@@ -182,9 +182,7 @@ def measured(text: str, status: int) -> str:
 def sanitizer_stages(python: str) -> list[Stage]:
     program = next(iter(cuda_toolkit.programs("compute-sanitizer")), None)
     if program is None:
-        missing = (
-            f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: it comes with the toolkit"
-        )
+        missing = f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: the toolkit brings it"
         return [Stage(tool, ["false"], f"{tool}.log", lambda *_: fail(missing)) for tool in SANITIZERS]
     known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     stages = []
@@ -201,15 +199,8 @@ def sanitizer_stages(python: str) -> list[Stage]:
         tests = [python, "-m", "pytest", "-q", "-m", "sanitizer", "-p", "no:cacheprovider", SANITIZED]
         uncached = tool in ("memcheck", "initcheck")
         tests += ["-k", "not graph"] if uncached else []  # a capture needs the cache
-        stages.append(
-            Stage(
-                tool,
-                [program, *options, *tests],
-                f"{tool}.log",
-                lambda text, status, tool=tool: sanitized(tool, text, status),
-                [*THREADS, *([NO_CACHE] if uncached else [])],
-            )
-        )
+        environment = [*THREADS, NO_CACHE] if uncached else THREADS
+        stages.append(Stage(tool, [program, *options, *tests], f"{tool}.log", partial(sanitized, tool), environment))
     return stages
 
 
