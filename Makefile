@@ -15,7 +15,7 @@ PY := $(VENV)/bin/python
 SETUP := $(VENV)/.setup-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
 BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST)' | cksum | cut -d' ' -f1)
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
-SOURCES := setup.py cuda_toolkit.py $(shell find csrc $(C_FILES))
+SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
 .PHONY: demo test bench lint sanitize machine-code build clean
 
@@ -53,7 +53,7 @@ build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
 
 # Registers, spills and the width of loads and stores in the CUDA kernels that were built.
 machine-code: $(BUILT)
-	$(PY) tests/machine_code.py
+	$(PY) tools/machine_code.py
 
 build: $(BUILT)
 
@@ -72,7 +72,7 @@ $(SETUP): pyproject.toml
 	@command -v $(CXX) || { echo 'no C++ compiler: install g++, or name one, as in make CXX=clang++'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --upgrade pip 'setuptools>=70.1' ninja '$(TORCH)'
-	@nvcc=$$($(PY) cuda_toolkit.py) && if [ -n "$$nvcc" ]; then \
+	@nvcc=$$($(PY) tools/cuda_toolkit.py) && if [ -n "$$nvcc" ]; then \
 	  echo "no nvcc for this torch: installing $$nvcc"; $(PY) -m pip install -q "$$nvcc"; fi
 	$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
 	@rm -f $(VENV)/.setup-* && touch $@
@@ -85,4 +85,4 @@ clean:
 .PHONY: gpu-check
 gpu-check:
 	@test -n '$(OUT)' || { echo 'say where the results go: make gpu-check OUT=folder'; exit 1; }
-	$(PYTHON) -m benchmarks.gpu_check '$(OUT)'
+	$(PYTHON) tools/gpu_check.py '$(OUT)'

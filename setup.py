@@ -2,10 +2,10 @@
 
 The files that include torch (csrc/bindings.cpp, csrc/ops) are an ordinary torch extension. The kernels do not:
 csrc/cpu/kernels.cpp is compiled once per instruction set, and csrc/cpu/dispatch.cpp chooses among them at load;
-csrc/cuda/*.cu are compiled by nvcc where there is one for this torch (cuda_toolkit.py), and are otherwise left out.
+csrc/cuda/*.cu are compiled by nvcc where there is one for this torch (tools/cuda_toolkit.py), and otherwise left out.
 
 Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use), and those of
-cuda_toolkit.py.
+tools/cuda_toolkit.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import setuptools
 from setuptools.command.build_ext import build_ext
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # which builds by pip leave out
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools"))
 import cuda_toolkit
 
 try:

@@ -9,33 +9,19 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from . import accuracy, cpu, cuda, gpu_table, isolated, rows, steps, table
-from .competitors import CASES, Shape
+from . import cpu, cuda, report, rows, steps
+from .cases import Shape
 from .device import Cuda
-from .rounds import LEFT_OUT, Budget, guarded
+from .rows import Row
+from .timing import LEFT_OUT, TimeLimit, reason
 
-
-class Effort(NamedTuple):
-    """How much of everything a run does."""
-
-    shapes: tuple[Shape, ...]
-    seconds: float  # for each what x shape, and more where calls are long
-    backend: str  # of torch.compile
-    large: int  # elements of the one large array, and of the arrays of the memory rows
-    draws: int
-    imports: int
-
-
-FULL = Effort(cpu.SHAPES, 5.0, "inductor", 2**25, 2**22, 7)
-# aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-QUICK = Effort((Shape(4, 33, 3),), 0.02, "aot_eager", 2**16, 2**12, 2)
+Part = Callable[[], Iterable[Row]]
 
 
 def shape(text: str) -> Shape:
@@ -51,7 +37,7 @@ EPILOG = "PYVAE_COMMIT names the commit where the sources came without their rep
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, default=table.RESULTS, help="folder of the CSV (%(default)s)")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the CSV (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke run, into *-quick.csv")
     parser.add_argument("--seconds", type=float, help="for each measurement at each shape (CPU 5, GPU 1)")
     on_cpu = parser.add_argument_group("with --device cpu")
@@ -67,33 +53,21 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-Part = tuple[str, Callable[[], Iterable[rows.Row]]]
+def guarded(name: str, part: Part) -> Iterator[Row]:
+    """The rows of `part`; if it breaks off, a row of pyvae's that says why, since nobody knows whose fault it is."""
+    try:
+        yield from part()
+    except (Exception, TimeLimit) as error:
+        traceback.print_exc()
+        yield Row(name, "fused", math.nan, note=reason(error))
 
 
-def cpu_parts(effort: Effort, threads: int) -> Iterable[Part]:
-    def speeds() -> Iterable[rows.Row]:
-        with cpu.thread_count(threads):
-            for shape in effort.shapes:
-                for what in CASES:
-                    yield from cpu.speed(what, shape, effort.seconds, effort.backend)
-
-    yield "accuracy of the loss", lambda: (row for shape in effort.shapes for row in accuracy.loss_rows(shape))
-    yield "accuracy of the gradient", accuracy.gradient_rows
-    yield "accuracy of the draws", lambda: [accuracy.normal_row(effort.draws)]
-    yield "speed", speeds
-    yield "bandwidth", lambda: cpu.bandwidth(effort.large, effort.seconds)
-    yield "bandwidth, huge pages", lambda: isolated.huge_page_rows(effort.large, effort.seconds)
-    yield "call overhead", lambda: cpu.overhead(effort.seconds)
-    yield "memory", lambda: isolated.memory_rows(effort.large)
-    yield "import", lambda: [isolated.import_row(effort.imports)]
-
-
-def measure(parts: Iterable[Part], path: Path, where: rows.Environment) -> list[rows.Row]:
+def measure(parts: Iterable[tuple[str, Part]], path: Path, where: rows.Environment) -> list[Row]:
     """All rows; those so far are in the CSV after each part, whatever comes of the next."""
-    measured: list[rows.Row] = []
+    measured: list[Row] = []
     for name, part in parts:
         start = time.monotonic()
-        for row in part():
+        for row in guarded(name, part):
             print(describe(row), flush=True)
             measured.append(row)
         rows.write(path, measured, where)
@@ -101,7 +75,7 @@ def measure(parts: Iterable[Part], path: Path, where: rows.Environment) -> list[
     return measured
 
 
-def describe(row: rows.Row) -> str:
+def describe(row: Row) -> str:
     shape = row.shape if row.batch else ""
     ratio = f"{row.ratio_to_fused:8.2f}x fused" if row.ratio_to_fused else ""
     if row.dtype:
@@ -110,43 +84,32 @@ def describe(row: rows.Row) -> str:
     return f"{row.what:14} {shape:18} {row.stage or '':8} {row.competitor:20} {value} {ratio} {row.note or ''}".rstrip()
 
 
-def on_cpu(options: argparse.Namespace) -> None:
-    effort = QUICK if options.quick else FULL
-    effort = effort._replace(shapes=tuple(options.shapes or effort.shapes), seconds=options.seconds or effort.seconds)
-    where = rows.environment()
-    if where.instruction_set == "reference" and not options.quick:
-        sys.exit("benchmarks: pyvae's kernels are not built here, and timing the reference says nothing")
-    path = options.out / ("cpu-quick.csv" if options.quick else "cpu.csv")
-    measured = measure(cpu_parts(effort, options.threads or torch.get_num_threads()), path, where)
-    print(f"\n{path}\n\n{table.render(measured, where)}")
-
-
-def on_gpu(options: argparse.Namespace) -> None:
-    if not torch.cuda.is_available():
+def main() -> None:
+    options = arguments()
+    on_gpu, quick = options.device == "cuda", "-quick" if options.quick else ""
+    if on_gpu and not torch.cuda.is_available():
         sys.exit("benchmarks: torch sees no CUDA device here")
-    where = rows.gpu_environment()
-    if where.instruction_set == "reference":
-        sys.exit("benchmarks: pyvae is built without CUDA kernels, and timing the reference says nothing")
-    effort = cuda.QUICK if options.quick else cuda.FULL
-    seconds, budget = options.seconds or effort.seconds, options.budget or effort.budget
-    if options.steps:
-        parts, kind = steps.measure(seconds, Budget(budget, 2 * effort.each), Cuda()), "-steps"
+    where = rows.environment(options.device)
+    if where.instruction_set == "reference" and (on_gpu or not quick):
+        sys.exit(f"benchmarks: pyvae has no {options.device} kernels here, and timing the reference says nothing")
+    if on_gpu:
+        effort = cuda.QUICK if quick else cuda.FULL
+        effort = effort._replace(seconds=options.seconds or effort.seconds, budget=options.budget or effort.budget)
+        parts = (steps if options.steps else cuda).parts(effort, Cuda())
+        name = rows.slug(where.processor) + ("-steps" if options.steps else "")
     else:
-        parts, kind = cuda.measure(effort._replace(seconds=seconds, budget=budget), Cuda()), ""
-    path = options.out / f"{rows.slug(where.processor)}{kind}{'-quick' if options.quick else ''}.csv"
-    measured = measure(((name, partial(guarded, name, part)) for name, part in parts), path, where)
-    print(f"\n{path}\n\n{gpu_table.render(measured, where)}")
+        small = cpu.QUICK if quick else cpu.FULL
+        small = small._replace(seconds=options.seconds or small.seconds, shapes=options.shapes or small.shapes)
+        parts, name = cpu.parts(small, options.threads or torch.get_num_threads()), "cpu"
+    path = options.out / f"{name}{quick}.csv"
+    measured = measure(parts, path, where)
+    print(f"\n{path}\n\n{report.render(measured, where)}")
     missing = [row for row in measured if math.isnan(row.value)]
     failed = [row for row in missing if row.competitor.startswith("fused") and row.note != LEFT_OUT]
     if missing:
         print(f"\n{len(missing)} rows without a value, {len(failed)} of them failures of pyvae")
     if failed:
         sys.exit("\n".join(["benchmarks: pyvae failed:", *map(describe, failed)]))
-
-
-def main() -> None:
-    options = arguments()
-    on_gpu(options) if options.device == "cuda" else on_cpu(options)
 
 
 if __name__ == "__main__":

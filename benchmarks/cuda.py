@@ -1,27 +1,28 @@
-"""The GPU measurements: launches, memory, errors, call overhead, bandwidth and speed, in this order."""
+"""What is measured on a GPU, and how much of each: launches, memory, errors, call overhead, bandwidth, speed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from . import accuracy, cpu
-from .competitors import CASES, Shape, both_sides, make_inputs
-from .contests import BF16, COMPILED, F32, PASSES, Cell, bandwidth, dtype_name, speed
-from .device import Cuda
-from .judge import ONE_LARGE
-from .launches import Stage, count
-from .rounds import Budget, reason
+import torch
+
+from . import accuracy, isolated
+from .cases import KERNELS, ONE_LARGE, SHAPES, Inputs, Shape, make_cases, make_inputs
+from .device import Device
 from .rows import Row
-from .timing import Case
+from .speed import BF16, COMPILED, F32, ONLY_COMPILED, Cell, bandwidth, overhead, speed
+from .timing import Budget, Case, reason
 
+HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
+LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
 AUTOTUNED = {"compiled_autotuned": "max-autotune-no-cudagraphs", "compiled_max_autotune": "max-autotune"}
 
 # Recon (or latent) and target as the small and the large step of every day, the ones between, and one large array.
-LOSS_SHAPES = (*cpu.SHAPES, Shape(512, ONE_LARGE // 512, 4096))
-SAMPLE_SHAPES = (*cpu.SHAPES, Shape(ONE_LARGE // 65536, 1, 65536))
+LOSS_SHAPES = (*SHAPES, Shape(512, ONE_LARGE // 512, 4096))
+SAMPLE_SHAPES = (*SHAPES, Shape(ONE_LARGE // 65536, 1, 65536))
 
 
 class Effort(NamedTuple):
@@ -38,40 +39,30 @@ class Effort(NamedTuple):
     each: float  # seconds to prepare one competitor
 
 
-def full_cells() -> Iterator[Cell]:
-    """What targets are set for comes first: time may run out."""
-    both = COMPILED | AUTOTUNED
-    for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1]):
-        yield Cell("loss", shape, modes=both)
-    for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1]):
-        yield Cell("sample_kl", shape, modes=both)
-    for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1]):
-        yield Cell("loss", shape, BF16)
-        yield Cell("loss", shape, BF16, F32)
-    for shape in LOSS_SHAPES[1:-1]:
-        yield Cell("loss", shape)
-        yield Cell("sample_kl", shape)
-    for shape in LOSS_SHAPES[1:-1]:
-        yield Cell("loss", shape, BF16)
-    for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1]):
-        yield Cell("sample_kl", shape, BF16)
-
+ALL = COMPILED | AUTOTUNED
+LOSS_ENDS, SAMPLE_ENDS, BETWEEN = LOSS_SHAPES[::4], SAMPLE_SHAPES[::4], SHAPES[1:]
 
 FULL = Effort(
-    cells=tuple(full_cells()),
+    cells=(  # what targets are set for comes first: time may run out
+        *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
+        *(Cell("sample_kl", shape, modes=ALL) for shape in SAMPLE_ENDS),
+        *(Cell("loss", shape, BF16, target) for shape in LOSS_ENDS for target in (None, F32)),
+        *(Cell(what, shape) for shape in BETWEEN for what in ("loss", "sample_kl")),
+        *(Cell("loss", shape, BF16) for shape in BETWEEN),
+        *(Cell("sample_kl", shape, BF16) for shape in SAMPLE_ENDS),
+    ),
     sizes=(ONE_LARGE, 2 * ONE_LARGE, 4 * ONE_LARGE, *(2**exponent for exponent in range(12, 27, 2))),
     errors=LOSS_SHAPES,
     draws=2**22,
     memory=2**25,
-    step=cpu.SHAPES[0],
+    step=SHAPES[0],
     seconds=1.0,
     budget=240.0,
     each=45.0,
 )
-ONLY_COMPILED = {"compiled": "default"}
 QUICK = FULL._replace(
-    cells=[Cell("loss", shape, modes=ONLY_COMPILED) for shape in (LOSS_SHAPES[0], LOSS_SHAPES[-1])]
-    + [Cell("sample_kl", shape, modes=ONLY_COMPILED) for shape in (SAMPLE_SHAPES[0], SAMPLE_SHAPES[-1])],
+    cells=[Cell("loss", shape, modes=ONLY_COMPILED) for shape in LOSS_ENDS]
+    + [Cell("sample_kl", shape, modes=ONLY_COMPILED) for shape in SAMPLE_ENDS],
     sizes=(ONE_LARGE,),
     errors=LOSS_SHAPES[:1],
     draws=2**18,
@@ -81,86 +72,57 @@ QUICK = FULL._replace(
 )
 
 
-def launch_rows(shape: Shape, device: Cuda) -> Iterator[Row]:
+def launch_rows(shape: Shape, device: Device) -> Iterator[Row]:
     """Launches of a step's sampler and objective, and how often the host waits for the GPU in it."""
     device.release()
-    for case in both_sides(make_inputs(shape, device.name), {"compiled": partial(device.compile, mode="default")}):
+    compilers = {"compiled": partial(device.compile, mode="default")}
+    for case in make_cases("both_sides", make_inputs(shape, device.name), compilers):
         try:
-            counted = launches_of(case, device)
-            note = None if any(stage.launches for stage in counted.values()) else "the profiler saw no launch"
+            for _ in range(3):  # what is done only once, by torch, pyvae or the profiler, is not in the last
+                forward, kept = _launched(case.forward, device)
+                backward, _ = _launched(partial(case.backward, kept), device)
+            note = None if forward[0] or backward[0] else "the profiler saw no launch"
         except Exception as error:
-            counted, note = {"forward": Stage([], []), "backward": Stage([], [])}, reason(error)
-        for stage, (launches, waits) in counted.items():
-            for what, names in (("launches", launches), ("waits", waits)):
+            forward = backward = [], []
+            note = reason(error)
+        for stage, counted in (("forward", forward), ("backward", backward)):
+            for what, names in zip(("launches", "waits"), counted, strict=True):
                 listed = note or "; ".join(name[:60] for name in names) or None
                 yield Row(what, case.name, nan if note else len(names), what, stage, *shape, note=listed)
 
 
-def launches_of(case: Case, device: Cuda) -> dict[str, Stage]:
-    kept: list[object] = []
-
-    def forward() -> None:
-        kept[:] = [case.forward()]
-
-    def backward() -> None:
-        if case.backward is not None:
-            case.backward(*kept)
-
-    for call in 3 * (forward, backward):
-        call()
-    # What the profiler does only once falls into the first two ranges.
-    ranges = {"first": forward, "second": backward, "measured forward": forward, "measured backward": backward}
-    counted = count(device.trace(ranges), list(ranges)[2:])
-    return {name.removeprefix("measured "): stage for name, stage in counted.items()}
+def _launched(call: Callable[[], Any], device: Device) -> tuple[tuple[list[str], list[str]], Any]:
+    """What it launches and waits for, and what it returns."""
+    kept: list[Any] = []
+    return device.launched(lambda: kept.append(call())), kept[-1]
 
 
-def memory_rows(elements: int, device: Cuda) -> Iterator[Row]:
-    """Peak beyond the inputs, in buffers of the size of recon (loss, forward + backward) or of z (sampler).
-
-    Outputs count: the loss makes one buffer, its gradient; the sampler one forward, z, and two more backward.
-    """
+def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) -> Iterator[Row]:
+    """All kernels, each in turns with a device-to-device copy of as many bytes."""
     device.release()
-    for what, shape, stage in (
-        ("loss", Shape(64, elements // 64, 1), None),
-        ("sample_kl", Shape(64, 1, elements // 64), None),
-        ("sample_kl", Shape(64, 1, elements // 64), "both"),
-    ):
-        for case in CASES[what](make_inputs(shape, device.name), {}):
+    for what in KERNELS:
+        rows = min(elements // LATENT, 2**16) if what.startswith("sampler") else 64
+        shape = Shape(rows, 1, elements // rows) if what.startswith("sampler") else Shape(rows, elements // rows, 0)
+        cells = [Cell(what, shape), Cell(what, shape, BF16)]
+        if what == "objective_forward" and elements >= ONE_LARGE:
+            cells.append(Cell(what, shape, BF16, F32))
+        for cell in cells:
 
-            def call(case: Case = case, forward_only: bool = what == "sample_kl" and stage is None) -> object:
-                outputs = case.forward()
-                return outputs if forward_only or case.backward is None else (outputs, case.backward(outputs))
+            def copy(_: Inputs, cell: Cell = cell) -> Case:
+                return Case("copy", torch.randn(cell.bytes // 8, device=device.name).clone)  # half of them read
 
-            buffers = device.peak_bytes(call) / (4 * elements)
-            yield Row(f"{what}_memory", case.name, buffers, "buffers", stage, *shape)
+            yield from bandwidth(cell, copy, seconds, device, budget, graphs=elements < HOST_BOUND)
 
 
-def measure(effort: Effort, device: Cuda) -> Iterator[tuple[str, Callable[[], Iterator[Row] | list[Row]]]]:
+def parts(effort: Effort, device: Device) -> Iterator[tuple[str, Callable[[], Iterable[Row]]]]:
     """The parts of a run by name, each measured when it is called."""
     budget = Budget(effort.budget, effort.each)
     yield "launches", lambda: launch_rows(effort.step, device)
-    yield "memory", lambda: memory_rows(effort.memory, device)
-    yield "accuracy", lambda: errors(effort, device)
-    yield "call overhead", lambda: cpu.overhead(effort.seconds, device.name)
+    yield "memory", lambda: isolated.memory_rows(effort.memory, device)
+    yield "accuracy", lambda: accuracy.error_rows(effort.errors, effort.draws, device.name)
+    yield "call overhead", lambda: overhead(effort.seconds, device)
     for elements in effort.sizes:
         yield f"bandwidth, {elements:,} elements", partial(bandwidths, elements, effort.seconds / 5, device, budget)
     for cell in effort.cells:
-        name = " ".join((cell.what, "x".join(map(str, cell.shape)), dtype_name(cell.dtype, cell.target_dtype)))
+        name = " ".join((cell.what, "x".join(map(str, cell.shape)), cell.dtypes))
         yield f"speed, {name}", partial(speed, cell, effort.seconds, device, budget)
-
-
-def errors(effort: Effort, device: Cuda) -> Iterator[Row]:
-    for shape in effort.errors:
-        yield from accuracy.loss_rows(shape, device.name)
-    yield from accuracy.gradient_rows(device.name)
-    yield accuracy.normal_row(effort.draws, device.name)
-
-
-def bandwidths(elements: int, seconds: float, device: Cuda, budget: Budget) -> Iterator[Row]:
-    device.release()
-    for what in PASSES:
-        kinds = [(F32, None), (BF16, None)]
-        if what == "objective_forward" and elements >= ONE_LARGE:
-            kinds.append((BF16, F32))
-        for dtype, target_dtype in kinds:
-            yield from bandwidth(what, elements, dtype, target_dtype, seconds, device, budget)

@@ -1,35 +1,109 @@
-"""The GPU as the measurements see it: its clock, its graphs, its memory and its profiler.
+"""The devices as the measurements see them: clock, compiler, memory, and a GPU's graphs and profiler.
 
-The measurements take this object as an argument, so that what they do can be tested where there is no GPU.
+The measurements take one as an argument, so that what a GPU's do can be tested where there is none.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
 
-Call = Callable[[], object]
+from .timing import Case
+
+CALL = "the call to look at"
+# Waits that do not have the word in their names: an ordinary copy and freeing memory wait for the device.
+WAITS = ("cudaMemcpy", "cudaFree")
 
 
-class Cuda:
+def launches_and_waits(events: Iterable[FunctionEvent]) -> tuple[list[str], list[str]]:
+    """All that ran on the GPU, and what the host did within CALL that made it wait."""
+    events = sorted(events, key=lambda event: event.time_range.start)
+    on_gpu = [event.name for event in events if event.device_type == DeviceType.CUDA and event.name != CALL]
+    host = [event for event in events if event.device_type == DeviceType.CPU]
+    (span,) = (event.time_range for event in host if event.name == CALL)
+    inside = [event.name for event in host if span.start <= event.time_range.start <= span.end]
+    return on_gpu, [name for name in inside if "Synchronize" in name or name in WAITS]
+
+
+class Device:
+    """The CPU, and what every device has."""
+
+    name = "cpu"
+    stages: tuple[str, ...] = ("forward", "backward", "both")  # that its clock tells apart
+    captures = False  # whether it has graphs
+    counts_memory = False  # whether its peak is its own, and not that of a whole process
+
+    def __init__(self, backend: str = "inductor") -> None:
+        self.backend = backend
+
+    def cache_bytes(self) -> int:
+        """What the inputs in turn have to exceed; 0: one set of them will do."""
+        return 0
+
+    def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+        # Each shape compiles afresh and statically: torch.compile at its best.
+        return torch.compile(function, mode=mode, backend=self.backend, fullgraph=True, dynamic=False)
+
+    def skipped_graphs(self) -> int:
+        """How often torch.compile has so far decided against a CUDA graph that its mode asked for."""
+        return 0
+
+    def synchronize(self) -> None: ...
+
+    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
+        """Microseconds of `count` calls, one after another.
+
+        Freeing outputs and gradients counts: a step does it, and large ones go back to the system.
+        """
+        return [self._lap(next(cases)) for _ in range(count)]
+
+    def _lap(self, case: Case) -> tuple[float, float, float]:
+        start = time.perf_counter_ns()
+        outputs = case.forward()
+        middle = time.perf_counter_ns()
+        if case.backward is not None:
+            case.backward(outputs)
+        del outputs
+        end = time.perf_counter_ns()
+        return (middle - start) / 1e3, (end - middle) / 1e3, (end - start) / 1e3
+
+    def peak_bytes(self, call: Callable[[], object]) -> int:
+        """How far one call raises the peak of allocated memory; what it returns counts."""
+        before = self._process_peak()
+        outputs = call()
+        del outputs
+        return self._process_peak() - before
+
+    def _process_peak(self) -> int:
+        # Not getrusage: its peak starts from that of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+    def release(self) -> None:
+        """Forgets what was compiled and gives memory back."""
+        torch._dynamo.reset()
+        gc.collect()
+
+
+class Cuda(Device):
     """The current CUDA device."""
 
     name = "cuda"
+    stages = ("both",)
+    captures = counts_memory = True
 
     def cache_bytes(self) -> int:
         return torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
 
-    def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-        return torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
-
     def skipped_graphs(self) -> int:
-        """How often torch.compile has so far decided against a CUDA graph that its mode asked for."""
         from torch._dynamo.utils import counters  # there is no public way to ask
 
         return counters["inductor"]["cudagraph_skips"]
@@ -37,44 +111,43 @@ class Cuda:
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def batch(self, calls: Iterator[Call], count: int) -> float:
+    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
         """Microseconds per call of `count` calls, launched without waiting for one another.
 
         Where the GPU is faster than the host launches, this is the host's time: what a step takes.
         """
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        next(calls)()  # keeps the GPU busy while the host gets ahead, so that no launch's latency is timed
+        next(cases).step()  # keeps the GPU busy while the host gets ahead, so that no launch's latency is timed
         start.record()
         for _ in range(count):
-            next(calls)()
+            next(cases).step()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) * 1e3 / count
+        return [(start.elapsed_time(end) * 1e3 / count,)]
 
-    def capture(self, make_calls: Callable[[], Sequence[Call]]) -> Call:
-        """A replay of one CUDA graph of all calls.
+    def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
+        """A replay of one CUDA graph of all cases.
 
         They are made on the stream of the capture, because a backward pass runs on the stream of its forward.
         """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # also leads back to the present stream if the capture fails
-            calls = make_calls()
-            for call in calls[:3]:
-                call()
+            cases = make_cases()
+            for case in cases[:3]:
+                case.step()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
-                for call in calls:
-                    call()
+                for case in cases:
+                    case.step()
         torch.cuda.current_stream().wait_stream(stream)
 
-        def replay(inputs: Sequence[Call] = calls) -> None:  # the graph reads what the calls hold: keep them
+        def replay(inputs: Sequence[Case] = cases) -> None:  # the graph reads what the cases hold: keep them
             graph.replay()
 
         return replay
 
-    def peak_bytes(self, call: Call) -> int:
-        """How far one call raises the peak of allocated memory; what it returns counts."""
+    def peak_bytes(self, call: Callable[[], object]) -> int:
         call()  # allocates what is allocated once
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -84,23 +157,16 @@ class Cuda:
         del outputs
         return torch.cuda.max_memory_allocated() - before
 
-    def trace(self, stages: Mapping[str, Call]) -> list[dict[str, Any]]:
-        """The profiler's events of the stages, each within a range of its name."""
-        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+        """Names of the kernels, copies and fills that it launches, and of what it calls that waits for the GPU."""
         torch.cuda.synchronize()
-        with torch.profiler.profile(activities=activities) as profiler:
-            for name, call in stages.items():
-                with torch.profiler.record_function(name):
-                    call()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            with record_function(CALL):
+                call()
             torch.cuda.synchronize()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "trace.json")
-            profiler.export_chrome_trace(str(path))
-            return json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        return launches_and_waits(profiler.events())
 
     def release(self) -> None:
-        """Forgets what was compiled and gives memory back."""
-        torch._dynamo.reset()
-        gc.collect()
+        super().release()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

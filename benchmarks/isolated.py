@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyvae
 
-from . import cpu
-from .competitors import CASES, Shape, make_inputs
+from .cases import CONTESTS, Shape, make_cases, make_inputs
+from .device import Device
 from .rows import ROOT, Row
+from .speed import cpu_bandwidth
 from .timing import spread
 
 IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
@@ -30,8 +32,8 @@ def run_python(*arguments: str, **variables: str) -> Any:
 
 def import_row(repeats: int) -> Row:
     """`import pyvae` after `import torch`; the median leaves out that the first reads from disk."""
-    times = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
-    return Row("import", "fused", times.median, "ms", p20=times.p20, p80=times.p80)
+    p20, median, p80 = spread([1e3 * run_python("-c", IMPORT) for _ in range(repeats)])
+    return Row("import", "fused", median, "ms", p20=p20, p80=p80)
 
 
 def huge_page_rows(elements: int, seconds: float) -> list[Row]:
@@ -43,44 +45,42 @@ def huge_page_rows(elements: int, seconds: float) -> list[Row]:
     return [Row(**{**row, "what": "bandwidth_huge_pages"}) for row in rows]
 
 
-def memory_rows(elements: int) -> list[Row]:
-    """Peak beyond the inputs, in buffers of the size of recon (loss, forward + backward) or of z (sampler, forward)."""
-    rows = []
-    for what, shape in (
-        ("loss", Shape(64, elements // 64, 1)),
-        ("sample_kl", Shape(64, 1, elements // 64)),
+def memory_rows(elements: int, device: Device) -> Iterator[Row]:
+    """Peak beyond the inputs, in buffers of the size of recon (loss, forward + backward) or of z (sampler).
+
+    Outputs count: the loss makes one buffer, its gradient; the sampler one forward, z, and two more backward.
+    """
+    device.release()
+    for what, shape, stage in (
+        ("loss", Shape(64, elements // 64, 1), None),
+        ("sample_kl", Shape(64, 1, elements // 64), None),
+        ("sample_kl", Shape(64, 1, elements // 64), "both"),
     ):
-        for name in ("eager", "fused"):
-            value = run_python("-m", "benchmarks.isolated", what, name, *map(str, shape))
-            rows.append(Row(f"{what}_memory", name, value, "buffers", None, *shape))
-    return rows
+        for name in CONTESTS[what] if device.counts_memory else ("eager", "fused"):  # a process takes seconds
+            call = (what, name, stage or "forward", *shape)
+            if device.counts_memory:
+                bytes_ = peak_bytes(*call, device)
+            else:
+                bytes_ = run_python("-m", "benchmarks.isolated", *map(str, call))
+            yield Row(f"{what}_memory", name, bytes_ / (4 * elements), "buffers", stage, *shape)
 
 
-def peak_buffers(what: str, name: str, shape: Shape) -> float:
-    """How far one call raises this process's peak, in float32 buffers of its larger side.
+def peak_bytes(what: str, name: str, stage: str, batch: int, features: int, latent: int, device: Device) -> int:
+    """How far one call raises the peak.
 
     Arrays must be larger than what start-up took and gave back, or the call stays below an older peak.
     """
 
-    def peak_bytes() -> int:
-        # Not getrusage: its peak starts from that of the process that started this one.
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
     def call(shape: Shape) -> int:
-        inputs = make_inputs(shape)  # kept to the end: one that goes makes room below the peak
-        (case,) = (case for case in CASES[what](inputs, {}) if case.name == name)
-        before = peak_bytes()
-        outputs = case.forward()
-        if what == "loss" and case.backward is not None:
-            case.backward(outputs)
-        return peak_bytes() - before
+        inputs = make_inputs(shape, device.name)  # kept to the end: one that goes makes room below the peak
+        (case,) = (case for case in make_cases(what, inputs) if case.name == name)
+        return device.peak_bytes(case.forward if (what, stage) == ("sample_kl", "forward") else case.step)
 
     call(Shape(2, 64, 64))  # loads what is loaded once: libraries, threads
-    return call(shape) / (4 * shape.batch * max(shape.features, shape.latent))
+    return call(Shape(batch, features, latent))
 
 
 if __name__ == "__main__" and sys.argv[1] == "bandwidth":
-    print(json.dumps([asdict(row) for row in cpu.bandwidth(int(sys.argv[2]), float(sys.argv[3]))]))
+    print(json.dumps([asdict(row) for row in cpu_bandwidth(int(sys.argv[2]), float(sys.argv[3]))]))
 elif __name__ == "__main__":
-    print(peak_buffers(sys.argv[1], sys.argv[2], Shape(*map(int, sys.argv[3:6]))))
+    print(peak_bytes(*sys.argv[1:4], *map(int, sys.argv[4:7]), Device()))

@@ -26,7 +26,7 @@ class Row:
     what: str
     competitor: str
     value: float  # the median where p20 and p80 are given; nan where the note says why there is none
-    unit: str
+    unit: str = ""
     stage: str | None = None  # "forward", "backward" or "both"
     batch: int | None = None
     features: int | None = None
@@ -83,23 +83,16 @@ def commit() -> str:
     return described or os.environ.get("PYVAE_COMMIT", "unknown")
 
 
-def environment() -> Environment:
+def environment(device: str) -> Environment:
+    """Of the CPU or of the current CUDA device."""
     info = pyvae.build_info()
-    kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
-    return Environment("cpu", processor_name(), kernels, info["torch"], info["pyvae"], commit())
-
-
-def gpu_environment() -> Environment:
-    """Of the current CUDA device."""
-    info = pyvae.build_info()
-    architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    kernels = architecture if info["cuda_architectures"] else "reference"
-    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
-    return Environment(
-        *("cuda", torch.cuda.get_device_name(), kernels, info["torch"], info["pyvae"], commit()),
-        driver=driver[0] if driver else "unknown",
-        cuda=torch.version.cuda,
-    )
+    versions = info["torch"], info["pyvae"], commit()
+    if device == "cpu":
+        kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
+        return Environment("cpu", processor_name(), kernels, *versions)
+    kernels = "sm_{}{}".format(*torch.cuda.get_device_capability()) if info["cuda_architectures"] else "reference"
+    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines() or ["unknown"]
+    return Environment("cuda", torch.cuda.get_device_name(), kernels, *versions, driver[0], torch.version.cuda)
 
 
 def slug(processor: str) -> str:
@@ -121,16 +114,10 @@ def write(path: Path, rows: Iterable[Row], where: Environment) -> None:
 def read(path: Path) -> tuple[list[Row], Environment]:
     with path.open(newline="", encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    integers = ("batch", "features", "latent", "bytes", "threads")
-    numbers = ("value", "p20", "p80", "ratio_to_fused", "gb_per_s")
-
-    def convert(name: str, text: str | None) -> str | int | float | None:
-        if not text:  # older files lack some columns
-            return None
-        return int(text) if name in integers else float(text) if name in numbers else text
+    kinds = {"int": int, "float": float, "str": str}
 
     def values(kind: type, record: dict[str, str]) -> dict[str, Any]:
-        return {field.name: convert(field.name, record.get(field.name)) for field in fields(kind)}
+        there = [field for field in fields(kind) if record.get(field.name)]  # older files lack some columns
+        return {field.name: kinds[str(field.type).split(" | ")[0]](record[field.name]) for field in there}
 
-    rows = [Row(**values(Row, record)) for record in records]
-    return rows, Environment(**values(Environment, records[0]))
+    return [Row(**values(Row, record)) for record in records], Environment(**values(Environment, records[0]))

@@ -7,27 +7,22 @@ graph, all of that is one replay.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from math import nan
-from typing import NamedTuple
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 import pyvae
 
-from .competitors import Shape, eager_loss, eager_sample
-from .contests import dtype_name, outcome_rows
-from .device import Cuda
-from .rounds import Budget, Competitor, compete
+from .cases import Shape, eager_loss, eager_sample
+from .cuda import Effort
+from .device import Device
 from .rows import Row
-
-
-class Size(NamedTuple):
-    batch: int
-    image: tuple[int, int, int]  # channels, height, width
-    latent: tuple[int, ...]
+from .speed import captured, timed_rows
+from .timing import Budget, Case, Competitor, compete
 
 
 class Autoencoder(nn.Module):
@@ -53,51 +48,46 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-def perceptron(size: Size, hidden: int = 400) -> Autoencoder:
+def perceptron(image: tuple[int, int, int] = (1, 28, 28), hidden: int = 400, latent: int = 20) -> Autoencoder:
     """The one that tutorials train on MNIST."""
-    pixels, (latent,) = size.image[0] * size.image[1] * size.image[2], size.latent
+    pixels = math.prod(image)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
-    decoder = nn.Sequential(
-        *(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels)), nn.Unflatten(1, size.image)
-    )
+    decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels), nn.Unflatten(1, image))
     return Autoencoder(encoder, decoder)
 
 
-def convolutional(size: Size, widths: tuple[int, ...] = (32, 64, 128, 256)) -> Autoencoder:
-    """Strided convolutions down to one vector, and back."""
-    (latent,) = size.latent
-    side = size.image[1] // 2 ** len(widths)
-    corner = (widths[-1], side, side)
-    down: list[nn.Module] = []
-    for before, width in zip((size.image[0], *widths), widths, strict=False):
-        down += [nn.Conv2d(before, width, 4, 2, 1), nn.ReLU()]
-    up: list[nn.Module] = []
-    for width, after in zip(widths[::-1], (*widths[-2::-1], size.image[0]), strict=True):
-        up += [nn.ReLU(), nn.ConvTranspose2d(width, after, 4, 2, 1)]
-    flat = widths[-1] * side * side
+def convolutional(latent: int = 128) -> Autoencoder:
+    """Strided convolutions of 64 x 64 images down to one vector, and back."""
+    widths, corner = (3, 32, 64, 128, 256), (256, 4, 4)
+    down, up = [], []
+    for before, after in pairwise(widths):
+        down += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU()]
+        up[:0] = [nn.ReLU(), nn.ConvTranspose2d(after, before, 4, 2, 1)]
+    flat = math.prod(corner)
     return Autoencoder(
         nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent)),
         nn.Sequential(nn.Linear(latent, flat), nn.Unflatten(1, corner), *up),
     )
 
 
-def diffusion_sized(size: Size, widths: tuple[int, ...] = (64, 128, 256)) -> Autoencoder:
+def diffusion_sized(latent: int = 4) -> Autoencoder:
     """Residual blocks around a latent image an eighth as wide, as latent diffusion models use."""
-    down: list[nn.Module] = [nn.Conv2d(size.image[0], widths[0], 3, padding=1)]
-    up: list[nn.Module] = [nn.Conv2d(size.latent[0], widths[-1], 3, padding=1)]
-    for before, width in zip((widths[0], *widths), widths, strict=False):
-        down += [nn.Conv2d(before, width, 4, 2, 1), Residual(width)]
-        up[1:1] = [Residual(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, before, 3, padding=1)]
+    widths = (64, 64, 128, 256)
+    down, up = [], []
+    for before, after in pairwise(widths):
+        down += [nn.Conv2d(before, after, 4, 2, 1), Residual(after)]
+        up[:0] = [Residual(after), nn.Upsample(scale_factor=2), nn.Conv2d(after, before, 3, padding=1)]
     return Autoencoder(
-        nn.Sequential(*down, nn.Conv2d(widths[-1], 2 * size.latent[0], 3, padding=1)),
-        nn.Sequential(*up, nn.Conv2d(widths[0], size.image[0], 3, padding=1)),
+        nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), *down, nn.Conv2d(256, 2 * latent, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(latent, 256, 3, padding=1), *up, nn.Conv2d(64, 3, 3, padding=1)),
     )
 
 
-MODELS: dict[str, tuple[Callable[[Size], Autoencoder], Size]] = {
-    "step_mlp": (perceptron, Size(128, (1, 28, 28), (20,))),
-    "step_conv": (convolutional, Size(64, (3, 64, 64), (128,))),
-    "step_latent_diffusion": (diffusion_sized, Size(8, (3, 256, 256), (4, 32, 32))),
+# What is trained, and the batches of images that it is trained on.
+MODELS: dict[str, tuple[Callable[[], Autoencoder], tuple[int, int, int, int]]] = {
+    "step_mlp": (perceptron, (128, 1, 28, 28)),
+    "step_conv": (convolutional, (64, 3, 64, 64)),
+    "step_latent_diffusion": (diffusion_sized, (8, 3, 256, 256)),
 }
 
 
@@ -135,14 +125,14 @@ def training_step(
     return step
 
 
-def rows(name: str, autocast: bool, seconds: float, device: Cuda, budget: Budget) -> list[Row]:
+def rows(name: str, autocast: bool, seconds: float, device: Device, budget: Budget) -> list[Row]:
     """One model, all competitors in turns: as they are, and whole steps captured in a CUDA graph."""
     device.release()
     build, size = MODELS[name]
     torch.manual_seed(0)
-    model = build(size).to(device.name)
+    model = build().to(device.name)
     # One batch for all steps: what a step writes between two readings of it exceeds the cache by itself, or is tiny.
-    x = torch.rand(size.batch, *size.image, device=device.name)
+    x = torch.rand(size, device=device.name)
     compile_ = cache(partial(device.compile, mode="default"))
     objectives = {
         "eager": eager_objective,
@@ -153,19 +143,18 @@ def rows(name: str, autocast: bool, seconds: float, device: Cuda, budget: Budget
     }
     competitors = []
     for competitor, objective in objectives.items():
-        step = training_step(copy.deepcopy(model), x, objective, autocast)
-        competitors.append(Competitor(competitor, lambda step=step: [step]))
-        capture = partial(device.capture, lambda step=step: [step] * 3)
-        competitors.append(Competitor(f"{competitor}_graph", lambda capture=capture: [capture()], 3))
-    outcomes = compete(competitors, seconds, device, budget)
-    features, latent = x[0].numel(), model.encode(x[:1])[0].numel()
-    shape = Shape(size.batch, features, latent)
-    dtype = "autocast " + dtype_name(torch.bfloat16) if autocast else dtype_name(torch.float32)
-    row = Row(name, "", nan, "us", "both", *shape, dtype=dtype)
-    return outcome_rows(row, outcomes, lambda name: "fused_graph" if name.endswith("_graph") else "fused")
+        step = Case(competitor, training_step(copy.deepcopy(model), x, objective, autocast))
+        competitors.append(Competitor(competitor, lambda step=step: [step] * 3))
+        competitors.append(captured(competitors[-1], 3, device))
+    shape = Shape(len(x), x[0].numel(), model.encode(x[:1])[0].numel())
+    row = Row(name, "", math.nan, "us", "both", *shape, dtype="autocast bfloat16" if autocast else "float32")
+    return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
 
 
-def measure(seconds: float, budget: Budget, device: Cuda) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def parts(effort: Effort, device: Device) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """As those of cuda.py."""
+    budget = Budget(effort.budget, 2 * effort.each)
     for name in MODELS:
         for autocast in (False, True):
-            yield f"{name}{', autocast' if autocast else ''}", partial(rows, name, autocast, seconds, device, budget)
+            part = partial(rows, name, autocast, effort.seconds, device, budget)
+            yield f"{name}{', autocast' if autocast else ''}", part

@@ -17,9 +17,9 @@ import torch
 import pyvae
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".ci", "benchmarks", "csrc", "examples", "pyvae", "tests")
+FOLDERS = (".ci", "benchmarks", "csrc", "examples", "pyvae", "tests", "tools")
 FILES = (".clang-format", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "MANIFEST.in", "README.md")
-BUILD_FILES = ("cuda_toolkit.py", "pyproject.toml", "setup.py")
+BUILD_FILES = ("pyproject.toml", "setup.py")
 UNWANTED = shutil.ignore_patterns("__pycache__", ".*_cache")
 
 

@@ -1,4 +1,4 @@
-"""Which nvcc a build takes and for which GPUs: cuda_toolkit.py on machines made of scripts, with and without a GPU."""
+"""Which nvcc a build takes and for which GPUs: the toolkit's finder on machines made of scripts."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def install(home: Path, release: str = "13.0", script: str = NVCC) -> str:
     return str(nvcc)
 
 
-PLACES = ("named", "path", "system", "site/nvidia/cu13")
+PLACES = ("named", "path", "system", "site/nvidia/cu13", "site/triton/backends/nvidia")
 
 
 @pytest.mark.parametrize("missing", range(len(PLACES)))
 def test_places_in_their_order(machine: Path, monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
     installed = [install(machine / place) for place in PLACES[missing:]]
     monkeypatch.setenv("CUDA_HOME", str(machine / "named"))
-    assert cuda_toolkit.candidates() == installed
+    assert cuda_toolkit.programs("nvcc") == installed
     include = str(machine / PLACES[missing] / "include")
     assert cuda_toolkit.choose("13.0") == Toolkit(installed[0], "13.0", include)
 
@@ -58,18 +58,22 @@ def test_a_toolkit_of_another_major_version_is_passed_over(machine: Path) -> Non
     assert isinstance(found, Toolkit) and found.nvcc == newer and found.release == "13.2"
 
 
+def test_what_comes_with_nvcc_is_found_alike(machine: Path) -> None:
+    assert cuda_toolkit.programs("cuobjdump") == []
+    program = Path(install(machine / "path")).with_name("cuobjdump")
+    program.touch(mode=0o755)
+    assert cuda_toolkit.programs("cuobjdump") == [str(program)]
+
+
 def test_reasons_for_a_cpu_build(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fix = "pip install 'cuda-toolkit[nvcc,cccl]==13.0.*'"
     assert cuda_toolkit.choose("13.0") == f"torch has CUDA 13.0, but there is no nvcc: {fix}"
+    assert cuda_toolkit.choose("12.8") == "torch has CUDA 12.8, but there is no nvcc: install CUDA 12.8's toolkit"
     on_path, system = install(machine / "path", "12.8"), install(machine / "system", script="#!/bin/sh\nexit 1\n")
     assert cuda_toolkit.choose("13.0") == f"torch has CUDA 13.0, but {on_path} is 12.8, {system} is broken: {fix}"
     assert cuda_toolkit.choose(None) == "torch is a build for the CPU: install one for CUDA"
     monkeypatch.setenv("FORCE_CUDA", "0")
     assert cuda_toolkit.choose("12.8") == "FORCE_CUDA=0"
-
-
-def test_pypi_has_no_nvcc_before_cuda_13() -> None:
-    assert cuda_toolkit.choose("12.8") == "torch has CUDA 12.8, but there is no nvcc: install CUDA 12.8's toolkit"
 
 
 @pytest.mark.parametrize(
@@ -88,68 +92,43 @@ def test_force_cuda_is_an_error_where_it_cannot_be(
         cuda_toolkit.choose(torch_cuda)
 
 
-def architectures(machine: Path) -> tuple[str, ...]:
-    return cuda_toolkit.architectures(Toolkit(install(machine / "path"), "13.0", ""))
-
-
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("asked", "visible", "of_torch", "expected"),
     [
-        ("8.0;9.0+PTX", ("sm_80", "sm_90", "compute_90")),
-        ("9.0 8.0", ("sm_80", "sm_90")),
-        ("Hopper", ("sm_90", "compute_90")),
-        ("12.0", ("sm_120",)),
+        ("8.0;9.0+PTX", [], "", ("sm_80", "sm_90", "compute_90")),
+        ("9.0 8.0", [(7, 5)], "", ("sm_80", "sm_90")),
+        ("Hopper", [], "", ("sm_90", "compute_90")),
+        ("12.0", [], "", ("sm_120",)),
+        ("8.0;x", [], "", "TORCH_CUDA_ARCH_LIST='8.0;x': .*x"),
+        ("6.0;9.0", [], "", "sm_60 is too old"),
+        ("", [(8, 0)], "sm_90", ("sm_80",)),
+        ("native", [(9, 0), (8, 0), (9, 0)], "", ("sm_80", "sm_90")),
+        ("", [(10, 3)], "", ("compute_90",)),  # newer than this nvcc
+        # The first is too old for pyvae, the last two too new for this nvcc.
+        ("", [], "sm_60 sm_75 sm_80 sm_120 compute_120", ("sm_75", "sm_80", "compute_80")),
+        ("", [], "sm_120", "set TORCH_CUDA_ARCH_LIST"),
     ],
 )
-def test_architectures_asked_for(
-    machine: Path, monkeypatch: pytest.MonkeyPatch, asked: str, expected: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
-    assert architectures(machine) == expected
-
-
-@pytest.mark.parametrize(("asked", "words"), [("8.0;x", "'8.0;x': .*x"), ("6.0;9.0", "sm_60 is too old")])
-def test_architectures_that_cannot_be(machine: Path, monkeypatch: pytest.MonkeyPatch, asked: str, words: str) -> None:
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
-    with pytest.raises(SystemExit, match=f"TORCH_CUDA_ARCH_LIST={words}" if "x" in asked else words):
-        architectures(machine)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ([(8, 0)], ("sm_80",)),
-        ([(9, 0), (8, 0), (9, 0)], ("sm_80", "sm_90")),
-        ([(10, 3)], ("compute_90",)),  # newer than this nvcc
-    ],
-)
-@pytest.mark.parametrize("asked", ["", "native"])
-def test_architectures_of_the_visible_gpus(
+def test_architectures(
     machine: Path,
     monkeypatch: pytest.MonkeyPatch,
     asked: str,
-    capabilities: list[tuple[int, int]],
-    expected: tuple[str, ...],
+    visible: list[tuple[int, int]],
+    of_torch: str,
+    expected: tuple[str, ...] | str,
 ) -> None:
+    """Those asked for; without them the GPUs that torch sees; without any those that torch was built for."""
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
-    assert architectures(machine) == expected
-
-
-def test_architectures_of_torch_where_there_is_no_gpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    flags = "sm_60 sm_75 sm_80 sm_120 compute_120"  # the first is too old for pyvae, the last two too new for this nvcc
-    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: flags, raising=False)
-    assert architectures(machine) == ("sm_75", "sm_80", "compute_80")
-
-
-def test_no_common_architecture_is_said(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: "sm_120", raising=False)
-    with pytest.raises(SystemExit, match="set TORCH_CUDA_ARCH_LIST"):
-        architectures(machine)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(visible))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(visible))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: visible[index])
+    monkeypatch.setattr(torch._C, "_cuda_getArchFlags", lambda: of_torch, raising=False)
+    toolkit = Toolkit(install(machine / "path"), "13.0", "")
+    if isinstance(expected, str):
+        with pytest.raises(SystemExit, match=expected):
+            cuda_toolkit.architectures(toolkit)
+    else:
+        assert cuda_toolkit.architectures(toolkit) == expected
 
 
 def test_options_for_nvcc() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
-import machine_code
 import pytest
+
+import machine_code
 from machine_code import Kernel
 
 ANY = "_ZN5pyvae21latent_forward_kernelINS_3AnyIJlEEELb1EEEvfP6float4PKii"
@@ -18,8 +18,6 @@ Fatbin elf code:
 ================
 arch = sm_80
 code version = [1,8]
-host = linux
-compile_size = 64bit
 
 Resource usage:
  Common:
@@ -32,20 +30,11 @@ Resource usage:
 Fatbin ptx code:
 ================
 arch = sm_90
-code version = [9,0]
-host = linux
-compile_size = 64bit
-compressed
 ptxasOptions =
 
 Fatbin elf code:
 ================
 arch = sm_90
-code version = [1,8]
-
-Resource usage:
- Common:
-  GLOBAL:0
  Function {PACKED}:
   REG:14 STACK:0 SHARED:2048 LOCAL:0 CONSTANT[0]:556 TEXTURE:0 SURFACE:0 SAMPLER:0
 """
@@ -54,11 +43,8 @@ MACHINE_CODE = f"""
 Fatbin elf code:
 ================
 arch = sm_80
-code version = [1,8]
 
 \tcode for sm_80
-\t.target\tsm_80
-
 \t\tFunction : {ANY}
 \t.headerflags\t@"EF_CUDA_SM80 EF_CUDA_VIRTUAL_SM(EF_CUDA_SM80)"
         /*0000*/                   IMAD.MOV.U32 R1, RZ, RZ, c[0x0][0x28] ;            /* 0x00000a00ff017624 */
@@ -81,10 +67,6 @@ code version = [1,8]
         /*0100*/                   EXIT ;                                             /* 0x000000000000794d */
 \t\t..........
 
-Fatbin ptx code:
-================
-arch = sm_90
-
 Fatbin elf code:
 ================
 arch = sm_90
@@ -98,39 +80,31 @@ arch = sm_90
 """
 
 
-def recorded() -> dict[str, Kernel]:
+def test_resources_and_instructions() -> None:
     kernels, architectures = machine_code.read(RESOURCE_USAGE, MACHINE_CODE)
     assert architectures == {"sm_80", "sm_90", "compute_90"}
-    return dict(zip(("spilled", "packed", "packed for sm_90"), kernels, strict=True))
-
-
-def test_resources_and_instructions() -> None:
-    assert recorded() == {
-        "spilled": Kernel(ANY, "sm_80", 32, 256, 0, 0, 9, 2, Counter({8: 1, 32: 1}), Counter({16: 1})),
-        "packed": Kernel(PACKED, "sm_80", 14, 0, 1024, 0, 3, 0, Counter({128: 1}), Counter({128: 1})),
-        "packed for sm_90": Kernel(PACKED, "sm_90", 14, 0, 1024, 0, 4, 0, Counter({64: 1}), Counter({128: 1})),
-    }
+    assert kernels == [
+        Kernel(ANY, "sm_80", 32, 256, 0, 0, 9, 2, Counter({8: 1, 32: 1}), Counter({16: 1})),
+        Kernel(PACKED, "sm_80", 14, 0, 1024, 0, 3, 0, Counter({128: 1}), Counter({128: 1})),
+        Kernel(PACKED, "sm_90", 14, 0, 1024, 0, 4, 0, Counter({64: 1}), Counter({128: 1})),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("kernel", "faults"),
+    ("name", "instructions", "faults"),
     [
-        ("spilled", ["2 accesses to local memory, 256 bytes of stack"]),
-        ("packed", []),
-        ("packed for sm_90", ["no 128-bit load"]),
+        ("kernel<Any<long>>", ["STL", "LDL"], ["2 accesses to local memory, 256 bytes of stack"]),
+        ("kernel<Any<long>>", ["LDG.E", "STG.E.U16"], []),
+        ("kernel<Packed<float, double>, false>", ["LDG.E.LTC128B.128", "STG.E.128"], []),
+        ("kernel<Packed<float, double>, false>", ["LDG.E.LTC128B.64", "ST.E.128"], ["no 128-bit load"]),
+        ("kernel<Packed<float>>", ["LDG.E.128.CONSTANT", "STG.E.64"], ["no 128-bit store"]),
     ],
 )
-def test_faults(kernel: str, faults: list[str]) -> None:
-    found = recorded()[kernel]
-    found.name = "latent_forward_kernel<Packed<float, double>, false>" if "packed" in kernel else "Any<long>"
-    assert found.faults() == faults
-
-
-def test_stores_must_be_wide_as_well() -> None:
-    kernel = Kernel("objective_kernel<Packed<float>>", "sm_80")
-    kernel.count("LDG.E.128.CONSTANT")
-    kernel.count("STG.E.64")
-    assert kernel.faults() == ["no 128-bit store"]
+def test_faults(name: str, instructions: list[str], faults: list[str]) -> None:
+    kernel = Kernel(name, "sm_80", stack=256)
+    for instruction in instructions:
+        kernel.count(instruction)
+    assert kernel.faults() == faults
 
 
 # By the CUDA occupancy calculator, for 256 threads a block.
@@ -150,7 +124,7 @@ def test_stores_must_be_wide_as_well() -> None:
     ],
 )
 def test_occupancy(architecture: str, registers: int, shared: int, occupancy: float | None) -> None:
-    assert Kernel("", architecture, registers, shared=shared).occupancy() == occupancy
+    assert Kernel("", architecture, registers, shared=shared).occupancy(256) == occupancy
 
 
 @pytest.mark.parametrize(
@@ -172,7 +146,8 @@ def test_short_names(demangled: str, short: str) -> None:
 
 
 def test_table_groups_kernels() -> None:
-    lines = machine_code.table([Kernel("a_kernel<X>", "sm_80", 32), Kernel("a_kernel<Y>", "sm_999", 40)]).splitlines()
+    kernels = [Kernel("a_kernel<X>", "sm_80", 32), Kernel("a_kernel<Y>", "sm_999", 40)]
+    lines = machine_code.table(kernels, 256).splitlines()
     assert [line.split()[:3] for line in lines if line] == [
         ["a_kernel", "registers", "shared"],
         ["<X>", "sm_80", "32"],
@@ -181,10 +156,12 @@ def test_table_groups_kernels() -> None:
     assert "100%" in lines[2]
 
 
-def test_cuobjdump_is_found_beside_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "cuobjdump"
-    program.parent.mkdir()
-    program.touch(mode=0o755)
-    monkeypatch.setenv("PATH", os.devnull)
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert machine_code.find_cuobjdump() == str(program)
+def test_threads_of_a_block_are_those_of_the_sources(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.h", tmp_path / "second.h"
+    second.write_text("  static constexpr int kThreads = 512;  // of a block\n", encoding="utf-8")
+    assert machine_code.threads_of_block([first, second]) == 512
+    first.write_text("constexpr int kThreads = 128;  // why\n", encoding="utf-8")
+    assert machine_code.threads_of_block([first, second]) == 128
+    with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*third\.h: how many"):
+        machine_code.threads_of_block([tmp_path / "third.h"])
+    assert machine_code.threads_of_block(machine_code.TUNING) % 32 == 0

@@ -1,4 +1,4 @@
-"""A GPU's CSV as pictures: `python -m benchmarks.plot benchmarks/results/h200.csv` writes them beside it.
+"""A GPU's CSV as pictures: `python -m benchmarks.plots benchmarks/results/h200.csv` writes them beside it.
 
 Needs matplotlib, but no GPU.
 """
@@ -19,14 +19,13 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .gpu_table import IN_GRAPH, PASSES, PLAIN, elements
+from .report import IN_GRAPH, PASSES, PLAIN, elements
 from .rows import Environment, Row, read
 
 plt.rcParams.update({"font.size": 11, "axes.titlesize": 12, "figure.dpi": 150})
 
 TYPES = ("float32", "bfloat16")
-KERNEL_COLORS = dict(zip(PASSES, ("#1f77b4", "#d62728", "#2ca02c"), strict=True))
-COLORS = {name: f"C{index}" for index, name in enumerate(dict.fromkeys((*PLAIN.values(), *IN_GRAPH.values())))}
+COLORS = {name: f"C{index}" for index, name in enumerate(dict.fromkeys([*PASSES, *PLAIN.values(), *IN_GRAPH.values()]))}
 
 
 def curve(axes: Axes, rows: Sequence[Row], value: str, label: str, **style: Any) -> None:
@@ -35,36 +34,32 @@ def curve(axes: Axes, rows: Sequence[Row], value: str, label: str, **style: Any)
         axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3.5, **style)
 
 
-def by_size(axes: Axes, title: str) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set(title=title, xlabel="elements")
-    axes.grid(alpha=0.25)
-
-
-def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One for all panels, at their right."""
+def finished(figure: Figure, panels: Iterable[Axes], title: str) -> Figure:
+    """With sizes along the x axes, and one legend for all panels at their right."""
     handles = {}
     for axes in panels:
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("elements")
+        axes.grid(alpha=0.25)
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    figure.suptitle(title)
+    return figure
 
 
 def bandwidth(rows: Sequence[Row], where: Environment) -> Figure:
     """Bandwidth of each kernel against the number of elements, beside that of a copy of as many bytes."""
     figure, panels = plt.subplots(1, len(TYPES), figsize=(13, 4.6), sharey=True, layout="constrained")
+    copy = {"label": "copy of as many bytes", "linestyle": ":", "alpha": 0.6}
     for axes, dtype in zip(panels, TYPES, strict=True):
-        for what, (name, _) in PASSES.items():
-            own = [row for row in rows if row.what == what and row.dtype == dtype]
-            style = {"color": KERNEL_COLORS[what]}
-            curve(axes, [row for row in own if row.competitor == "fused"], "gb_per_s", name, **style)
-            copies = [row for row in own if row.competitor == "copy"]
-            curve(axes, copies, "gb_per_s", "copy of as many bytes", linestyle=":", alpha=0.6, **style)
-        by_size(axes, dtype)
+        for what, name in PASSES.items():
+            for competitor, style in (("fused", {"label": name}), ("copy", copy)):
+                own = [row for row in rows if (row.what, row.competitor, row.dtype) == (what, competitor, dtype)]
+                curve(axes, own, "gb_per_s", color=COLORS[what], **style)
+        axes.set_title(dtype)
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("GB/s, read and written")
-    legend(figure, panels)
-    figure.suptitle(f"{where.processor}: bandwidth by size")
-    return figure
+    return finished(figure, panels, f"{where.processor}: bandwidth by size")
 
 
 def speed_up(rows: Sequence[Row], where: Environment) -> Figure:
@@ -77,15 +72,14 @@ def speed_up(rows: Sequence[Row], where: Environment) -> Figure:
             for competitor, name in names.items():
                 own = [row for row in chosen if row.competitor == competitor]
                 curve(axes, own, "ratio_to_fused", name, color=COLORS[name])
-            by_size(axes, f"{'loss' if what == 'loss' else 'sampler with KL'}, {dtype}")
+            axes.set_title(f"{'loss' if what == 'loss' else 'sampler with KL'}, {dtype}")
             axes.axhline(1, color="black", linewidth=0.8)
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter("{x:g}×")
     panels[0, 0].set_ylabel("time relative to pyvae")
     panels[1, 0].set_ylabel("the same, all in CUDA graphs")
-    legend(figure, panels.flat)
-    figure.suptitle(f"{where.processor}: forward + backward by size (above 1×, pyvae is faster)")
-    return figure
+    title = f"{where.processor}: forward + backward by size (above 1×, pyvae is faster)"
+    return finished(figure, panels.flat, title)
 
 
 def pictures(path: Path, folder: Path) -> list[Path]:
@@ -103,7 +97,7 @@ def pictures(path: Path, folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("--out", type=Path, help="folder of the pictures (that of the CSV)")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Finds the CUDA toolkit for a build and decides which GPUs it compiles for. Used by setup.py and the Makefile.
+"""Finds the CUDA toolkit and decides which GPUs a build is compiled for. Used by setup.py, make and the other tools.
 
-`python cuda_toolkit.py` prints what pip must install for a CUDA build with this environment's torch: nothing if an nvcc
-is there already, or if torch is a build for the CPU.
+`python tools/cuda_toolkit.py` prints what pip must install for a CUDA build with this environment's torch: nothing if
+an nvcc is there already, or if torch is a build for the CPU.
 
 Environment: CUDA_HOME, CUDA_PATH, FORCE_CUDA (1: a CUDA build or an error; 0: a CPU build), TORCH_CUDA_ARCH_LIST.
 """
@@ -36,17 +36,17 @@ def installed(pattern: str) -> list[Path]:
     return [path for folder in sys.path for path in sorted(Path(folder).glob(pattern))]
 
 
-def candidates() -> list[str]:
-    """Every nvcc of this machine, in the order in which they are asked."""
-    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    on_path = shutil.which("nvcc")
+def programs(name: str) -> list[str]:
+    """Every `name` of this machine, nvcc or what comes with it, in the order in which they are asked."""
+    homes = [os.environ[variable] for variable in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(variable)]
     found = [
-        *(os.path.join(home, "bin", "nvcc") for home in homes),
-        *([on_path] if on_path else []),
-        os.path.join(SYSTEM, "bin", "nvcc"),
-        *map(str, installed("nvidia/cu*/bin/nvcc")),
+        *(os.path.join(home, "bin", name) for home in homes),
+        shutil.which(name) or "",
+        os.path.join(SYSTEM, "bin", name),
+        *map(str, installed(f"nvidia/cu*/bin/{name}")),
+        *map(str, installed(f"triton/backends/nvidia/bin/{name}")),
     ]
-    return [nvcc for nvcc in dict.fromkeys(found) if os.access(nvcc, os.X_OK)]
+    return [program for program in dict.fromkeys(found) if os.access(program, os.X_OK)]
 
 
 def examine(nvcc: str) -> Toolkit | None:
@@ -64,7 +64,7 @@ def examine(nvcc: str) -> Toolkit | None:
 
 def find_toolkit(torch_cuda: str) -> Toolkit | str:
     """The first toolkit with torch's major version, within which runtimes are compatible, or why there is none."""
-    examined = [(nvcc, examine(nvcc)) for nvcc in candidates()]
+    examined = [(nvcc, examine(nvcc)) for nvcc in programs("nvcc")]
     for _, toolkit in examined:
         if toolkit and major(toolkit.release) == major(torch_cuda):
             return toolkit

@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA kernels: `python tests/machine_code.py [extension]` prints a table and checks it.
+"""What nvcc made of the CUDA kernels: `python tools/machine_code.py [extension]` prints a table and checks it.
 
 Fails where a kernel keeps anything in local memory (spilled registers, arrays indexed at run time), where a kernel over
 `Packed` tensors has no 128-bit load or store, or where an architecture that was asked for is missing. Needs no GPU.
@@ -6,20 +6,22 @@ Fails where a kernel keeps anything in local memory (spilled registers, arrays i
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "pyvae"
+import cuda_toolkit
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pyvae"
+TUNING = [ROOT / "csrc" / "cuda" / name for name in ("tuning.h", "kernels.h")]  # one of them says kThreads
 WIDTHS = (128, 64, 32, 16, 8)
-THREADS = 256  # of a block
 RESERVED = 1024  # bytes of shared memory that the driver keeps in each block, from sm_80 on
 
 # Threads and KiB of shared memory of one multiprocessor (the table "Technical Specifications per Compute Capability" of
@@ -68,17 +70,18 @@ class Kernel:
             width = next((int(m.lstrip("US")) for m in modifiers if m.lstrip("US") in ("128", "64", "16", "8")), 32)
             (self.loads if operation.startswith("L") else self.stores)[width] += 1
 
-    def occupancy(self) -> float | None:
-        """Threads that a multiprocessor holds, as a share of those that it could; None where it is not known."""
-        version = int(re.sub(r"\D", "", self.architecture))
+    def occupancy(self, block: int) -> float | None:
+        """Threads that a multiprocessor holds in blocks of `block`, as a share of those that it could; None where that
+        is not known."""
+        version = cuda_toolkit.number(self.architecture)
         if version not in MULTIPROCESSORS:
             return None
         threads, kibibytes = MULTIPROCESSORS[version]
         of_warp = -(-self.registers * 32 // 256) * 256
-        by_registers = 4 * (65536 // 4 // of_warp) // (THREADS // 32) if of_warp else threads
+        by_registers = 4 * (65536 // 4 // of_warp) // (block // 32) if of_warp else threads
         shared = self.shared + (RESERVED if version >= 80 else 0)
         by_shared = kibibytes * 1024 // shared if shared else threads
-        return min(threads // THREADS, by_registers, by_shared) * THREADS / threads
+        return min(threads // block, by_registers, by_shared) * block / threads
 
     def faults(self) -> list[str]:
         found = []
@@ -91,18 +94,12 @@ class Kernel:
         return found
 
 
-def find_cuobjdump() -> str:
-    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    places = [
-        shutil.which("cuobjdump"),
-        *(os.path.join(home, "bin", "cuobjdump") for home in [*homes, "/usr/local/cuda"]),
-        *(place for folder in sys.path for place in Path(folder).glob("triton/backends/nvidia/bin/cuobjdump")),
-        *(place for folder in sys.path for place in Path(folder).glob("nvidia/*/bin/cuobjdump")),
-    ]
-    for place in places:
-        if place and os.access(place, os.X_OK):
-            return str(place)
-    sys.exit("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+def threads_of_block(headers: Sequence[Path]) -> int:
+    """As the first of the headers that says it defines kThreads."""
+    for header in headers:
+        if header.exists() and (found := re.search(r"constexpr int kThreads = (\d+)", header.read_text("utf-8"))):
+            return int(found[1])
+    sys.exit(f"no `constexpr int kThreads = ...` in {' or '.join(map(str, headers))}: how many threads has a block?")
 
 
 def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]]:
@@ -111,7 +108,7 @@ def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]
     kernels: dict[tuple[str, str], Kernel] = {}
     architectures = set()
     kind = architecture = function = ""
-    for line in resource_usage.splitlines():
+    for line in [*resource_usage.splitlines(), *machine_code.splitlines()]:
         if match := CODE_KIND.search(line):
             kind = {"elf": "sm_", "ptx": "compute_"}[match[1]]
         elif match := ARCHITECTURE.search(line):
@@ -121,16 +118,11 @@ def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]
             function = match[1]
         elif match := RESOURCES.search(line):
             registers, stack, shared, local = map(int, match.groups())
-            if shared and int(re.sub(r"\D", "", architecture)) >= 90:
+            if shared and cuda_toolkit.number(architecture) >= 90:
                 shared -= RESERVED  # where there is any, the reserved part is counted from sm_90 on
             kernels[architecture, function] = Kernel(function, architecture, registers, stack, shared, local)
-    for line in machine_code.splitlines():
-        if match := INSTRUCTION.search(line):
+        elif match := INSTRUCTION.search(line):
             kernels[architecture, function].count(match[1])
-        elif match := ARCHITECTURE.search(line):
-            architecture = f"sm_{match[1]}"
-        elif match := FUNCTION.search(line):
-            function = match[1]
     return list(kernels.values()), architectures
 
 
@@ -145,7 +137,9 @@ def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
     def output(option: str) -> str:
         return subprocess.run([program, option, extension], capture_output=True, text=True, check=True).stdout
 
-    program = find_cuobjdump()
+    program = next(iter(cuda_toolkit.programs("cuobjdump")), None)
+    if program is None:
+        sys.exit("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     kernels, architectures = read(output("--dump-resource-usage"), output("--dump-sass"))
     mangled = "\n".join(kernel.name for kernel in kernels)
     names = subprocess.run(["c++filt"], input=mangled, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -154,25 +148,26 @@ def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
     return sorted(kernels, key=lambda kernel: (kernel.name, kernel.architecture)), architectures
 
 
-def table(kernels: Sequence[Kernel]) -> str:
+def table(kernels: Sequence[Kernel], block: int) -> str:
     """A line for each kernel and architecture, grouped by kernel."""
-    width = max((len(kernel.name) for kernel in kernels), default=0)
-    head = f"{'registers':>9} {'shared':>6} {'stack':>5} {'spills':>6} {'instructions':>12} {'occupancy':>9}"
-    head += f" {'loads ' + '/'.join(map(str, WIDTHS)):>22} {'stores':>14}"
-    lines: list[str] = []
-    group = ""
-    for kernel in kernels:
-        name, _, arguments = kernel.name.partition("<")
-        if name != group:
-            group = name
-            lines += ["", f"{name:<{width}} {'':<7} {head}"]
-        occupancy = kernel.occupancy()
-        loads, stores = ("/".join(str(counts[width]) for width in WIDTHS) for counts in (kernel.loads, kernel.stores))
-        lines.append(
-            f"{'  <' + arguments:<{width}} {kernel.architecture:<7} {kernel.registers:>9} {kernel.shared:>6}"
-            f" {kernel.stack:>5} {kernel.spills:>6} {kernel.instructions:>12}"
-            f" {'-' if occupancy is None else f'{occupancy:.0%}':>9} {loads:>22} {stores:>14}"
-        )
+    form = f"{{:<{max((len(kernel.name) for kernel in kernels), default=0)}}}"
+    form += " {:<7} {:>9} {:>6} {:>5} {:>6} {:>12} {:>9} {:>22} {:>14}"
+    head = ("", "registers", "shared", "stack", "spills", "instructions", "occupancy")
+    lines = []
+    for name, group in groupby(kernels, lambda kernel: kernel.name.partition("<")[0]):
+        lines += ["", form.format(name, *head, f"loads {'/'.join(map(str, WIDTHS))}", "stores")]
+        for k in group:
+            share = k.occupancy(block)
+            counts = ("/".join(str(count[width]) for width in WIDTHS) for count in (k.loads, k.stores))
+            numbers = (
+                k.registers,
+                k.shared,
+                k.stack,
+                k.spills,
+                k.instructions,
+                "-" if share is None else f"{share:.0%}",
+            )
+            lines.append(form.format(f"  {k.name.removeprefix(name)}", k.architecture, *numbers, *counts))
     return "\n".join(lines)
 
 
@@ -181,7 +176,7 @@ def main() -> None:
     if extension is None:
         sys.exit(f"no extension in {PACKAGE}: build it in place")
     kernels, architectures = inspect(extension)
-    print(table(kernels))
+    print(table(kernels, threads_of_block(TUNING)))
     faults = [f"{kernel.name} for {kernel.architecture}: {fault}" for kernel in kernels for fault in kernel.faults()]
     asked = runpy.run_path(str(extension.parent / "_build.py"))["CUDA_ARCHITECTURES"]
     faults += [f"nothing for {architecture}" for architecture in sorted({*asked} - architectures)]

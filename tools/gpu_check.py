@@ -12,15 +12,17 @@ import contextlib
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import cuda_toolkit
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 525.0  # seconds for everything
@@ -37,7 +39,6 @@ DEVICE = (
 )
 SANITIZED = "tests/test_cuda_sanitized.py"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-
 
 running: set[subprocess.Popen[bytes]] = set()
 
@@ -179,10 +180,9 @@ def measured(text: str, status: int) -> str:
 
 
 def sanitizer_stages(python: str) -> list[Stage]:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{home}/bin")
+    program = next(iter(cuda_toolkit.programs("compute-sanitizer")), None)
     if program is None:
-        missing = f"compute-sanitizer is neither on the PATH nor in {home}/bin: it comes with the CUDA toolkit"
+        missing = f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: the toolkit brings it"
         return [Stage(tool, ["false"], f"{tool}.log", lambda *_: fail(missing)) for tool in SANITIZERS]
     known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     stages = []
@@ -199,15 +199,8 @@ def sanitizer_stages(python: str) -> list[Stage]:
         tests = [python, "-m", "pytest", "-q", "-m", "sanitizer", "-p", "no:cacheprovider", SANITIZED]
         uncached = tool in ("memcheck", "initcheck")
         tests += ["-k", "not graph"] if uncached else []  # a capture needs the cache
-        stages.append(
-            Stage(
-                tool,
-                [program, *options, *tests],
-                f"{tool}.log",
-                lambda text, status, tool=tool: sanitized(tool, text, status),
-                [*THREADS, *([NO_CACHE] if uncached else [])],
-            )
-        )
+        environment = [*THREADS, NO_CACHE] if uncached else THREADS
+        stages.append(Stage(tool, [program, *options, *tests], f"{tool}.log", partial(sanitized, tool), environment))
     return stages
 
 
@@ -268,7 +261,7 @@ def report(results: Sequence[Result]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tools/gpu_check.py", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the logs and the CSV")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything (%(default)s)")
     options = parser.parse_args()

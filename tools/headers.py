@@ -1,4 +1,4 @@
-"""Whether everything that includes torch compiles with another torch: `python .ci/headers.py torch` tries the newest.
+"""Whether everything that includes torch compiles with another torch: `python tools/headers.py torch` tries the newest.
 
 Takes only the headers out of its package, since installing each torch would take minutes and gigabytes. The Python that
 runs this has a torch for CUDA, whose toolkit's headers are used.
@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+import cuda_toolkit
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-import cuda_toolkit  # noqa: E402
 
 
 def unpack(requirement: str, folder: Path) -> str:

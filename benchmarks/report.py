@@ -1,0 +1,298 @@
+"""Results as Markdown: times beside one another, and every target with what was measured.
+
+`python -m benchmarks.report` puts those of the CPU, and what there is of GPUs, between the markers in README.md;
+`--check` only tells whether README.md is in step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from .cases import ONE_LARGE, OWN_GRAPHS
+from .rows import ROOT, Environment, Row, read
+from .timing import LEFT_OUT
+
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
+
+CALLS = {
+    "loss": "`elbo_loss(recon, x, mu, logvar)`",
+    "loss_given_kl": "`elbo_loss(recon, x, kl=kl)`",
+    "sample": "`reparameterize`",
+    "sample_kl": "`reparameterize_kl`",
+}
+PASSES = {
+    "objective_forward": "objective forward, with its gradient",
+    "sampler_backward": "sampler backward",
+    "sampler_forward": "sampler forward",
+}
+STEPS = {"step_mlp": "MLP", "step_conv": "convolutional", "step_latent_diffusion": "latent-diffusion-sized"}
+COMPETITORS = {
+    "eager": "eager",
+    "eager_probabilities": "eager probabilities",
+    "compiled": "torch.compile",
+    "compiled_autotuned": "max-autotune-no-cudagraphs",
+    "compiled_reduce_overhead": "reduce-overhead",
+    "compiled_max_autotune": "max-autotune",
+    "fused_compiled": "pyvae in torch.compile",
+    "model_alone": "model alone",
+    "copy": "copy",
+}
+PLAIN = {name: label for name, label in COMPETITORS.items() if name not in OWN_GRAPHS}
+IN_GRAPH = {name if name in OWN_GRAPHS else f"{name}_graph": label for name, label in COMPETITORS.items()}
+
+LARGE = 2**23  # elements of recon, from which on a loss counts as large
+
+Where = Callable[[Row], bool]
+
+
+def elements(row: Row) -> int:
+    """Of what the row's kernel works on: the latent of a sampler, else recon."""
+    return (row.batch or 0) * ((row.latent if row.what.startswith("sampl") else row.features) or 0)
+
+
+def is_float32(row: Row) -> bool:
+    return row.dtype in (None, "float32")
+
+
+def everywhere(row: Row) -> bool:
+    return True
+
+
+def small(row: Row) -> bool:
+    return is_float32(row) and (row.batch, row.features) == (128, 784)
+
+
+def large(row: Row) -> bool:
+    return is_float32(row) and elements(row) >= LARGE
+
+
+def very_large(row: Row) -> bool:
+    return is_float32(row) and elements(row) >= ONE_LARGE
+
+
+class Target(NamedTuple):
+    what: str
+    target: str
+    judge: Callable[[Sequence[Row]], tuple[str, bool]]  # what was measured, and whether it is enough; or a LookupError
+
+
+def compared(rows: Sequence[Row], what: str, competitor: str, where: Where = everywhere) -> list[Row]:
+    """The matching rows that have a ratio to pyvae's, smallest first; LookupError if the run has none."""
+    found = [row for row in rows if (row.what, row.competitor) == (what, competitor) and where(row)]
+    found = sorted((row for row in found if row.ratio_to_fused), key=attrgetter("ratio_to_fused"))
+    if not found:
+        raise LookupError(what)
+    return found
+
+
+def at_most(label: str, target: str, what: str, limit: float, form: str, stage: str | None = None) -> Target:
+    """Judged by the largest value of pyvae's own rows, the probabilities' too where there are any."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        found = [row for row in rows if (row.what, row.stage) == (what, stage)]
+        own = [row.value for row in found if row.competitor.startswith("fused")]
+        if not own or any(map(isnan, own)):
+            raise LookupError(what)
+        return form.format(max(own)), max(own) <= limit
+
+    return Target(label, target, judge)
+
+
+def speed_up(what: str, competitor: str, least: float, where: Where = everywhere, label: str = "") -> Target:
+    """Judged by the smallest ratio of the shapes that `where` names, all of them if it is not given."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        found = compared(rows, what, competitor, where)
+        worst, most = found[0].ratio_to_fused, found[-1].ratio_to_fused
+        to_most = f" to {most:.1f}×" if len(found) > 1 else ""
+        return f"{worst:.1f}× (at {found[0].shape}){to_most}", worst >= least
+
+    name = (PLAIN | IN_GRAPH)[competitor]
+    return Target(f"{CALLS[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
+
+
+def copy_share(
+    what: str, least: float, label: str, copy: str = "three-stream copy", where: Where = everywhere
+) -> Target:
+    """Judged by the smallest share of the sizes that `where` names."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        row = compared(rows, what, "copy", where)[0]
+        share, speed = row.ratio_to_fused, row.gb_per_s
+        return f"{share:.0%} ({share * speed:,.1f} of {speed:,.1f} GB/s)", share >= least
+
+    return Target(label, f"≥ {100 * least:.0f} % of a {copy}", judge)
+
+
+def call_overhead(call: str, competitor: str) -> Target:
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        own, bce = (compared(rows, "overhead", name)[0].value for name in (competitor, "bce_alone"))
+        return f"{own:.1f} against {bce:.1f} µs", own <= bce
+
+    return Target(f"{call} forward + backward, 1×64", "≤ `binary_cross_entropy_with_logits` alone", judge)
+
+
+ERRORS = (
+    at_most("loss, any float32 size, against float64", "relative error ≤ 1e-6", "loss_error", 1e-6, "{:.1e}"),
+    at_most("gradient against float64, tails included", "≤ 4 ulp", "gradient_error", 4, "{:.2f} ulp"),
+    at_most("normal draw against exact Box–Muller", "≤ 4 ulp", "normal_error", 4, "{:.2f} ulp"),
+)
+SAMPLER = "memory beyond inputs, `reparameterize_kl`"
+# A tenth of a buffer for what the peak of a process's memory is rounded to.
+OVERHEAD_AND_MEMORY = (
+    call_overhead("`elbo_loss(recon, x)`", "fused_reconstruction"),
+    call_overhead(CALLS["loss"], "fused"),
+    at_most("memory beyond inputs, `elbo_loss` with its gradient", "1 × recon", "loss_memory", 1.1, "{:.2f} × recon"),
+    at_most(SAMPLER, "1 × z: no noise", "sample_kl_memory", 1.1, "{:.2f} × z"),
+)
+ARRAY, STEP = "one large array: objective forward with gradient", "sampler + objective"
+PARTS = ("forward", "backward")
+TARGETS = {
+    "cpu": (
+        *ERRORS,
+        speed_up("loss", "eager", 5),
+        speed_up("loss", "eager_probabilities", 8),
+        speed_up("loss", "compiled", 3),
+        *(speed_up(what, other, 3) for what in ("sample", "sample_kl") for other in ("eager", "compiled")),
+        copy_share("bandwidth", 0.8, ARRAY),
+        copy_share("bandwidth_huge_pages", 0.8, f"{ARRAY}, the copy's output in huge pages as well"),
+        *OVERHEAD_AND_MEMORY,
+        at_most("`import pyvae` beyond torch", "≤ 50 ms", "import", 50, "{:.0f} ms"),
+    ),
+    "cuda": (
+        *ERRORS,
+        *(speed_up("loss", name, 1.5, large, ", when large") for name in ("compiled", "compiled_autotuned")),
+        *(speed_up("loss", name, 2, small, ", at 128×784") for name in ("compiled", "compiled_autotuned")),
+        speed_up("loss", "eager", 4, small, ", at 128×784"),
+        *(
+            speed_up("loss", name, least, small, ", both in CUDA graphs, at 128×784")
+            for name, least in (("compiled_graph", 2), ("compiled_reduce_overhead", 2), ("eager_graph", 4))
+        ),
+        *(
+            copy_share(what, least, f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", very_large)
+            for what, least in (("objective_forward", 0.9), ("sampler_backward", 0.9), ("sampler_forward", 0.8))
+        ),
+        *(at_most(f"launches, {STEP}, {stage}", "≤ 2", "launches", 2, "{:.0f}", stage) for stage in PARTS),
+        *(at_most(f"waits of the host, {STEP}, {stage}", "none", "waits", 0, "{:.0f}", stage) for stage in PARTS),
+        *OVERHEAD_AND_MEMORY,
+        at_most(f"{SAMPLER} forward + backward", "3 × z: 2 gradients", "sample_kl_memory", 3.1, "{:.2f} × z", "both"),
+    ),
+}
+
+
+def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
+    body = []
+    for what, target, judge in targets:
+        try:
+            measured, reached = judge(rows)
+        except LookupError:
+            measured, reached = "not measured", False
+        body.append([what, target, measured, "yes" if reached else "**no**"])
+    return markdown(["what", "target", "measured", "reached"], body)
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def time(row: Row) -> str:
+    if isnan(row.value):
+        return "left out" if row.note == LEFT_OUT else "failed"
+    return f"{row.value:,.{1 if row.value < 10 else 0}f} µs"
+
+
+def relative(row: Row | None) -> str:
+    if row is None or not row.ratio_to_fused:
+        return time(row) if row else ""
+    return f"{time(row)}, {row.ratio_to_fused:.{1 if row.ratio_to_fused >= 1 else 2}f}×"
+
+
+def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competitors: Mapping[str, str]) -> str:
+    """pyvae at every size and type, and beside it whichever of the competitors was measured."""
+    rows = [row for row in rows if row.what in names]
+    own = [row for row in rows if row.competitor == ("fused_graph" if competitors is IN_GRAPH else "fused")]
+    own.sort(key=lambda row: (list(names).index(row.what), not is_float32(row), row.dtype or "", elements(row)))
+    at = {(row.what, row.shape, row.dtype, row.competitor): row for row in rows}
+    columns: dict[str, Callable[[Row], str]] = {
+        heading: lambda row: names[row.what],
+        "B×D, latent L": lambda row: row.shape,
+    }
+    if not all(map(is_float32, own)):
+        columns["types"] = lambda row: row.dtype or "float32"
+    columns["pyvae"] = time
+    if any(row.gb_per_s for row in own):
+        columns["GB/s"] = lambda row: f"{row.gb_per_s or 0:,.1f}"
+    for name in competitors:
+        if any(row.competitor == name for row in rows):
+            columns[competitors[name]] = lambda row, name=name: relative(at.get((row.what, row.shape, row.dtype, name)))
+    return markdown(list(columns), [[cell(row) for cell in columns.values()] for row in own]) if own else ""
+
+
+def failures(rows: Sequence[Row]) -> str:
+    """Every row without a value that was not merely left out, and why."""
+    failed = [row for row in rows if isnan(row.value) and row.note != LEFT_OUT]
+    cases = [filter(None, (row.what, row.batch and row.shape, row.dtype, row.competitor)) for row in failed]
+    lines = [f"- {' '.join(case)}: {row.note}" for case, row in zip(cases, failed, strict=True)]
+    return "\n".join(["Failed:", "", *lines]) if lines else ""
+
+
+def render(rows: Sequence[Row], where: Environment) -> str:
+    """What there are rows for; the targets wherever anything else than whole steps was measured."""
+    in_parts = {row.what for row in rows if row.stage == "both"}
+    rows = [row for row in rows if row.stage in (None, "both") or row.what not in in_parts]
+    facts = [where.processor, where.instruction_set, f"torch {where.torch}", f"pyvae {where.pyvae} ({where.commit})"]
+    if where.device == "cpu":
+        facts[1:1] = [f"{max((row.threads or 1 for row in rows), default=1)} threads"]
+    else:
+        facts[2:2] = [f"driver {where.driver}", f"CUDA {where.cuda}"]
+    of_steps = all(row.what in STEPS for row in rows)
+    parts = [
+        f"{', '.join(facts)}. Forward + backward, medians; × is the time relative to pyvae on the same inputs.",
+        times([row for row in rows if elements(row) >= ONE_LARGE], "one kernel", PASSES, PLAIN),
+        times(rows, "", CALLS, PLAIN),
+        times(rows, "in CUDA graphs", CALLS, IN_GRAPH),
+        times(rows, "training step", STEPS, PLAIN),
+        times(rows, "training step in a CUDA graph", STEPS, IN_GRAPH),
+        "" if of_steps else judged(TARGETS[where.device], rows),
+        failures(rows),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def gpu_results(folder: Path) -> str:
+    """The tables of all GPUs that `folder` has a CSV of."""
+    found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
+    rendered = [render(rows, where) for rows, where in found if where.device == "cuda"]
+    return "\n\n".join(rendered) or "GPU: not measured yet. The CUDA kernels have not run on a GPU so far."
+
+
+def insert(text: str, name: str, rendered: str) -> str:
+    """`text` with what stands between the markers of `name` replaced."""
+    first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not (start and end):
+        raise ValueError(f"expected {first} and, after it, {last}")
+    return f"{before}{first}\n{rendered}\n{last}{after}"
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    current = insert(text, CPU, render(*read(RESULTS / "cpu.csv")))
+    current = insert(current, GPU, gpu_results(RESULTS))
+    if "--check" not in sys.argv[1:]:
+        README.write_text(current, encoding="utf-8")
+    elif current != text:
+        sys.exit("README.md's benchmark tables are not those of benchmarks/results: run `python -m benchmarks.report`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""How fast pyvae and its competitors are, in turns, and the rows that come of it; on every device.
+
+Where the device has a cache to speak of, inputs are many sets in turn, which together exceed it: they come from memory,
+as a decoder's output of a real step mostly does. Outputs are freshly allocated on all sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from math import ceil, nan
+from typing import NamedTuple
+
+import torch
+
+from .cases import (
+    KERNELS,
+    OWN_GRAPHS,
+    TINY,
+    Inputs,
+    Shape,
+    counterpart,
+    kernel_case,
+    make_cases,
+    make_inputs,
+    necessary_bytes,
+)
+from .device import Device
+from .rows import Row
+from .timing import Budget, Case, Competitor, Outcome, compete, spread
+
+MOST_SETS = 256  # of inputs; those that then still fit in the cache are so small that launches alone decide
+
+F32, BF16 = torch.float32, torch.bfloat16
+# Competitors' names, and torch.compile's modes.
+ONLY_COMPILED = {"compiled": "default"}
+COMPILED = ONLY_COMPILED | {"compiled_reduce_overhead": "reduce-overhead"}
+
+
+class Cell(NamedTuple):
+    """One comparison."""
+
+    what: str
+    shape: Shape
+    dtype: torch.dtype = F32
+    target_dtype: torch.dtype | None = None
+    modes: Mapping[str, str] = COMPILED
+
+    @property
+    def dtypes(self) -> str:
+        name = str(self.dtype).removeprefix("torch.")
+        other = self.target_dtype not in (None, self.dtype)
+        return f"{name}, {str(self.target_dtype).removeprefix('torch.')} target" if other else name
+
+    @property
+    def bytes(self) -> int:
+        return necessary_bytes(self.what, self.shape, self.dtype.itemsize, (self.target_dtype or self.dtype).itemsize)
+
+    def row(self, stage: str, device: Device) -> Row:
+        """One without value and competitor."""
+        threads = torch.get_num_threads() if device.name == "cpu" else None
+        return Row(self.what, "", nan, "us", stage, *self.shape, bytes=self.bytes, dtype=self.dtypes, threads=threads)
+
+    def input_sets(self, device: Device) -> list[Inputs]:
+        """As many as exceed the cache about twice: at least half of the bytes are read."""
+        count = max(1, min(MOST_SETS, ceil(4 * device.cache_bytes() / self.bytes)))
+        return [make_inputs(self.shape, device.name, self.dtype, self.target_dtype) for _ in range(count)]
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def captured(competitor: Competitor, count: int, device: Device) -> Competitor:
+    """The same with all its cases, `count`, in one graph."""
+    name = f"{competitor.name}_graph"
+    return Competitor(name, lambda: [Case(name, device.capture(competitor.prepare))], count)
+
+
+def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str]) -> list[Row]:
+    """`row` for each stage and competitor, with its times and its ratio to pyvae's.
+
+    Only the whole, which comes last, has a byte count that all share: pyvae makes the gradient in its forward.
+    """
+    rows = []
+    for index, stage in enumerate(stages):
+        bytes_ = row.bytes if stage == stages[-1] else None
+        spreads = {
+            name: spread([sample[index] for sample in outcome.samples])
+            for name, outcome in outcomes.items()
+            if outcome.samples
+        }
+        for name, (_, note) in outcomes.items():
+            one = replace(row, competitor=name, stage=stage, bytes=bytes_, note=note)
+            if name in spreads:
+                p20, median, p80 = spreads[name]
+                _, own, _ = spreads.get(counterpart(name), (None, None, None))
+                ratio, speed = own and median / own, bytes_ and bytes_ / median / 1e3
+                one = replace(one, value=median, p20=p20, p80=p80, ratio_to_fused=ratio, gb_per_s=speed)
+            rows.append(one)
+    return rows
+
+
+def speed(cell: Cell, seconds: float, device: Device, budget: Budget | None = None) -> list[Row]:
+    """Forward and backward of loss or sampler at one shape, all competitors in turns; on a GPU also in CUDA graphs."""
+    device.release()
+    sets = cell.input_sets(device)
+    compilers = {name: cache(partial(device.compile, mode=mode)) for name, mode in cell.modes.items()}
+    turns: dict[str, list[Case]] = {}
+    for inputs in sets:
+        for case in make_cases(cell.what, inputs, compilers):
+            turns.setdefault(case.name, []).append(case)
+    competitors = []
+    for name, cases in turns.items():
+        competitors.append(Competitor(name, lambda cases=cases: cases))
+        if device.captures and name not in OWN_GRAPHS:
+            competitors.append(captured(competitors[-1], len(sets), device))
+    return timed_rows(cell.row("both", device), compete(competitors, seconds, device, budget), device.stages)
+
+
+def bandwidth(
+    cell: Cell, copy: Callable[[Inputs], Case], seconds: float, device: Device, budget: Budget | None = None,
+    graphs: bool = False,
+) -> list[Row]:  # fmt: skip
+    """One kernel against a copy that moves as many bytes, read and written, in turns."""
+    sets = cell.input_sets(device)
+    makers = {"fused": partial(kernel_case, cell.what), "copy": copy}
+    competitors = [
+        Competitor(name, lambda make=make: [make(inputs) for inputs in sets]) for name, make in makers.items()
+    ]
+    if graphs:
+        competitors = [captured(one, len(sets), device)._replace(name=one.name) for one in competitors]
+    _, stage = KERNELS[cell.what]
+    samples = compete(competitors, seconds, device, budget)
+    whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in samples.items()}
+    return timed_rows(cell.row(stage, device), whole, [stage])
+
+
+def cpu_bandwidth(elements: int, seconds: float) -> list[Row]:
+    """The objective's forward with gradient against `a + b`: both read two arrays and write a fresh third one."""
+
+    def add(inputs: Inputs) -> Case:
+        return Case("copy", partial(torch.add, inputs.logits.detach(), inputs.target))
+
+    cell = Cell("objective_forward", Shape(64, elements // 64, 0))
+    # "both": the forward and, there being no backward, the release of what it made.
+    return [replace(row, what="bandwidth", stage="both") for row in bandwidth(cell, add, seconds, Device())]
+
+
+def overhead(seconds: float, device: Device) -> list[Row]:
+    """What a call costs when there is next to nothing to compute.
+
+    On a GPU, too, it is the host's time: the GPU is through with each call before the host is.
+    """
+    competitors = [
+        Competitor(case.name, lambda case=case: [case])
+        for case in make_cases("overhead", make_inputs(TINY, device.name))
+    ]
+    with thread_count(1):
+        host = Device()
+        row = Row("overhead", "", nan, "us", "both", *TINY, threads=1)
+        return timed_rows(row, compete(competitors, seconds, host), host.stages)

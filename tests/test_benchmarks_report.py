@@ -1,0 +1,221 @@
+"""The CSV, and the tables, targets and pictures that are made of it. The numbers are made up."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import plots, report, rows
+from benchmarks.rows import Environment, Row
+from benchmarks.timing import LEFT_OUT
+
+WHERE = {
+    "cpu": Environment("cpu", "Example CPU", "avx2", "2.13.0", "0.1.0", "abc1234"),
+    "cuda": Environment("cuda", "Example 200", "sm_90", "2.11.0", "0.2.0", "abc1234", "580.1", "13.0"),
+}
+SMALL, LARGE, LATENT = (128, 784, 20), (512, 2**18, 4096), (2**27 // 4096, 1, 4096)
+
+
+def timed(
+    what: str, competitor: str, time: float, ratio: float | None, shape: tuple[int, int, int], dtype: str | None = None,
+    stage: str = "both", note: str | None = None,
+) -> Row:  # fmt: skip
+    threads = 2 if dtype is None else None
+    measured = {"ratio_to_fused": ratio, "gb_per_s": 1e6 / time, "threads": threads, "dtype": dtype, "note": note}
+    return Row(what, competitor, time, "us", stage, *shape, **measured)
+
+
+def kernel(what: str, shape: tuple[int, int, int], time: float, copy: float, dtype: str = "float32") -> list[Row]:
+    """A kernel's row and its copy's, in microseconds."""
+    own = timed(what, "fused", time, 1.0, shape, dtype, "forward")
+    return [own, timed(what, "copy", copy, copy / time, shape, dtype, "forward")]
+
+
+VERY_LARGE = (64, 196608, 4096)
+FIXED = {
+    "cpu": [
+        timed("loss", "fused", 60.0, 1.0, SMALL, stage="forward"),  # parts of a whole are in the CSV only
+        timed("loss", "eager", 60.0, 1.0, SMALL, stage="forward"),
+        timed("loss", "fused", 20000.0, 1.0, VERY_LARGE),
+        timed("loss", "eager", 100000.0, 5.0, VERY_LARGE),
+        timed("loss", "eager_probabilities", 160000.0, 8.0, VERY_LARGE),
+        timed("loss", "compiled", 60000.0, 3.0, VERY_LARGE),
+        timed("loss", "fused", 100.0, 1.0, SMALL),
+        timed("loss", "eager", 600.0, 6.0, SMALL),
+        timed("loss", "eager_probabilities", 2000.0, 20.0, SMALL),
+        timed("loss", "compiled", 250.0, 2.5, SMALL),
+        timed("bandwidth", "copy", 80.0, 0.8, (64, 1024, 0)),
+        timed("bandwidth_huge_pages", "copy", 60.0, 0.6, (64, 1024, 0)),
+        timed("overhead", "bce_alone", 30.0, 0.97, (1, 64, 2)),
+        timed("overhead", "fused_reconstruction", 30.0, 0.97, (1, 64, 2)),
+        timed("overhead", "fused", 31.0, 1.0, (1, 64, 2)),
+        Row("loss_error", "eager", 1e-3, "relative", None, *SMALL),
+        Row("loss_error", "fused", 1e-7, "relative", None, *SMALL),
+        Row("loss_error", "fused_probabilities", 2e-6, "relative", None, *VERY_LARGE),
+        Row("gradient_error", "fused", 4.0, "ulp"),
+        Row("import", "fused", 12.4, "ms"),
+    ],
+    "cuda": [
+        *kernel("objective_forward", (64, 2**20, 0), 400, 100),  # too small to count
+        *kernel("objective_forward", (64, 2**21, 0), 400, 380),
+        *kernel("objective_forward", (64, 2**22, 0), 800, 720),
+        *kernel("objective_forward", (64, 2**21, 0), 400, 200, "bfloat16"),  # shown, but no target
+        *kernel("sampler_forward", LATENT, 400, 316),
+        timed("loss", "fused", 20.0, 1.0, SMALL, "float32"),
+        timed("loss", "fused_graph", 5.0, 1.0, SMALL, "float32"),
+        timed("loss", "eager", 90.0, 4.5, SMALL, "float32"),
+        timed("loss", "compiled", 38.0, 1.9, SMALL, "float32"),
+        timed("loss", "compiled_reduce_overhead", 10.0, 2.0, SMALL, "float32"),
+        timed("loss", "fused", 20.0, 1.0, SMALL, "bfloat16"),
+        timed("loss", "compiled", 10.0, 0.5, SMALL, "bfloat16"),  # shown, but no target
+        timed("loss", "fused", 1000.0, 1.0, LARGE, "float32"),
+        timed("loss", "compiled", 1500.0, 1.5, LARGE, "float32"),
+        timed("loss", "compiled_autotuned", math.nan, None, LARGE, "float32", note="RuntimeError: no"),
+        timed("loss", "eager", math.nan, None, LARGE, "float32", note=LEFT_OUT),
+        *(Row("launches", "fused", 2.0, "launches", stage, *SMALL) for stage in ("forward", "backward")),
+        Row("waits", "fused", 0.0, "waits", "forward", *SMALL),
+        Row("waits", "fused", 1.0, "waits", "backward", *SMALL, note="cudaStreamSynchronize"),
+        Row("loss_error", "fused", 1e-7, "relative"),
+        Row("gradient_error", "fused", math.nan, "ulp", note="RuntimeError: no"),
+        Row("sample_kl_memory", "fused", 1.0, "buffers", None, 64, 1, 512),
+        Row("sample_kl_memory", "fused", 4.0, "buffers", "both", 64, 1, 512),
+    ],
+}
+CALL = "`elbo_loss(recon, x, mu, logvar)`"
+LOSS = f"{CALL} forward + backward"
+
+
+def line_of(rendered: str, start: str) -> list[str]:
+    (found,) = [line for line in rendered.splitlines() if line.startswith(f"| {start}")]
+    return found.removeprefix("| ").removesuffix(" |").split(" | ")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The results of both devices, and of a quick run."""
+    for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
+        rows.write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
+    return tmp_path
+
+
+@pytest.fixture
+def rendered(folder: Path) -> dict[str, str]:
+    return {"cpu": report.render(*rows.read(folder / "cpu.csv")), "cuda": report.gpu_results(folder)}
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
+def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str) -> None:
+    again, where = rows.read(folder / f"{name}.csv")
+    assert where == WHERE[device]
+    for before, after in zip(FIXED[device], again, strict=True):
+        for field, value in vars(before).items():  # the CSV keeps six digits
+            same = pytest.approx(value, rel=1e-5, nan_ok=True) if isinstance(value, float) else value
+            assert getattr(after, field) == same, (field, before)
+
+
+@pytest.mark.parametrize(
+    ("device", "target", "measured", "reached"),
+    [
+        ("cpu", f"{LOSS}, against eager |", "5.0× (at 64x196608 L4096) to 6.0×", "yes"),
+        ("cpu", f"{LOSS}, against torch", "2.5× (at 128x784 L20) to 3.0×", "**no**"),
+        ("cpu", "`reparameterize_kl` forward + backward, against torch.compile", "not measured", "**no**"),
+        ("cpu", "one large array: objective forward with gradient |", "80% (10,000.0 of 12,500.0 GB/s)", "yes"),
+        ("cpu", "one large array: objective forward with gradient, the", "60% (10,000.0 of 16,666.7 GB/s)", "**no**"),
+        ("cpu", "`elbo_loss(recon, x)` forward", "30.0 against 30.0 µs", "yes"),
+        ("cpu", f"{LOSS}, 1×64", "31.0 against 30.0 µs", "**no**"),
+        ("cpu", "loss, any float32 size", "2.0e-06", "**no**"),
+        ("cpu", "`import pyvae` beyond torch", "12 ms", "yes"),
+        ("cuda", "objective forward, with its gradient, float32, at", "90% (1,250.0 of 1,388.9 GB/s)", "yes"),
+        ("cuda", "sampler forward, float32, at", "79% (2,500.0 of 3,164.6 GB/s)", "**no**"),
+        ("cuda", f"{LOSS}, against torch.compile, at 128×784", "1.9× (at 128x784 L20)", "**no**"),
+        ("cuda", f"{LOSS}, against torch.compile, when large", "1.5× (at 512x262144 L4096)", "yes"),
+        ("cuda", f"{LOSS}, against reduce-overhead, both in CUDA graphs", "2.0× (at 128x784 L20)", "yes"),
+        ("cuda", f"{LOSS}, against max-autotune-no-cudagraphs, when large", "not measured", "**no**"),
+        ("cuda", "launches, sampler + objective, forward", "2", "yes"),
+        ("cuda", "waits of the host, sampler + objective, backward", "1", "**no**"),
+        ("cuda", "gradient against float64", "not measured", "**no**"),
+        ("cuda", "memory beyond inputs, `reparameterize_kl` |", "1.00 × z", "yes"),
+        ("cuda", "memory beyond inputs, `reparameterize_kl` forward + backward", "4.00 × z", "**no**"),
+    ],
+)
+def test_targets_are_judged(rendered: dict[str, str], device: str, target: str, measured: str, reached: str) -> None:
+    assert line_of(rendered[device], target)[-2:] == [measured, reached]
+
+
+def test_times_by_shape_on_the_cpu(rendered: dict[str, str]) -> None:
+    assert rendered["cpu"].startswith("Example CPU, 2 threads, avx2, torch 2.13.0, pyvae 0.1.0 (abc1234). Forward + ")
+    table = rendered["cpu"].split("\n\n")[1].splitlines()
+    assert table[0] == "|  | B×D, latent L | pyvae | GB/s | eager | eager probabilities | torch.compile |"
+    small = "100 µs | 10,000.0 | 600 µs, 6.0× | 2,000 µs, 20.0× | 250 µs, 2.5× |"
+    assert table[2] == f"| {CALL} | 128x784 L20 | {small}"
+    assert len(table) == 4 and "64x196608" in table[3]
+
+
+def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
+    first, *_ = rendered["cuda"].splitlines()
+    assert first.startswith("Example 200, sm_90, driver 580.1, CUDA 13.0, torch 2.11.0, pyvae 0.2.0 (abc1234). ")
+    kernels = "objective forward, with its gradient | 64x2097152 | bfloat16"
+    assert line_of(rendered["cuda"], kernels)[3:] == ["400 µs", "2,500.0", "200 µs, 0.50×"]
+    small = f"{CALL} | 128x784 L20 | float32 | 20 µs"
+    assert line_of(rendered["cuda"], small)[4:] == ["50,000.0", "90 µs, 4.5×", "38 µs, 1.9×", ""]
+    large = f"{CALL} | 512x262144 L4096"
+    assert line_of(rendered["cuda"], large)[3:] == ["1,000 µs", "1,000.0", "left out", "1,500 µs, 1.5×", "failed"]
+    graph = f"{CALL} | 128x784 L20 | 5.0 µs"
+    assert line_of(rendered["cuda"], graph)[3:] == ["200,000.0", "10 µs, 2.0×"]
+    assert rendered["cuda"].splitlines()[-2:] == [
+        "- loss 512x262144 L4096 float32 compiled_autotuned: RuntimeError: no",
+        "- gradient_error fused: RuntimeError: no",
+    ]
+
+
+def test_whole_steps_have_tables_of_their_own() -> None:
+    times = {"fused": 500.0, "eager": 600.0, "fused_graph": 80.0, "eager_graph": 90.0}
+    found = [
+        timed("step_mlp", name, time, time / (80 if name.endswith("graph") else 500), SMALL, "autocast bfloat16")
+        for name, time in times.items()
+    ]
+    _, plain, graph = report.render(found, WHERE["cuda"]).split("\n\n")  # and no targets
+    assert plain.splitlines()[0] == "| training step | B×D, latent L | types | pyvae | GB/s | eager |"
+    assert plain.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 500 µs | 2,000.0 | 600 µs, 1.2× |"
+    assert graph.splitlines()[2] == "| MLP | 128x784 L20 | autocast bfloat16 | 80 µs | 12,500.0 | 90 µs, 1.1× |"
+
+
+def test_readme_is_rewritten_between_its_markers(
+    folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = folder / "README.md"
+    cpu, gpu = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in (report.CPU, report.GPU))
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n"
+    readme.write_text(text.format("old", "old"), encoding="utf-8")
+    monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "RESULTS", folder)
+
+    monkeypatch.setattr(sys, "argv", ["report", "--check"])
+    with pytest.raises(SystemExit, match="benchmark tables are not those of"):
+        report.main()
+    assert "\nold\n" in readme.read_text(encoding="utf-8")
+
+    monkeypatch.setattr(sys, "argv", ["report"])
+    report.main()
+    assert readme.read_text(encoding="utf-8") == text.format(rendered["cpu"], rendered["cuda"])
+
+    monkeypatch.setattr(sys, "argv", ["report", "--check"])
+    report.main()
+
+
+@pytest.mark.parametrize("text", ["", "<!-- some:start -->", "<!-- some:end -->\n<!-- some:start -->"])
+def test_readme_without_markers_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"some:start.*some:end"):
+        report.insert(text, "some", "new")
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    assert "not measured yet" in report.gpu_results(tmp_path)
+
+
+def test_pictures_are_a_gpus(folder: Path) -> None:
+    with pytest.raises(SystemExit, match="measured on a cpu"):
+        plots.pictures(folder / "cpu.csv", folder)
