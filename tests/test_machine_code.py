@@ -95,9 +95,9 @@ def test_resources_and_instructions() -> None:
     [
         ("kernel<Any<long>>", ["STL", "LDL"], ["2 accesses to local memory, 256 bytes of stack"]),
         ("kernel<Any<long>>", ["LDG.E", "STG.E.U16"], []),
-        ("kernel<Packed<float, double>, false>", ["LDG.E.LTC128B.128", "STG.E.128"], []),
-        ("kernel<Packed<float, double>, false>", ["LDG.E.LTC128B.64", "ST.E.128"], ["no 128-bit load"]),
-        ("kernel<Packed<float>>", ["LDG.E.128.CONSTANT", "STG.E.64"], ["no 128-bit store"]),
+        ("kernel<LogVariance, PackedAs<float, float>>", ["LDG.E.LTC128B.128", "STG.E.128"], []),
+        ("kernel<LogVariance, PackedAs<float, float>>", ["LDG.E.LTC128B.64", "ST.E.128"], ["no 128-bit load"]),
+        ("kernel<PackedAs<float, float>>", ["LDG.E.128.CONSTANT", "STG.E.64"], ["no 128-bit store"]),
     ],
 )
 def test_faults(name: str, instructions: list[str], faults: list[str]) -> None:

@@ -46,7 +46,7 @@ def main() -> None:
         includes = [f"{name}/torch/include", f"{name}/torch/include/torch/csrc/api/include", toolkit.include]
         command = [
             *shlex.split(os.environ.get("CXX", "c++")),
-            *("-fsyntax-only", "-Wall", f"-std={standard}", "-DPYVAE_HAVE_CUDA", "-DTORCH_EXTENSION_NAME=_C"),
+            *("-fsyntax-only", "-Wall", f"-std={standard}", "-DTORCH_EXTENSION_NAME=_C"),
             f"-I{ROOT / 'csrc'}",
             *(f"-isystem{include}" for include in [*includes, sysconfig.get_path("include")]),
         ]

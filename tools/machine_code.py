@@ -87,9 +87,9 @@ class Kernel:
         found = []
         if self.spills or self.local:
             found.append(f"{self.spills} accesses to local memory, {self.stack} bytes of stack")
-        if "Packed<" in self.name and not self.loads[128]:
+        if "Packed" in self.name and not self.loads[128]:
             found.append("no 128-bit load")
-        if "Packed<" in self.name and not self.stores[128]:
+        if "Packed" in self.name and not self.stores[128]:
             found.append("no 128-bit store")
         return found
 
