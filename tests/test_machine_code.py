@@ -157,11 +157,10 @@ def test_table_groups_kernels() -> None:
 
 
 def test_threads_of_a_block_are_those_of_the_sources(tmp_path: Path) -> None:
-    first, second = tmp_path / "first.h", tmp_path / "second.h"
-    second.write_text("  static constexpr int kThreads = 512;  // of a block\n", encoding="utf-8")
-    assert machine_code.threads_of_block([first, second]) == 512
-    first.write_text("constexpr int kThreads = 128;  // why\n", encoding="utf-8")
-    assert machine_code.threads_of_block([first, second]) == 128
-    with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*third\.h: how many"):
-        machine_code.threads_of_block([tmp_path / "third.h"])
+    header = tmp_path / "tuning.h"
+    header.write_text("constexpr int kThreads = 128;  // why\n", encoding="utf-8")
+    assert machine_code.threads_of_block(header) == 128
+    header.write_text("", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*tuning\.h: how many"):
+        machine_code.threads_of_block(header)
     assert machine_code.threads_of_block(machine_code.TUNING) % 32 == 0

@@ -20,7 +20,7 @@ import cuda_toolkit
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyvae"
-TUNING = [ROOT / "csrc" / "cuda" / name for name in ("tuning.h", "kernels.h")]  # one of them says kThreads
+TUNING = ROOT / "csrc" / "cuda" / "tuning.h"
 WIDTHS = (128, 64, 32, 16, 8)
 RESERVED = 1024  # bytes of shared memory that the driver keeps in each block, from sm_80 on
 
@@ -94,12 +94,11 @@ class Kernel:
         return found
 
 
-def threads_of_block(headers: Sequence[Path]) -> int:
-    """As the first of the headers that says it defines kThreads."""
-    for header in headers:
-        if header.exists() and (found := re.search(r"constexpr int kThreads = (\d+)", header.read_text("utf-8"))):
-            return int(found[1])
-    sys.exit(f"no `constexpr int kThreads = ...` in {' or '.join(map(str, headers))}: how many threads has a block?")
+def threads_of_block(header: Path) -> int:
+    """As the header defines kThreads."""
+    if found := re.search(r"constexpr int kThreads = (\d+)", header.read_text("utf-8")):
+        return int(found[1])
+    sys.exit(f"no `constexpr int kThreads = ...` in {header}: how many threads has a block?")
 
 
 def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]]:
