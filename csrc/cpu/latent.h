@@ -17,7 +17,8 @@ const T* noise(const Call& a, int64_t first, int n, T* buffer) {
 
 template <class Scale, bool kOwnNoise, class T>
 void map_sample(const T* __restrict mu, const T* __restrict scale, const T* __restrict eps, int n, T* __restrict z) {
-  for (int i = 0; i < n; ++i) z[i] = Posterior<Scale>::template sample<kOwnNoise>(mu[i], scale[i], eps[i]);
+  for (int i = 0; i < n; ++i)
+    z[i] = Posterior<Scale>::template sample<kOwnNoise>(mu[i], Scale::sigma(scale[i]), eps[i]);
 }
 
 template <class Scale, class T>

@@ -46,25 +46,17 @@ struct Vector {
   static constexpr int kWord = kBytes < 16 ? kBytes : 16;
   using Word = typename cuda::Word<kWord>::Type;
 
-  // By words where the address allows it, which is the same for all threads; else one by one: a warp's elements are
-  // still neighbors.
   template <class T>
   static __device__ __forceinline__ void load(const Stored* from, T (&out)[V]) {
+    Word words[kBytes / kWord];
+    PYVAE_UNROLL
+    for (int i = 0; i < kBytes / kWord; ++i) words[i] = reinterpret_cast<const Word*>(from)[i];
     Stored stored[V];
-    if (reinterpret_cast<uintptr_t>(from) % kWord == 0) {
-      Word words[kBytes / kWord];
-      PYVAE_UNROLL
-      for (int i = 0; i < kBytes / kWord; ++i) words[i] = reinterpret_cast<const Word*>(from)[i];
-      __builtin_memcpy(stored, words, kBytes);
-    } else {
-      PYVAE_UNROLL
-      for (int i = 0; i < V; ++i) stored[i] = from[i];
-    }
+    __builtin_memcpy(stored, words, kBytes);
     PYVAE_UNROLL
     for (int i = 0; i < V; ++i) out[i] = widen<T>(stored[i]);
   }
 
-  // Outputs are tensors of our own: aligned.
   template <class T>
   static __device__ __forceinline__ void store(Stored* to, const T (&in)[V]) {
     Stored stored[V];

@@ -23,21 +23,42 @@ struct Sample {
     T mu[V], scale[V];
     Access::load(a.shape, a.mu, at, mu);
     Access::load(a.shape, a.scale, at, scale);
-    if (a.z.data) {
-      T z[V];
-      if (Access::kGeneral && a.eps.data) {
-        Access::load(a.shape, a.eps, at, z);
-        for (int k = 0; k < V; ++k) z[k] = Posterior<Scale>::template sample<false>(mu[k], scale[k], z[k]);
-      } else {
-        draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), z);
-        for (int k = 0; k < V; ++k) z[k] = Posterior<Scale>::template sample<true>(mu[k], scale[k], z[k]);
-      }
-      Access::store(a.shape, a.z, at, z);
+    T sigma[V];
+    if (Scale::kModerate > 0 && is_moderate(scale)) {
+      evaluate<true>(mu, scale, sigma, values);
+    } else {
+      evaluate<false>(mu, scale, sigma, values);
     }
+    if (!a.z.data) return;
+    T z[V];
+    const bool given = Access::kGeneral && a.eps.data;
+    if (given) {
+      Access::load(a.shape, a.eps, at, z);
+    } else {
+      draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), z);
+    }
+    for (int k = 0; k < V; ++k) {
+      z[k] = given ? Posterior<Scale>::template sample<false>(mu[k], sigma[k], z[k])
+                   : Posterior<Scale>::template sample<true>(mu[k], sigma[k], z[k]);
+    }
+    Access::store(a.shape, a.z, at, z);
+  }
+
+ private:
+  // Of all elements of the vector: one branch, which warps of usual posteriors take together.
+  template <int V>
+  static __device__ __forceinline__ bool is_moderate(const T (&scale)[V]) {
+    T largest = 0;
+    for (int k = 0; k < V; ++k) largest = absolute(scale[k]) <= largest ? largest : absolute(scale[k]);
+    return largest <= T(Scale::kModerate);  // not where it is NaN
+  }
+
+  template <bool kModerate, int V>
+  __device__ __forceinline__ void evaluate(const T (&mu)[V], const T (&scale)[V], T (&sigma)[V], T (&values)[V]) const {
+    for (int k = 0; k < V; ++k) sigma[k] = Scale::template sigma<kModerate>(scale[k]);
     for (int k = 0; k < V; ++k) values[k] = T(0);
-    if (a.kl.data) {
-      for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::divergence(mu[k], scale[k]);
-    }
+    if (!a.kl.data) return;
+    for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::template divergence<kModerate>(mu[k], scale[k]);
   }
 };
 

@@ -16,8 +16,8 @@ __global__ void __launch_bounds__(kThreads, Way::kBlocks)
 
 const char* launch(const LatentBackward& a, void* stream) {
   const auto packed = [&a](int8_t type) {
-    return is_packed(a.shape, a.grad_kl) && is_packed(a.shape, a.grad_z, type) &&
-           is_packed_output(a.shape, a.grad_mu, type) && is_packed_output(a.shape, a.grad_scale, type);
+    return is_packed(a.shape, a.grad_kl) && is_packed(a.shape, a.grad_z, type) && is_packed(a.shape, a.grad_mu, type) &&
+           is_packed(a.shape, a.grad_scale, type);
   };
   return choose(a, packed, [&](auto scale, auto way) {
     const auto kernel = latent_backward_kernel<typename decltype(scale)::type, typename decltype(way)::type>;

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kThreads, Way::kBlocks)
 }  // namespace
 
 const char* launch(const LatentForward& a, void* stream) {
-  const auto packed = [&a](int8_t type) { return is_packed_output(a.shape, a.z, type); };
+  const auto packed = [&a](int8_t type) { return is_packed(a.shape, a.z, type); };
   return choose(a, packed, [&](auto scale, auto way) {
     const auto kernel = latent_forward_kernel<typename decltype(scale)::type, typename decltype(way)::type>;
     return run(kernel, a, a.partition.blocks, stream);

@@ -18,19 +18,14 @@ const char* run(void (*kernel)(Call), const Call& call, int64_t blocks, void* st
   return cudaGetErrorString(status);
 }
 
-// Whether vectors of `type` can follow an operand: it is contiguous, but for rows of a wider tensor that are whole
-// vectors long. An absent operand is.
+// Whether aligned vectors of `type` can follow an operand: it is contiguous, but for rows of a wider tensor that are
+// whole vectors long, as `chunk` gives them. An absent operand is. Views at odd offsets take the general kernels.
 inline bool is_packed(const Shape& shape, const Operand& operand, int8_t type) {
   if (!operand.data) return true;
-  if (operand.type != type) return false;
+  if (operand.type != type || reinterpret_cast<uintptr_t>(operand.data) % 16 != 0) return false;
   return shape.dims == 1 ? operand.contiguous
-                         : shape.dims == 2 && operand.strides[1] == 1 && shape.sizes[1] % kVector == 0;
-}
-
-// And written by them: aligned besides.
-inline bool is_packed_output(const Shape& shape, const Operand& operand, int8_t type) {
-  return is_packed(shape, operand, type) && reinterpret_cast<uintptr_t>(operand.data) % 16 == 0 &&
-         (shape.dims == 1 || operand.strides[0] % kVector == 0);
+                         : shape.dims == 2 && operand.strides[1] == 1 && shape.sizes[1] % kVector == 0 &&
+                               operand.strides[0] % kVector == 0;
 }
 
 // Whether the elements of every vector share their number.
@@ -45,7 +40,8 @@ struct PackedAs {
   using Access = Packed<Stored>;
   using T = T_;
   static constexpr int kVector = kPackedVector<T>;
-  static constexpr int kBlocks = kPackedBlocks;
+  static constexpr int kBlocks = kPackedBlocks<T>;
+  static constexpr int kGradientBlocks = cuda::kGradientBlocks;
 };
 template <class T_>
 struct GeneralAs {
@@ -53,6 +49,7 @@ struct GeneralAs {
   using T = T_;
   static constexpr int kVector = kGeneralVector<T>;
   static constexpr int kBlocks = kGeneralBlocks;
+  static constexpr int kGradientBlocks = kGeneralBlocks;
 };
 
 // Launches the first of `List` that suits the call, else the general kernel: launch(Tag<way>()).

@@ -99,7 +99,7 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
     using Pair = typename decltype(way)::type;
     constexpr int8_t kRecon = kTypeCode<typename Pair::Stored>, kTarget = kTypeCode<typename Pair::Target>;
     return packed && is_packed(a.shape, a.recon, kRecon) && is_packed(a.shape, a.target, kTarget) &&
-           is_packed_output(a.shape, a.gradient, kRecon);
+           is_packed(a.shape, a.gradient, kRecon);
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) {
     return choose<PackedPairs, GeneralPair>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });

@@ -31,7 +31,7 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
 
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>
-__global__ void __launch_bounds__(kThreads, Way::kBlocks)
+__global__ void __launch_bounds__(kThreads, Way::kGradientBlocks)
     objective_gradient_kernel(const __grid_constant__ ObjectiveBackward a) {
   using T = typename Way::T;
   write_to_kl(a);
@@ -63,7 +63,8 @@ struct Rescale {
 };
 
 template <class Way>
-__global__ void __launch_bounds__(kThreads) rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
+__global__ void __launch_bounds__(kThreads, Way::kGradientBlocks)
+    rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
   write_to_kl(a);
   if (is_done(a)) return;
   map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
@@ -78,7 +79,7 @@ const char* launch(const ObjectiveBackward& a, void* stream) {
   const int64_t blocks = o.partition.blocks > 0 ? o.partition.blocks : 1;
   if (a.rescale) {
     const auto suits = [&](auto way) {
-      return is_packed_output(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);
+      return is_packed(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);
     };
     return choose<Types<PackedAs<float, float>, PackedAs<double, double>>, GeneralAs>(
         o.in_double, suits,

@@ -11,9 +11,12 @@ namespace cuda {
 
 constexpr int kThreads =
     256;  // eight warps: enough for their barriers to be cheap, few enough for several blocks an SM
-// Blocks that must fit a multiprocessor at once, which bounds their registers to 80 and 128 a thread: vectors need that
-// many for their loads in flight; general kernels keep an offset for every element and would spill.
-constexpr int kPackedBlocks = 3, kGeneralBlocks = 2;
+// Blocks that must fit a multiprocessor at once, which bounds a thread's registers: to 80 where float vectors want that
+// many loads in flight and terms of polynomials; to 64 where doubles, or the gradient alone, need no more; to 128 in
+// general kernels, which keep an offset for every element and would spill.
+template <class T>
+constexpr int kPackedBlocks = sizeof(T) == 4 ? 3 : 4;
+constexpr int kGradientBlocks = 4, kGeneralBlocks = 2;
 
 // ---- a thread ----
 

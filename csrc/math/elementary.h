@@ -149,6 +149,12 @@ PYVAE_HD T exp(T x) {
                     negative ? R::kDrop : T(1) / R::kDrop);
 }
 
+// e^x for |x| <= 80: the same bits without care for the ends.
+template <class T>
+PYVAE_HD T exp_moderate(T x) {
+  return exp_lifted(x, Real<T>::kRounder + Real<T>::kBias, T(1));
+}
+
 // e^x for x <= 0
 template <class T>
 PYVAE_HD T exp_negative(T x) {
@@ -167,7 +173,6 @@ template <class T>
 PYVAE_HD Exponent<T> reduce_exponent(T x) {
   using R = Real<T>;
   constexpr T rounder = R::kRounder + R::kBias - 1;  // as in exp_lifted: the low bits are the exponent field
-  x = at_least(x, R::kExpm1Min);
   const T rounded = fma(x, R::kLog2e, rounder);
   const T n = rounded - rounder;
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
@@ -178,15 +183,15 @@ PYVAE_HD Exponent<T> reduce_exponent(T x) {
 // e^x - 1 = 2^n (r + q) + (2^n - 1), exact near 0
 template <class T>
 PYVAE_HD T expm1(T x) {
-  const Exponent<T> e = reduce_exponent(at_most(x, Real<T>::kExpMax));
+  const Exponent<T> e = reduce_exponent(at_least(at_most(x, Real<T>::kExpMax), Real<T>::kExpm1Min));
   return e.n == T(0) ? e.r + e.q : T(2) * fma(e.half, e.r + e.q, e.half - T(0.5));
 }
 
 // e^x - 1 - x >= 0, exact near 0, where it is x^2/2 and the difference of expm1(x) and x would cancel.
-template <class T>
-PYVAE_HD T exp_excess(T x) {
-  x = at_most(x, Real<T>::kExpMax);  // also so that inf gives inf
-  const Exponent<T> e = reduce_exponent(x);
+template <bool kModerate = false, class T>
+PYVAE_HD T exp_excess(T x) {                         // kModerate: |x| <= 80
+  if (!kModerate) x = at_most(x, Real<T>::kExpMax);  // also so that inf gives inf
+  const Exponent<T> e = reduce_exponent(kModerate ? x : at_least(x, Real<T>::kExpm1Min));
   return e.n == T(0) ? e.q : T(2) * fma(e.half, e.r + e.q, (e.half - T(0.5)) - T(0.5) * x);
 }
 

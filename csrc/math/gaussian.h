@@ -3,8 +3,8 @@
 //   sample        z  = mu + sigma eps
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //
-// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. `Posterior` is what
-// both devices compute of it.
+// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
+// kModerate the first two have a shorter way to the same bits. `Posterior` is what both devices compute of a form.
 #pragma once
 
 #include "math/elementary.h"
@@ -16,13 +16,14 @@ inline namespace PYVAE_ISA {
 // s = log sigma^2
 struct LogVariance {
   static constexpr const char* kName = "logvar";
-  template <class T>
+  static constexpr float kModerate = 80;
+  template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
-    return exp(T(0.5) * s);
+    return kModerate ? exp_moderate(T(0.5) * s) : exp(T(0.5) * s);
   }
-  template <class T>
+  template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T s) {  // 1/2 (e^s - 1 - s)
-    return T(0.5) * exp_excess(s);
+    return T(0.5) * exp_excess<kModerate>(s);
   }
   template <class T>
   PYVAE_HD static T sigma_derivative(T, T sigma) {  // d sigma / ds = sigma / 2
@@ -37,12 +38,13 @@ struct LogVariance {
 // s = sigma
 struct StandardDeviation {
   static constexpr const char* kName = "std";
-  template <class T>
+  static constexpr float kModerate = 0;  // nothing is gained
+  template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
     return s;
   }
   // 1/2 (s^2 - 1) - log s. Near 1, with d = s - 1 and log(1 + d) = d - d^2/2 + d^3 P(d), it is d^2 (1 - d P(d)).
-  template <class T>
+  template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T s) {
     const T d = s - T(1);
     const T near = (d * d) * (T(1) - d * log_polynomial(d));
@@ -62,13 +64,14 @@ struct StandardDeviation {
 // s = log sigma
 struct LogStandardDeviation {
   static constexpr const char* kName = "logstd";
-  template <class T>
+  static constexpr float kModerate = 40;
+  template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
-    return exp(s);
+    return kModerate ? exp_moderate(s) : exp(s);
   }
-  template <class T>
+  template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T s) {  // 1/2 (e^2s - 1 - 2s)
-    return T(0.5) * exp_excess(T(2) * s);
+    return T(0.5) * exp_excess<kModerate>(T(2) * s);
   }
   template <class T>
   PYVAE_HD static T sigma_derivative(T, T sigma) {  // d sigma / ds = sigma
@@ -92,8 +95,7 @@ template <class Scale>
 struct Posterior {
   // z = mu + sigma eps: in one rounding with noise of our own, in two with the caller's, as `mu + sigma * eps` has it.
   template <bool kOwnNoise, class T>
-  PYVAE_HD static T sample(T mu, T s, T eps) {
-    const T sigma = Scale::sigma(s);
+  PYVAE_HD static T sample(T mu, T sigma, T eps) {
     return kOwnNoise ? fma(sigma, eps, mu) : mu + sigma * eps;
   }
 
@@ -103,9 +105,9 @@ struct Posterior {
     return {grad_z, grad_z * eps * Scale::sigma_derivative(s, Scale::sigma(s))};
   }
 
-  template <class T>
+  template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T mu, T s) {
-    return fma(T(0.5) * mu, mu, Scale::divergence(s));
+    return fma(T(0.5) * mu, mu, Scale::template divergence<kModerate>(s));
   }
 
   // d KL / d mu = mu, d KL / d s, times g_kl; added to the sample's.

@@ -21,7 +21,15 @@ struct WordProduct;
 
 template <>
 struct WordProduct<uint64_t> {
-  PYVAE_HD static uint64_t of(uint64_t word, uint32_t constant) { return uint64_t(uint32_t(word)) * constant; }
+  PYVAE_HD static uint64_t of(uint64_t word, uint32_t constant) {
+#ifdef __CUDA_ARCH__  // the compiler makes a 64-bit product of it, and adds the zeros of the upper halves
+    uint64_t out;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(out) : "r"(uint32_t(word)), "r"(constant));
+    return out;
+#else
+    return uint64_t(uint32_t(word)) * constant;
+#endif
+  }
 };
 
 template <class Lane>

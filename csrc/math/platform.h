@@ -39,12 +39,22 @@ PYVAE_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); 
 PYVAE_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 #ifdef __CUDA_ARCH__
-PYVAE_HD float sqrt(float x) { return __fsqrt_rn(x); }
+// For 0 and 2^-100 <= x < inf: what __fsqrt_rn does in that range, correctly rounded, without the branch for the rest.
+PYVAE_HD float sqrt(float x) {
+  float inverse;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+  const float root = x * inverse;
+  const float corrected = fma(fma(-root, root, x), 0.5f * inverse, root);
+  return x == 0.0f ? x : corrected;
+}
 PYVAE_HD double sqrt(double x) { return __dsqrt_rn(x); }
 #else
 PYVAE_HD float sqrt(float x) { return __builtin_sqrtf(x); }
 PYVAE_HD double sqrt(double x) { return __builtin_sqrt(x); }
 #endif
+
+PYVAE_HD float absolute(float x) { return __builtin_fabsf(x); }
+PYVAE_HD double absolute(double x) { return __builtin_fabs(x); }
 
 // A NaN in `a` stays: each comparison with it is false.
 template <class T>
