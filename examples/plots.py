@@ -50,7 +50,7 @@ def show(axes: Axes, images: Tensor, columns: int, **options: Any) -> None:
     large = images[:, 0].float().cpu().repeat_interleave(ZOOM, dim=1).repeat_interleave(ZOOM, dim=2)
     framed = torch.nn.functional.pad(large, (2, 2, 2, 2), value=torch.nan)  # NaN: drawn as background
     rows = torch.cat([torch.cat([*row], dim=1) for row in framed.split(columns)])
-    axes.imshow(rows, cmap="gray", vmin=0, vmax=1, interpolation="nearest", **options)
+    axes.imshow(rows.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", **options)
     if not options:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -94,7 +94,8 @@ def latent_plane(model: VAE, means: Tensor, data: Data) -> None:
     _, (walk, scatter) = plt.subplots(1, 2, num="latent_plane", figsize=(13.6, 6.4), layout="constrained")
     show(walk, model.decoder(center + plane @ directions).sigmoid(), WALK, extent=(-edge, edge, -edge, edge))
     walk.set_title("A walk through the latent plane: decoder(z)")
-    points = scatter.scatter(*where.T, s=16, c=data.held_out_labels, cmap="tab10", vmin=0, vmax=9, linewidths=0)
+    colors = {"c": data.held_out_labels.numpy(), "cmap": "tab10", "vmin": 0, "vmax": 9}
+    points = scatter.scatter(*where.T.numpy(), s=16, linewidths=0, **colors)
     handles, _ = points.legend_elements(num=range(len(data.classes)))
     scatter.legend(handles, data.classes, loc="center left", bbox_to_anchor=(1, 0.5))
     scatter.set_title("Where the encoder puts the held-out images: mean of q(z|x)")
