@@ -76,17 +76,17 @@ def test_a_second_backward_without_retain_graph_is_torchs_error(device: str) -> 
 
 def test_create_graph(device: str) -> None:
     """A gradient penalty: the first backward must itself be differentiable, and be followed by others."""
-    for likelihood in LIKELIHOODS:
-        recon, target, mu, logvar = inputs(device, likelihood)
+
+    def penalty(likelihood: str, recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, ...]:
         loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction="none").pow(2).sum()
         firsts = grad(loss, (recon, mu, logvar), create_graph=True)
-        seconds = grad(sum(g.pow(2).sum() for g in firsts), (recon, mu, logvar))
-        wide = [leaf(x.double()) for x in (recon, mu, logvar)]
+        return *firsts, *grad(sum(g.pow(2).sum() for g in firsts), (recon, mu, logvar))
+
+    for likelihood in LIKELIHOODS:
+        given = inputs(device, likelihood)
         with pyvae.backend("reference"):
-            loss = pyvae.elbo_loss(wide[0], target, *wide[1:], likelihood=likelihood, reduction="none").pow(2).sum()
-            want_firsts = grad(loss, wide, create_graph=True)
-            want_seconds = grad(sum(g.pow(2).sum() for g in want_firsts), wide)
-        for got, want in zip((*firsts, *seconds), (*want_firsts, *want_seconds), strict=True):
+            wants = penalty(likelihood, *(leaf(x.double()) for x in given))
+        for got, want in zip(penalty(likelihood, *given), wants, strict=True):
             assert_whole(got, want)
 
 

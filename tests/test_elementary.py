@@ -20,6 +20,7 @@ from pyvae._checks import LIKELIHOODS, SCALES
 
 INF, NAN = float("inf"), float("nan")
 FLOATS = [np.float32, np.float64]
+KINDS = pytest.mark.parametrize("kind", FLOATS)
 WIDER = {np.float32: np.float64, np.float64: LONG}  # where the truth is computed
 SAMPLES = {np.float32: 1 << 21, np.float64: 1 << 19}
 
@@ -111,7 +112,7 @@ def check(function: Probe, name: str, x: NDArray) -> None:
     assert error[worst] <= ELEMENTARY_ULP[name], where
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_is_within_its_bound(widest: Probe, name: str, kind: type) -> None:
     for low, high in FUNCTIONS[name].ranges[FLOATS.index(kind)]:
@@ -127,7 +128,7 @@ def test_function_is_within_its_bound_for_every_float(widest: Probe, name: str) 
         check(widest, name, evenly(a, b, 2**32, np.float32))
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_truth_is_true(name: str, kind: type) -> None:
     """The truth of the tests above, at a few points of each range, against many digits."""
@@ -148,7 +149,7 @@ TINY = {np.float32: 2.0**-149, np.float64: 2.0**-1074}
 BIG = {np.float32: 3.4028235e38, np.float64: 1.7976931348623157e308}
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_special_values(probes: dict[str, Probe], name: str, kind: type) -> None:
     cases = [*FUNCTIONS[name].special(TINY[kind], BIG[kind]), (NAN, NAN), (-NAN, NAN)]
@@ -196,7 +197,7 @@ def check_pairs(function: Probe, radius: NDArray, angle: NDArray) -> None:
     assert ulps(np.stack(got, axis=1), exact_pair(radius, angle)).max() <= NORMAL_ULP
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 def test_box_muller_is_within_the_bound(widest: Probe, kind: type) -> None:
     check_pairs(widest, *words(kind, SAMPLES[kind] // 2))
 
@@ -207,7 +208,7 @@ def test_box_muller_is_within_the_bound_where_all_errors_add_up(widest: Probe) -
     tail = np.zeros_like(turns)  # one radius for all: what differs is the angle's error
     radii = np.random.default_rng(21).integers(0, 2**32 - 2**10, 1 << 20, dtype=np.uint64).astype(np.uint32)
     (radius_error, _), angle_errors = (
-        ((np.array(widest("box_muller", *at, outputs=2, dtype=np.float32)) / exact_pair(*at).T) - 1).astype(np.float64)
+        (np.array(widest("box_muller", *at, outputs=2, dtype=np.float32)) / exact_pair(*at).T - 1).astype(np.float64)
         for at in ((radii, np.full_like(radii, 1)), (tail, turns))
     )
     for angle_error, sign in itertools.product(angle_errors, (1, -1)):
@@ -227,7 +228,7 @@ def test_tails_reach_as_far_as_promised(widest: Probe) -> None:
         assert widest("box_muller", top, zero, outputs=2, dtype=kind)[0][0] == 0  # u = 1
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 def test_draw_takes_its_words_in_order(probes: dict[str, Probe], kind: type) -> None:
     """From any index on, any number: groups begin where they must, and no chunk knows of another."""
     for seed, first in [(0, 0), (-1, 2**34 - 3), (0x0123456789ABCDEF, 2**63 + 1), (7, 2**33 + 2)]:
@@ -237,55 +238,44 @@ def test_draw_takes_its_words_in_order(probes: dict[str, Probe], kind: type) -> 
                 assert ulps(function.draw(seed, first, count, kind), exact).max() <= NORMAL_ULP
 
 
-def hexadecimal(text: str) -> NDArray[np.uint32]:
-    return np.array([[int(word, 16) for word in text.split()]], dtype=np.uint32)
+# Counter, key, result: the three philox4x32-10 lines of Random123's kat_vectors.
+PUBLISHED = """
+00000000 00000000 00000000 00000000  00000000 00000000  6627e8d5 e169c58d bc57ac4c 9b00dbd8
+ffffffff ffffffff ffffffff ffffffff  ffffffff ffffffff  408f276d 41c83b0e a20bc7c6 6d5451fd
+243f6a88 85a308d3 13198a2e 03707344  a4093822 299f31d0  d16cfe09 94fdcceb 5001e420 24126ea1
+"""
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "result"),
-    [  # the three philox4x32-10 lines of Random123's kat_vectors
-        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
-    ],
-)
-def test_philox_gives_the_published_vectors(probes: dict[str, Probe], counter: str, key: str, result: str) -> None:
-    assert (noise_truth.philox(hexadecimal(counter), hexadecimal(key)[0]) == hexadecimal(result)).all()
+@pytest.mark.parametrize("line", PUBLISHED.strip().splitlines())
+def test_philox_gives_the_published_vectors(probes: dict[str, Probe], line: str) -> None:
+    counter, key, result = np.split(np.array([[int(word, 16) for word in line.split()]], np.uint32), [4, 6], axis=1)
+    assert (noise_truth.philox(counter, key[0]) == result).all()
     for function in probes.values():
-        many = function.philox(np.repeat(hexadecimal(counter), 37, 0), np.repeat(hexadecimal(key), 37, 0))
-        assert (many == hexadecimal(result)).all()
+        assert (function.philox(np.repeat(counter, 37, 0), np.repeat(key, 37, 0)) == result).all()
 
 
 # ---- one source, several instruction sets ---------------------------------------------------------------------------
 
 
-def assert_variants_agree(results: list[list[NDArray]]) -> None:
-    assert all(probe.same(results[0], other) for other in results[1:])
+SCALINGS = [("scale", (code, part)) for code in range(len(SCALES)) for part in range(3)]
+LIKELIHOOD_CODES = [("likelihood", codes) for codes in itertools.product(range(len(LIKELIHOODS)), (False, True))]
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 @pytest.mark.parametrize(
-    ("name", "codes"),
-    [*((name, ()) for name in FUNCTIONS), *(("scale", (c, p)) for c in range(len(SCALES)) for p in range(3))],
+    ("name", "codes"), [*((name, ()) for name in (*FUNCTIONS, "box_muller", "draw")), *SCALINGS, *LIKELIHOOD_CODES]
 )
-def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, codes: tuple[int, ...], kind: type) -> None:
+def test_variants_agree(probes: dict[str, Probe], name: str, codes: tuple[int, ...], kind: type) -> None:
     special = np.array([NAN, INF, -INF, 0.0, -0.0, TINY[kind], -TINY[kind], BIG[kind], -BIG[kind]], dtype=kind)
-    x = np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])
-    assert_variants_agree([function(name, x, codes=codes) for function in probes.values()])
-
-
-@pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("code", range(len(LIKELIHOODS)))
-def test_variants_agree_on_likelihoods(probes: dict[str, Probe], code: int, weighted: bool, kind: type) -> None:
-    x = np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])
-    target, weight = np.random.default_rng(3).uniform(size=(2, x.size)).astype(kind)
-    options = {"outputs": 2, "codes": (code, weighted)}
-    assert_variants_agree([function("likelihood", x, target, weight, **options) for function in probes.values()])
-
-
-@pytest.mark.parametrize("kind", FLOATS)
-def test_variants_agree_on_normals(probes: dict[str, Probe], kind: type) -> None:
-    radius, angle = words(kind, 150_001)
-    assert_variants_agree([f("box_muller", radius, angle, outputs=2, dtype=kind) for f in probes.values()])
-    assert_variants_agree([[function.draw(5, 2**34 - 1001, 80_001, kind)] for function in probes.values()])
+    given = [np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])]
+    if name == "likelihood":
+        given = [np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])]
+        given += [*np.random.default_rng(3).uniform(size=(2, given[0].size)).astype(kind)]  # target and weight
+    elif name == "box_muller":
+        given = [*words(kind, 150_001)]
+    options = {"outputs": 2 if name in ("likelihood", "box_muller") else 1, "dtype": kind, "codes": codes}
+    results = [
+        [function.draw(5, 2**34 - 1001, 80_001, kind)] if name == "draw" else function(name, *given, **options)
+        for function in probes.values()
+    ]
+    assert all(probe.same(results[0], other) for other in results[1:])

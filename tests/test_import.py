@@ -200,16 +200,13 @@ def test_what_runs_on_which_gpu() -> None:
             assert [gpu for gpu in capabilities if _extension._runs_on(image, gpu) != runs] == [], image
 
 
-def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
-
-
 def test_each_gpu_is_asked_for_its_image(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
+    gpus = [(8, 6), (7, 5)]
     built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "sm_90")
-    pretend_gpus(monkeypatch, (8, 6), (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _extension.kernels_for(torch.device("cuda", 0))
@@ -220,11 +217,9 @@ def test_each_gpu_is_asked_for_its_image(monkeypatch: pytest.MonkeyPatch, built:
         "built for sm_80, sm_90, this GPU (GPU 1) is sm_75: rebuild with `TORCH_CUDA_ARCH_LIST=7.5 pip install "
         "--no-build-isolation --force-reinstall --no-deps .`" in str(caught[0].message)
     )
-
-
-def test_a_driver_that_does_not_work_is_said(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
-    built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "compute_80")
-    pretend_gpus(monkeypatch)
+    gpus.clear()  # a driver that does not work
+    built.CUDA_ARCHITECTURES = ("sm_80", "compute_80")
+    _extension._gpu_unsupported.cache_clear()
     with pytest.warns(RuntimeWarning, match="no usable GPU"):
         assert not _extension.kernels_for(torch.device("cuda", 0))
 

@@ -52,8 +52,3 @@ def test_beta_is_annealed_between_steps(device: str) -> None:
     assert want < before
     assert torch.equal(number(recon, target, kl=kl), want)
     assert torch.equal(tensor(recon, target, kl=kl), want)
-
-
-def test_repr_names_the_settings() -> None:
-    criterion = pyvae.ELBOLoss(likelihood="gaussian", beta=0.5, reduction="batchmean")
-    assert repr(criterion) == "ELBOLoss(likelihood='gaussian', beta=0.5, reduction='batchmean')"

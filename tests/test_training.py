@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -52,13 +51,13 @@ def test_hooks_see_and_change_the_gradient(device: str) -> None:
 
 
 def test_a_hook_that_writes_into_the_gradient_spoils_no_later_pass(device: str) -> None:
-    recon, target, mu, logvar = inputs(device)
-    loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
-    handle = recon.register_hook(lambda g: g.zero_())
-    assert not grad(loss, recon, retain_graph=True)[0].any()
+    tensors = inputs(device)
+    sources = [x for x in tensors if x.requires_grad]
+    loss = step(*tensors)
+    handle = tensors[0].register_hook(lambda g: g.zero_())
+    assert not grad(loss, tensors[0], retain_graph=True)[0].any()
     handle.remove()
-    fresh = pyvae.elbo_loss(recon, target, mu, logvar, likelihood="bernoulli_logits")
-    assert all_equal(grad(loss, (recon, mu)), grad(fresh, (recon, mu)))
+    assert all_equal(grad(loss, sources), gradients(tensors))
 
 
 def test_saved_tensors_go_through_the_hooks(device: str) -> None:
@@ -162,7 +161,7 @@ def test_copies_of_the_module(device: str) -> None:
         assert torch.equal(twin(recon, target, mu, logvar), want)
         kl = pyvae.kl_divergence(mu, logvar)
         torch.testing.assert_close(twin(recon, target, kl=kl), want, rtol=FLOAT32_ROUNDING, atol=0)
-        assert "bernoulli_logits" in repr(twin)
+        assert repr(twin) == "ELBOLoss(likelihood='bernoulli_logits', beta=0.25, reduction='batchmean')"
 
 
 def trained(start: VAE, loss_of: Callable[[VAE, int], Tensor], steps: int) -> Tensor:
@@ -197,21 +196,6 @@ def test_training_lowers_the_loss_as_the_textbook_does(device: str) -> None:
     got, want = trained(start, fused, 200), trained(start, textbook, 200)
     assert got[-1] < 0.8 * got[0]
     torch.testing.assert_close(got, want, rtol=TRAJECTORY, atol=0)
-
-
-def test_training_draws_as_the_reference_does(device: str) -> None:
-    """Twenty steps with fresh noise in each, from one manual_seed: both implementations draw the same."""
-    start, x = VAE().to(device), inputs(device)[1]
-
-    def losses(functions: ModuleType) -> Tensor:
-        def loss(model: VAE, _: int) -> Tensor:
-            z, kl = functions.reparameterize_kl(*model.encoder(x).chunk(2, 1))
-            return functions.elbo_loss(model.decoder(z), x, kl=kl, likelihood="bernoulli_logits", beta=0.5)
-
-        torch.manual_seed(3)
-        return trained(start, loss, 20)
-
-    torch.testing.assert_close(losses(pyvae), losses(pyvae.reference), rtol=TRAJECTORY, atol=0)
 
 
 def test_a_gradient_scaler_changes_nothing(device: str) -> None:
