@@ -16,7 +16,7 @@ import numpy as np
 import probe
 import pytest
 import torch
-from cases import DTYPES, all_equal, generator, posterior, rng_state
+from cases import DTYPES, all_equal, posterior, rng_state
 from families import LIKELIHOODS, SCALES
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -64,20 +64,16 @@ print(json.dumps([pyvae.build_info()["instruction_set"], test_noise_repeatable.d
 """
 
 
-def in_a_process_of_its_own(capability: str, threads: int) -> tuple[str, dict[str, str]]:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
-    run = subprocess.run([sys.executable, "-c", REPORT], env=environment, capture_output=True, text=True, check=True)
-    return tuple(json.loads(run.stdout))
-
-
 def test_instruction_sets_give_the_same_bits() -> None:
     expected = digests()
-    variants = {"default": "baseline", "avx2": "avx2", "avx512": "avx512"}
-    for capability, variant in variants.items():
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    for capability, variant in {"default": "baseline", "avx2": "avx2", "avx512": "avx512"}.items():
         if variant in probe.supported():
-            assert in_a_process_of_its_own(capability, 1) == (variant, expected)
+            environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+            command = [sys.executable, "-c", REPORT]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            assert json.loads(run.stdout) == [variant, expected]
 
 
 @pytest.mark.usefixtures("threads")
@@ -98,19 +94,18 @@ def test_repeated_runs_give_the_same_bits(device: str) -> None:
 
 @pytest.mark.parametrize("own_generator", [False, True])
 def test_python_threads_share_a_generator_without_repeating_a_draw(own_generator: bool, device: str) -> None:
-    source = {"generator": generator(1, device)} if own_generator else {}
+    source = {"generator": torch.Generator(device)} if own_generator else {}
+    restart = source["generator"].manual_seed if own_generator else torch.manual_seed
     zeros = torch.zeros(1, 4, device=device)
 
     def work(_: int) -> tuple[float, ...]:
         return tuple(pyvae.reparameterize(zeros, zeros, **source)[0].tolist())
 
+    restart(1)
     with ThreadPoolExecutor(8) as pool:
         draws = list(pool.map(work, range(4000)))
     assert len(set(draws)) == len(draws)
-    if own_generator:
-        source["generator"].manual_seed(1)
-    else:
-        torch.manual_seed(20131220)  # what every test starts from
+    restart(1)
     assert {work(i) for i in range(4000)} == set(draws)  # the same seeds, in whatever order the threads took them
 
 
