@@ -33,18 +33,16 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-def fake_torch(folder: Path, text: str) -> None:
-    """Puts a `torch` in front of the real one."""
-    (folder / "torch" / "utils").mkdir(parents=True)
-    (folder / "torch" / "__init__.py").write_text(text, encoding="utf-8")
-    (folder / "torch" / "utils" / "cpp_extension.py").write_text(
+def setup(checkout: Path, torch_there: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs setup.py with a `torch` of this text in front of the real one."""
+    front = checkout.parent / "front"
+    (front / "torch" / "utils").mkdir(parents=True)
+    (front / "torch" / "__init__.py").write_text(torch_there, encoding="utf-8")
+    (front / "torch" / "utils" / "cpp_extension.py").write_text(
         "from setuptools import Extension as CppExtension\n"
         "from setuptools.command.build_ext import build_ext as BuildExtension\n"
     )
-
-
-def setup(checkout: Path, *arguments: str, torch_at: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(torch_at), **variables}
+    environment = {**os.environ, "PYTHONPATH": str(front), **variables}
     command = [sys.executable, "setup.py", "-q", *arguments]
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
 
@@ -52,8 +50,7 @@ def setup(checkout: Path, *arguments: str, torch_at: Path, **variables: str) -> 
 def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Path) -> None:
     (checkout / "pyvae" / "_build.py").touch()
     (checkout / "pyvae" / "_C.cpython-310-x86_64-linux-gnu.so").touch()
-    fake_torch(tmp_path / "none", "raise ImportError")
-    run = setup(checkout, "sdist", "--dist-dir", str(tmp_path), torch_at=tmp_path / "none")
+    run = setup(checkout, "raise ImportError", "sdist", "--dist-dir", str(tmp_path))
     assert run.returncode == 0, run.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -85,10 +82,9 @@ def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Pat
     ids=["no torch", "an old torch", "a torch without CUDA"],
 )
 def test_building_with_another_torch_says_what_to_do(
-    there: str, variables: dict[str, str], words: list[str], checkout: Path, tmp_path: Path
+    there: str, variables: dict[str, str], words: list[str], checkout: Path
 ) -> None:
-    fake_torch(tmp_path / "other", there)
-    run = setup(checkout, "build_ext", torch_at=tmp_path / "other", **variables)
+    run = setup(checkout, there, "build_ext", **variables)
     assert run.returncode != 0
     assert all(word in run.stderr for word in words) and "Traceback" not in run.stderr
 
