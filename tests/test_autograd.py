@@ -234,19 +234,18 @@ def test_writing_to_an_input_before_backward(written: str, device: str) -> None:
     tensors |= {name: x.to(device) for name, x in others.items()}
     tensors["kl"].requires_grad_()
 
-    def losses() -> tuple[Tensor, Tensor, Tensor]:
-        t = {name: x.clone() if name in ("recon", "mu", "logvar", "kl") else x for name, x in tensors.items()}
-        copies.update(t)
+    def losses() -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        t = {name: x.clone() for name, x in tensors.items()}
         source = {"kl": t["kl"]} if written == "kl" else {"mu": t["mu"], "logvar": t["logvar"]}
         options = {"likelihood": "bernoulli_logits", "weight": t["weight"], "beta": t["beta"]}
         noise = {"seed": t["seed"]} if written == "seed" else {"eps": t["eps"]}
         z, kl = pyvae.reparameterize_kl(t["mu"], t["logvar"], **noise)
-        return pyvae.elbo_loss(t["recon"], t["target"], **source, **options), z.sum(), kl.sum()
+        return t, (pyvae.elbo_loss(t["recon"], t["target"], **source, **options), z.sum(), kl.sum())
 
-    copies: dict[str, Tensor] = {}
     sources = [tensors[name] for name in ("recon", "mu", "logvar", "kl")]
-    want = [grad(loss, sources, retain_graph=True, allow_unused=True) for loss in losses()]
-    for loss, gradients in zip(losses(), want, strict=True):
+    want = [grad(loss, sources, retain_graph=True, allow_unused=True) for loss in losses()[1]]
+    copies, written_under = losses()
+    for loss, gradients in zip(written_under, want, strict=True):
         with torch.no_grad():
             copies[written].add_(1)
         for _ in range(2):

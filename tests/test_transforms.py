@@ -151,12 +151,10 @@ def test_forward_mode_is_not_silently_zero(device: str) -> None:
 
 
 class Plain(Tensor):
-    """A subclass with torch's default behavior: results are of it, too."""
+    """With torch's default behavior: results are of it, too."""
 
 
 class Logged(Tensor):
-    """A subclass that sees every call."""
-
     calls: ClassVar[list[str]] = []
 
     @classmethod
