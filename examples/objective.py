@@ -9,7 +9,7 @@ Each is a pair of functions, one on each side of the decoder:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,8 @@ import pyvae
 NAMES = ("fused", "eager", "compile")
 
 
-class Sample(Protocol):
-    def __call__(self, mu: Tensor, logvar: Tensor, seed: int, row_offset: int) -> tuple[Tensor, Tensor]: ...
-
-
 class Objective(NamedTuple):
-    sample: Sample
+    sample: Callable[..., tuple[Tensor, Tensor]]
     negative_elbo: Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 

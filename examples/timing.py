@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -15,29 +14,22 @@ from training import autocast
 ROUNDS, CALLS = 15, 30
 
 
-def objective_step(objective: Objective, x: Tensor, latent: int, amp: str | None) -> Callable[[], object]:
-    """Sampler, KL and likelihood, forward and backward, on a batch like x: what surrounds the networks in a step."""
-    dtype = torch.float32 if amp is None else torch.bfloat16  # what the networks give
-    mu = torch.randn(len(x), latent, device=x.device).to(dtype).requires_grad_()
-    logvar = torch.randn(len(x), latent, device=x.device).to(dtype).requires_grad_()
-    logits = torch.randn_like(x).to(dtype).requires_grad_()
+def time_objectives(names: list[str], x: Tensor, latent: int, amp: str | None) -> list[float]:
+    """Median seconds of each for a batch like x, forward and backward: all that surrounds the networks in a step.
 
+    Measured in turns, so that a busy machine is busy for all of them.
+    """
+    options = {"device": x.device, "dtype": torch.bfloat16 if amp else torch.float32, "requires_grad": True}
+    mu, logvar, logits = (torch.randn(shape, **options) for shape in [(len(x), latent)] * 2 + [x.shape])
     z_gradient = torch.ones_like(mu)  # the decoder's in a real step
 
-    def step() -> object:
+    def step(objective: Objective) -> None:
         with autocast(x.device, amp):
             z, kl = objective.sample(mu, logvar, 0, 0)
             loss = objective.negative_elbo(logits, x, kl, 1.0)
-        return torch.autograd.grad([loss, z], [logits, mu, logvar], [None, z_gradient])
+        torch.autograd.grad([loss, z], [logits, mu, logvar], [None, z_gradient])
 
-    return step
-
-
-def time_objectives(names: list[str], x: Tensor, latent: int, amp: str | None) -> dict[str, float]:
-    """Median seconds a step of each, measured in turns so that a busy machine is busy for all of them."""
-    steps = [objective_step(objective(name), x, latent, amp) for name in names]
-    timers = [Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads()) for step in steps]
-    for timer in timers:
-        timer.timeit(CALLS)  # warm up; torch.compile compiles here
-    rounds = [[timer.timeit(CALLS).median for timer in timers] for _ in range(ROUNDS)]
-    return dict(zip(names, map(median, zip(*rounds, strict=True)), strict=True))
+    threads = torch.get_num_threads()
+    timers = [Timer("step(o)", globals={"step": step, "o": objective(name)}, num_threads=threads) for name in names]
+    rounds = [[timer.timeit(CALLS).median for timer in timers] for _ in range(1 + ROUNDS)]
+    return [median(times) for times in zip(*rounds[1:], strict=True)]  # the first warms up; torch.compile compiles

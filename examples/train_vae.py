@@ -8,10 +8,10 @@ torchrun --nproc-per-node=2 examples/train_vae.py              # the same run on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,45 +40,33 @@ def run(args: argparse.Namespace, workers: Workers) -> None:
     if args.threads or args.data == "digits":
         torch.set_num_threads(args.threads or 1)
     args.out.mkdir(parents=True, exist_ok=True)
-    settings = Settings(args.data, args.loss, args.latent, args.batch_size, args.lr, args.beta, args.seed, args.amp)
-    # The run to compare with: same seed, same first weights, the other loss.
-    rival = replace(settings, loss="fused" if args.loss == "eager" else "eager")
 
     height, width = images.train.shape[2:]
-    say(
-        f"{len(images.train)} images of {height}x{width} to train on, {len(images.held_out)} held out; {args.loss} loss"
-    )
-    say(HEADER)
+    sizes = f"{len(images.train)} images of {height}x{width} to train on, {len(images.held_out)} held out"
+    say(f"{sizes}; {args.loss} loss\n{HEADER}")
+    rival = "fused" if args.loss == "eager" else "eager"  # the run to compare with: same seed, same first weights
     models, histories = {}, {}
-    for chosen, rows in ((settings, 10), (rival, 1)):
-        if chosen is rival:
-            say(f"The same again with the {rival.loss} loss, to compare:")
-        checkpoint = args.out / f"checkpoint-{chosen.loss}.pt"
-        model, history = train(chosen, images, args.epochs, workers, checkpoint, args.resume, rows)
-        models[chosen.loss], histories[chosen.loss] = model, history
+    for loss, rows in ((args.loss, 10), (rival, 1)):
+        if loss == rival:
+            say(f"The same again with the {rival} loss, to compare:")
+        settings = Settings(args.data, loss, args.latent, args.batch_size, args.lr, args.beta, args.seed, args.amp)
+        checkpoint = args.out / f"checkpoint-{loss}.pt"
+        models[loss], histories[loss] = train(settings, images, args.epochs, workers, checkpoint, args.resume, rows)
         if workers.first:
-            (args.out / f"history-{chosen.loss}.json").write_text(json.dumps(history, indent=1) + "\n")
+            (args.out / f"history-{loss}.json").write_text(json.dumps(histories[loss], indent=1) + "\n")
 
     if workers.first:
-        paths = pictures(args.out, models[settings.loss], images, histories)
-        print("Pictures:", *paths)
+        print("Pictures:", *pictures(args.out, models[args.loss], images, histories))
         x = images.train[: args.batch_size].to(workers.device)
-        seconds = time_objectives(list(models), x, args.latent, args.amp)
+        own, other = time_objectives(list(models), x, args.latent, args.amp)
         held_out = images.held_out.to(workers.device)
-        elbos = {name: evaluate(model, held_out, settings, samples=10)["elbo"] for name, model in models.items()}
-        print(closing_line(seconds, elbos, x))
+        elbos = [evaluate(model, held_out, settings, samples=10)["elbo"] for model in models.values()]
+        print(
+            f"Objective of a step (sampler, KL, likelihood; forward + backward; {'x'.join(map(str, x.shape))}): "
+            f"{args.loss} {1e6 * own:.0f} µs, {rival} {1e6 * other:.0f} µs ({other / own:.1f}x). "
+            f"Held-out ELBO: {args.loss} {elbos[0]:.2f}, {rival} {elbos[1]:.2f} nats per image."
+        )
     workers.wait()
-
-
-def closing_line(seconds: dict[str, float], elbos: dict[str, float], x: torch.Tensor) -> str:
-    shape = "x".join(map(str, x.shape))
-    times = ", ".join(f"{name} {1e6 * time:.0f} µs" for name, time in seconds.items())
-    values = ", ".join(f"{name} {elbo:.2f}" for name, elbo in elbos.items())
-    first, second = seconds.values()
-    return (
-        f"Objective of a step (sampler, KL, likelihood; forward + backward; {shape}): {times} ({second / first:.1f}x). "
-        f"Held-out ELBO: {values} nats per image."
-    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,21 +79,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--loss", choices=objective.NAMES, default="fused", help="who computes the objective (default: fused)")
     add("--latent", type=number(int, 1), default=2, help="dimensions of the latent space (default: 2)")
     add("--beta", type=number(float, 0), default=1.0, help="weight of the KL (default: 1, the ELBO)")
-    add(
-        "--epochs",
-        type=number(int, 1),
-        help="in all, a resumed run's earlier ones included (default: 200 for digits, else 20)",
-    )
+    add("--epochs", type=number(int, 1), help="in all, earlier ones included (default: 200 for digits, else 20)")
     add("--batch-size", type=number(int, 1), default=64, help="images a step, over all processes (default: 64)")
     add("--lr", type=number(float, 0), default=2e-3, help="Adam's step size (default: 0.002)")
     add("--seed", type=number(int, 0), default=0, help="of weights, order and noise (default: 0)")
     add("--amp", choices=["bf16"], help="run the networks under autocast")
     add("--device", type=device, default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add(
-        "--threads",
-        type=number(int, 1),
-        help="of the CPU (default: 1 for digits, which are too small to share, else all)",
-    )
+    add("--threads", type=number(int, 1), help="of the CPU (default: 1 for digits, too small to share; else all)")
     add("--out", type=Path, help="folder for pictures, histories and checkpoints (default: runs/DATA)")
     add("--resume", action="store_true", help="continue from the checkpoints in --out")
     args = parser.parse_args(argv)
@@ -122,18 +102,13 @@ def number(kind: type[int] | type[float], least: float) -> Callable[[str], float
     """An argument's type: a finite number not below `least`."""
 
     def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"expected {NOUN[kind]} of at least {least}, got {text!r}")
-        return value
+        with contextlib.suppress(ValueError):
+            if least <= kind(text) < math.inf:
+                return kind(text)
+        noun = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"expected {noun} of at least {least}, got {text!r}")
 
     return convert
-
-
-NOUN = {int: "a whole number", float: "a number"}
 
 
 def device(text: str) -> torch.device:

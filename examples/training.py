@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import pyvae
@@ -54,42 +56,33 @@ def train(
     settings: Settings, data: Data, epochs: int, workers: Workers, checkpoint: Path, resume: bool, rows: int
 ) -> tuple[VAE, list[dict[str, Any]]]:
     """The trained model and its history: a dict an epoch. Prints about `rows` of them."""
-    torch.manual_seed(
-        derived_seed(settings.seed, WEIGHTS)
-    )  # the same first weights for every loss and in every process
+    torch.manual_seed(derived_seed(settings.seed, WEIGHTS))  # the same first weights for every loss, in every process
     model = VAE(data.train.shape[1:], settings.latent).to(workers.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    history: list[dict[str, Any]] = []
-    if resume:
-        history = restore(checkpoint, settings, model, optimizer, workers.device)
-    if len(history) > epochs:
-        raise SystemExit(
-            f"{checkpoint} has {len(history)} epochs already: resume it with --epochs {len(history)} or more."
-        )
-    if len(history) == epochs:
+    history = restore(checkpoint, settings, model, optimizer) if resume and checkpoint.exists() else []
+    done = len(history)
+    if done > epochs:
+        raise SystemExit(f"{checkpoint} has {done} epochs already: resume it with --epochs {done} or more.")
+    if done == epochs:
         return model, history
 
-    shared = workers.share(model)
+    shared = DistributedDataParallel(model) if workers.count > 1 else model  # averages the gradients of all
     loss = objective(settings.loss)
-    images = data.train.to(workers.device)
-    held_out = data.held_out.to(workers.device)
+    images, held_out = data.train.to(workers.device), data.held_out.to(workers.device)
     steps = -(-len(images) // settings.batch_size)
-    bar = tqdm(
-        desc=settings.loss,
-        total=epochs * steps,
-        initial=len(history) * steps,
-        unit="step",
-        leave=False,
-        disable=None if workers.first else True,  # None: shown on a terminal only
-    )
-    with bar:
-        for epoch in range(len(history), epochs):
+    hidden = None if workers.first else True  # None: shown on a terminal only
+    progress = {"total": epochs * steps, "initial": done * steps, "unit": "step", "leave": False, "disable": hidden}
+    with tqdm(desc=settings.loss, **progress) as bar:
+        for epoch in range(done, epochs):
             train_terms, losses = train_epoch(shared, loss, optimizer, images, settings, epoch, workers, bar)
             held_out_terms = evaluate(model, held_out, settings)
             history.append({"epoch": epoch + 1, "train": train_terms, "held_out": held_out_terms, "steps": losses})
             bar.set_postfix_str(f"epoch {epoch + 1}, held-out ELBO {held_out_terms['elbo']:.2f}")
             if workers.first:
-                save(checkpoint, settings, model, optimizer, history)
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+                unfinished = checkpoint.with_suffix(".tmp")  # an interruption must not cost the last good checkpoint
+                torch.save({"settings": asdict(settings), **state}, unfinished)
+                os.replace(unfinished, checkpoint)
                 if (epoch + 1) % max(1, epochs // rows) == 0 or epoch + 1 == epochs:
                     bar.write(row(history[-1]))
     return model, history
@@ -106,9 +99,7 @@ def train_epoch(
     bar: tqdm,
 ) -> tuple[dict[str, float], list[float]]:
     """The epoch's mean terms, and the loss of each step; in nats per image."""
-    torch.manual_seed(
-        derived_seed(settings.seed, GLOBAL, epoch, workers.rank)
-    )  # what randn_like of the eager loss uses
+    torch.manual_seed(derived_seed(settings.seed, GLOBAL, epoch, workers.rank))  # what the eager loss draws from
     order = torch.Generator().manual_seed(derived_seed(settings.seed, ORDER, epoch))
     batches = torch.randperm(len(images), generator=order).split(settings.batch_size)  # the last one may be smaller
     sums = []
@@ -126,9 +117,12 @@ def train_epoch(
         sums.append(torch.stack([loss.detach(), kl.detach().sum()]))
         bar.update()
 
-    loss, kl = workers.sum(torch.stack(sums)).cpu().double().unbind(1)  # of each step
+    total = torch.stack(sums)
+    if workers.count > 1:
+        dist.all_reduce(total)
+    loss, kl = total.cpu().double().unbind(1)  # of each step
     sizes = torch.tensor([len(batch) for batch in batches])
-    terms = mean_terms((loss - settings.beta * kl).sum(), kl.sum(), len(images))
+    terms = mean_terms((loss - settings.beta * kl).sum().item(), kl.sum().item(), len(images))
     return terms, (loss / sizes).tolist()
 
 
@@ -148,44 +142,24 @@ def evaluate(model: VAE, images: Tensor, settings: Settings, samples: int = 1) -
     return mean_terms(recon, kl, samples * len(images))
 
 
-def mean_terms(recon: float | Tensor, kl: float | Tensor, images: int) -> dict[str, float]:
-    return {"elbo": -float(recon + kl) / images, "reconstruction": float(recon) / images, "kl": float(kl) / images}
+def mean_terms(recon: float, kl: float, images: int) -> dict[str, float]:
+    return {"elbo": -(recon + kl) / images, "reconstruction": recon / images, "kl": kl / images}
 
 
-HEADER = (
-    f"{'epoch':>6}  {'train:  ELBO = -(recon. + KL)':^30}  {'held out:  ELBO = -(recon. + KL)':^32}   nats per image"
-)
+HEADER = " epoch  train:  ELBO = -(recon. + KL)   held out:  ELBO = -(recon. + KL)   nats per image"
 
 
 def row(record: dict[str, Any]) -> str:
-    cells = [f"{record['epoch']:6d}"]
-    for part, width in (("train", 30), ("held_out", 32)):
-        terms = record[part]
-        cells.append(f"{terms['elbo']:9.2f} = -({terms['reconstruction']:.2f} + {terms['kl']:.2f})".center(width))
-    return "  ".join(cells).rstrip()
+    cells = (
+        "{elbo:9.2f} = -({reconstruction:.2f} + {kl:.2f})".format(**record[part]).center(width)
+        for part, width in (("train", 30), ("held_out", 32))
+    )
+    return "  ".join([f"{record['epoch']:6d}", *cells]).rstrip()
 
 
-def save(
-    path: Path, settings: Settings, model: VAE, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]
-) -> None:
-    state = {
-        "settings": asdict(settings),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    unfinished = path.with_suffix(".tmp")  # an interruption while writing must not cost the last good checkpoint
-    torch.save(state, unfinished)
-    os.replace(unfinished, path)
-
-
-def restore(
-    path: Path, settings: Settings, model: VAE, optimizer: torch.optim.Optimizer, device: torch.device
-) -> list[dict[str, Any]]:
-    """Puts the checkpoint into model and optimizer; its history, or none where there is no checkpoint."""
-    if not path.exists():
-        return []
-    state = torch.load(path, map_location=device, weights_only=True)
+def restore(path: Path, settings: Settings, model: VAE, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Puts the checkpoint into model and optimizer; its history."""
+    state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
     for name, value in asdict(settings).items():
         if state["settings"][name] != value:
             raise SystemExit(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -27,16 +25,6 @@ class Workers:
     def rows(self, batch: int) -> tuple[int, int]:
         """First and last + 1 of this process's rows: contiguous, every row somebody's, sizes one apart at most."""
         return batch * self.rank // self.count, batch * (self.rank + 1) // self.count
-
-    def share(self, model: nn.Module) -> nn.Module:
-        """The model whose backward averages the gradients of all processes."""
-        return DistributedDataParallel(model) if self.count > 1 else model
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The elementwise sum over all processes."""
-        if self.count > 1:
-            dist.all_reduce(values)
-        return values
 
     def wait(self) -> None:
         if self.count > 1:

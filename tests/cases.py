@@ -63,23 +63,10 @@ def _sliced(x: Tensor) -> Tensor:
     return padded[tuple(slice(1, n + 1) for n in x.shape)].copy_(x)
 
 
-def _batch_last(x: Tensor) -> Tensor:
-    return x.movedim(0, -1).contiguous().movedim(-1, 0)
-
-
 def _odd_offset(x: Tensor) -> Tensor:
     """Contiguous, but starting one element past the allocation: no vector load is aligned."""
     storage = x.new_full((x.numel() + 1,), float("nan"))
     return storage[1:].view(x.shape).copy_(x)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _expanded(x: Tensor) -> Tensor:
-    """The first sample for all of them, with stride 0 along the batch. The one layout that changes the values."""
-    return x[:1].clone().expand(x.shape)
 
 
 def _expanded_features(x: Tensor) -> Tensor:
@@ -92,10 +79,10 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x,
     "strided": _strided,
     "sliced": _sliced,
-    "batch_last": _batch_last,
+    "batch_last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
     "odd_offset": _odd_offset,
-    "channels_last": _channels_last,
-    "expanded": _expanded,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "expanded": lambda x: x[:1].clone().expand(x.shape),  # the first sample for all of them: other values
     "expanded_features": _expanded_features,
     "flattened": lambda x: x.flatten(1),
 }

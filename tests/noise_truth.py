@@ -38,15 +38,14 @@ def words(seed: int, first: int, count: int) -> NDArray[np.uint32]:
 def box_muller(u: NDArray, turn: NDArray[np.uint64], bits: int) -> NDArray[np.longdouble]:
     """sqrt(-2 ln u) times (cos, sin) of ``turn`` / 2^bits of a full turn, as (n, 2) long doubles."""
     radius = np.sqrt(LONG(-2) * np.log(u.astype(LONG)))
-    eighth = np.uint64(1 << (bits - 3))
-    quadrant = ((turn + eighth) >> np.uint64(bits - 2)) & np.uint64(3)
-    rest = turn.astype(np.int64) - (((turn + eighth) >> np.uint64(bits - 2)) << np.uint64(bits - 2)).astype(np.int64)
+    quarter = np.uint64(bits - 2)
+    nearest = (turn + np.uint64(1 << (bits - 3))) >> quarter
+    rest = turn.astype(np.int64) - (nearest << quarter).astype(np.int64)
     angle = TWO_PI * (rest.astype(LONG) * LONG(2) ** -bits)  # in [-pi/4, pi/4)
     cos, sin = np.cos(angle), np.sin(angle)
-    turned = [(cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos)]
-    cosine = np.select([quadrant == q for q in range(4)], [pair[0] for pair in turned])
-    sine = np.select([quadrant == q for q in range(4)], [pair[1] for pair in turned])
-    return radius[:, None] * np.stack([cosine, sine], axis=1)
+    quadrant = (nearest & np.uint64(3)).astype(np.intp)
+    turned = np.choose(quadrant, [cos, -sin, -cos, sin]), np.choose(quadrant, [sin, cos, -sin, -cos])
+    return radius[:, None] * np.stack(turned, axis=1)
 
 
 def uniform32(r: NDArray[np.uint32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,207 +34,166 @@ POSITIVE = next(name for name in LIKELIHOODS if family(name).takes_pos_weight)
 # ---- what is refused alike of many arguments -------------------------------------------------------------------------
 
 
-def no_tensor(functions: tuple[str, ...], name: str, value: Any, what: str, **others: Any) -> Refusal:
-    return Refusal(functions, {**others, name: value}, TypeError, f"`{name}` must be a Tensor, but is {what}")
+def value(functions: tuple[str, ...], name: str, came: Any, words: str, **others: Any) -> Refusal:
+    return Refusal(functions, {**others, name: came}, ValueError, f"`{name}` must {words}")
+
+
+def kind(functions: tuple[str, ...], name: str, came: Any, words: str, **others: Any) -> Refusal:
+    return value(functions, name, came, words, **others)._replace(error=TypeError)
+
+
+def no_tensor(functions: tuple[str, ...], name: str, came: Any, what: str, **others: Any) -> Refusal:
+    return kind(functions, name, came, f"be a Tensor, but is {what}", **others)
 
 
 def dtype(
     functions: tuple[str, ...], name: str, shape: tuple, came: torch.dtype, remedy: str, taken: str = ANY, **others: Any
 ) -> Refusal:
-    words = f"`{name}` must have one of the dtypes {taken}, but has {came}; convert it with `{name}{remedy}`"
-    return Refusal(functions, {**others, name: torch.ones(shape, dtype=came)}, TypeError, words)
+    words = f"have one of the dtypes {taken}, but has {came}; convert it with `{name}{remedy}`"
+    return kind(functions, name, torch.ones(shape, dtype=came), words, **others)
 
 
-def shape(functions: tuple[str, ...], name: str, came: tuple[int, ...], expected: str, **others: Any) -> Refusal:
-    words = f"`{name}` must {expected}, but has shape {came}"
-    return Refusal(functions, {**others, name: torch.ones(came)}, ValueError, words)
+def shapes(
+    functions: tuple[str, ...], name: str, came: Iterable[tuple[int, ...]], expected: str, **others: Any
+) -> list[Refusal]:
+    return [value(functions, name, torch.ones(x), f"{expected}, but has shape {x}", **others) for x in came]
 
 
-def device(functions: tuple[str, ...], name: str, value: torch.Tensor, other: str, **others: Any) -> Refusal:
-    words = f"`{name}` must be on {other}'s device cpu, but is on meta"
-    return Refusal(functions, {**others, name: value.to("meta")}, ValueError, words)
+def device(functions: tuple[str, ...], name: str, came: torch.Tensor, other: str, **others: Any) -> Refusal:
+    return value(functions, name, came.to("meta"), f"be on {other}'s device cpu, but is on meta", **others)
 
 
-def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], kind: Any, what: str) -> list[Refusal]:
+def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], no_name: Any, what: str) -> list[Refusal]:
     """A name that is none of them, and something that is not a name."""
     listed = ", ".join(f'"{option}"' for option in options)
-    start = f"`{name}` must be one of {listed}, but is"
-    return [
-        Refusal(functions, {name: "mse"}, ValueError, f'{start} "mse"'),
-        Refusal(functions, {name: kind}, TypeError, f"{start} {what}"),
-    ]
+    start = f"be one of {listed}, but is"
+    return [value(functions, name, "mse", f'{start} "mse"'), kind(functions, name, no_name, f"{start} {what}")]
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
 
+ILL_TYPED = (torch.uint8, torch.bool, torch.int32, torch.complex64, torch.float8_e4m3fn)
+MISSHAPEN = ((4, 3, 2), (4, 2), (4, 7), (4, 3), (24,), (2, 12), (4, 1, 6), (1, 2, 3), (4, 2, 3, 1))
+PROBABILITIES = (
+    'hold probabilities in [0, 1] for likelihood="bernoulli", but holds {}; logits go with '
+    'likelihood="bernoulli_logits"'
+)
 DATA = [
     no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
     no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
     dtype(OBJECTIVES, "recon", (4, 2, 3), torch.int64, ".float()"),
+    *(dtype(OBJECTIVES, "target", (4, 2, 3), came, ".to(recon.dtype)") for came in ILL_TYPED),
     *(
-        dtype(OBJECTIVES, "target", (4, 2, 3), came, ".to(recon.dtype)")
-        for came in (torch.uint8, torch.bool, torch.int32, torch.complex64, torch.float8_e4m3fn)
-    ),
-    *(
-        Refusal(OBJECTIVES, {"target": x}, TypeError, f"`target` must be a dense (strided) Tensor, but {came}")
+        kind(OBJECTIVES, "target", x, f"be a dense (strided) Tensor, but {came}")
         for x, came in (
             (torch.ones(4, 6).to_sparse(), "has layout torch.sparse_coo"),
             (torch.nested.nested_tensor([torch.ones(2, 3)] * 4), "is a nested one"),
         )
     ),
-    *(shape(OBJECTIVES, name, (), "have a batch dimension, (B, ...)") for name in ("recon", "target")),
-    *(
-        shape(OBJECTIVES, "target", came, "have recon's shape (4, 2, 3) or its flattened form")
-        for came in ((4, 3, 2), (4, 2), (4, 7), (4, 3), (24,), (2, 12), (4, 1, 6), (1, 2, 3), (4, 2, 3, 1))
-    ),
+    *(shapes(OBJECTIVES, name, [()], "have a batch dimension, (B, ...)")[0] for name in ("recon", "target")),
+    *shapes(OBJECTIVES, "target", MISSHAPEN, "have recon's shape (4, 2, 3) or its flattened form"),
     device(OBJECTIVES, "target", torch.ones(4, 2, 3), "recon"),
     *(
-        Refusal(
-            OBJECTIVES,
-            {"recon": torch.tensor([[math.nan, 0.5], [bad, 1.0]]), "target": torch.ones(2, 2), **NO_POSTERIOR},
-            ValueError,
-            f'`recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds {bad}; logits go with '
-            'likelihood="bernoulli_logits"',
-        )
+        value(OBJECTIVES, "recon", recon, PROBABILITIES.format(bad), target=torch.ones(2, 2), **NO_POSTERIOR)
         for bad in (1.5, -0.25)
+        for recon in [torch.tensor([[math.nan, 0.5], [bad, 1.0]])]
     ),
 ]
 
 OPTIONS = [
     *one_of(OBJECTIVES, "likelihood", LIKELIHOODS, 1, "an int"),
     *one_of(REDUCED, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
-    Refusal(
+    value(
         REDUCED,
-        {"reduction": "mean"},
-        ValueError,
-        '`reduction` must be "sum", "batchmean" or "none", but is "mean", which over all elements would divide the KL '
+        "reduction",
+        "mean",
+        'be "sum", "batchmean" or "none", but is "mean", which over all elements would divide the KL '
         'and the reconstruction by different counts and so re-weight them; use "batchmean" for the mean over the batch '
         'of each sample\'s sum, or "sum" for the sum over everything',
     ),
     *(
-        Refusal(
-            OBJECTIVES,
-            {"likelihood": name, "pos_weight": 2.0},
-            ValueError,
-            f'`pos_weight` must come with likelihood="{POSITIVE}", but likelihood is "{name}"',
+        value(
+            OBJECTIVES, "pos_weight", 2.0, f'come with likelihood="{POSITIVE}", but likelihood is "{x}"', likelihood=x
         )
-        for name in LIKELIHOODS
-        if not family(name).takes_pos_weight
+        for x in LIKELIHOODS
+        if not family(x).takes_pos_weight
     ),
 ]
 SETTINGS = OPTIONS.copy()  # which a module refuses when it is made
 
 no_number = "be a number or a 0-d Tensor"
+broadcast = "broadcast to recon's shape (4, 2, 3)"
 OPTIONS += [
     no_tensor(OBJECTIVES, "weight", 2.0, "a float"),
     dtype(OBJECTIVES, "weight", (3,), torch.int64, ".to(recon.dtype)", f"{ANY}, bool"),
-    *(
-        shape(OBJECTIVES, "weight", came, "broadcast to recon's shape (4, 2, 3)")
-        for came in ((2,), (4,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3))
-    ),
+    *shapes(OBJECTIVES, "weight", [(2,), (4,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
     device(OBJECTIVES, "weight", torch.ones(3), "recon"),
     no_tensor(OBJECTIVES, "pos_weight", "2", "a str", likelihood=POSITIVE),
-    shape(OBJECTIVES, "pos_weight", (2,), "broadcast to recon's shape (4, 2, 3)", likelihood=POSITIVE),
+    *shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
     device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
-    Refusal(WITH_KL, {"beta": "1"}, TypeError, f"`beta` must {no_number}, but is a str"),
-    Refusal(WITH_KL, {"beta": torch.tensor(1j)}, TypeError, "`beta` must be real, but has dtype torch.complex64"),
-    shape(WITH_KL, "beta", (1,), no_number),
+    kind(WITH_KL, "beta", "1", f"{no_number}, but is a str"),
+    kind(WITH_KL, "beta", torch.tensor(1j), "be real, but has dtype torch.complex64"),
+    *shapes(WITH_KL, "beta", [(1,)], no_number),
     device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
+alone = "be given without a posterior, but came with"
+one_a_sample = "have shape (4,), one value a sample"
 KL = [
-    *(
-        Refusal(
-            WITH_KL, {"kl": torch.ones(4)} | others, ValueError,
-            f"`kl` must be given without a posterior, but came with {came}",
-        )
-        for others, came in (({}, "`mu` and `logvar`"), ({**NO_POSTERIOR, "std": torch.ones(4, 3)}, "`std`"))
-    ),
+    value(WITH_KL, "kl", torch.ones(4), f"{alone} `mu` and `logvar`"),
+    value(WITH_KL, "kl", torch.ones(4), f"{alone} `std`", **NO_POSTERIOR, std=torch.ones(4, 3)),
     no_tensor(WITH_KL, "kl", 1.0, "a float", **NO_POSTERIOR),
     dtype(WITH_KL, "kl", (4,), torch.float16, ".float()", "float32, float64", **NO_POSTERIOR),
-    *(
-        shape(WITH_KL, "kl", came, "have shape (4,), one value a sample", **NO_POSTERIOR)
-        for came in ((), (1,), (4, 3), (4, 1), (5,))
-    ),
+    *shapes(WITH_KL, "kl", [(), (1,), (4, 3), (4, 1), (5,)], one_a_sample, **NO_POSTERIOR),
     device(WITH_KL, "kl", torch.ones(4), "recon", **NO_POSTERIOR),
-    Refusal(WITH_KL, {"mu": None}, ValueError, "`mu` must be given with `logvar`, but is None"),
-    shape(WITH_KL, "mu", (5, 3), "have recon's batch size 4", logvar=torch.ones(5, 3)),
+    value(WITH_KL, "mu", None, "be given with `logvar`, but is None"),
+    *shapes(WITH_KL, "mu", [(5, 3)], "have recon's batch size 4", logvar=torch.ones(5, 3)),
     device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
-]  # fmt: skip
+]
 
 # ---- the posterior and the noise -------------------------------------------------------------------------------------
 
-
-def _of_scale(scale: str) -> list[Refusal]:
+exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
+every_one = " and ".join(f"`{scale}`" for scale in SCALES)
+POSTERIORS = [
+    no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
+    dtype(WITH_POSTERIOR, "mu", (4, 3), torch.int64, ".float()"),
+    *shapes(WITH_POSTERIOR, "mu", [()], "have a batch dimension, (B, ...)"),
+    Refusal(WITH_POSTERIOR, {"logvar": None}, ValueError, f"{exactly_one} none"),
+    Refusal(WITH_POSTERIOR, dict.fromkeys(SCALES, torch.ones(4, 3)), ValueError, f"{exactly_one} {every_one}"),
+]
+for scale in SCALES:
     others = {} if scale == "logvar" else {"logvar": None}
-    return [
-        *(
-            shape(WITH_POSTERIOR, scale, came, "have mu's shape (4, 3)", **others)
-            for came in ((), (3,), (4, 2), (1, 3), (4, 3, 1))
-        ),
+    POSTERIORS += [
+        *shapes(WITH_POSTERIOR, scale, [(), (3,), (4, 2), (1, 3), (4, 3, 1)], "have mu's shape (4, 3)", **others),
         no_tensor(WITH_POSTERIOR, scale, 1.0, "a float", **others),
         dtype(WITH_POSTERIOR, scale, (4, 3), torch.int32, ".to(mu.dtype)", **others),
         device(WITH_POSTERIOR, scale, torch.ones(4, 3), "mu", **others),
     ]
 
-
-exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
-POSTERIORS = [
-    no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
-    dtype(WITH_POSTERIOR, "mu", (4, 3), torch.int64, ".float()"),
-    shape(WITH_POSTERIOR, "mu", (), "have a batch dimension, (B, ...)"),
-    Refusal(WITH_POSTERIOR, {"logvar": None}, ValueError, f"{exactly_one} none"),
-    Refusal(
-        WITH_POSTERIOR,
-        dict.fromkeys(SCALES, torch.ones(4, 3)),
-        ValueError,
-        f"{exactly_one} {' and '.join(f'`{scale}`' for scale in SCALES)}",
-    ),
-    *(refusal for scale in SCALES for refusal in _of_scale(scale)),
-]
-
+the_noise = "not be given with `eps`, which is the noise itself"
+whole = "be an int or an int64 Tensor, but"
 NOISE = [
     no_tensor(SAMPLERS, "eps", 0.5, "a float"),
     dtype(SAMPLERS, "eps", (4, 3), torch.int64, ".to(mu.dtype)"),
-    shape(SAMPLERS, "eps", (3,), "have mu's shape (4, 3)"),
+    *shapes(SAMPLERS, "eps", [(3,)], "have mu's shape (4, 3)"),
     device(SAMPLERS, "eps", torch.ones(4, 3), "mu"),
     *(
-        Refusal(
-            SAMPLERS,
-            {"eps": torch.zeros(4, 3), name: value},
-            ValueError,
-            f"`{name}` must not be given with `eps`, which is the noise itself",
-        )
-        for name, value in (("seed", 0), ("generator", torch.Generator()), ("row_offset", 4))
+        value(SAMPLERS, name, came, the_noise, eps=torch.zeros(4, 3))
+        for name, came in (("seed", 0), ("generator", torch.Generator()), ("row_offset", 4))
     ),
-    Refusal(
-        SAMPLERS,
-        {"seed": 1, "generator": torch.Generator()},
-        ValueError,
-        "`generator` must not be given with `seed`, which decides the noise alone",
-    ),
-    *(
-        Refusal(SAMPLERS, {"seed": seed}, TypeError, f"`seed` must be an int or an int64 Tensor, but {came}")
-        for seed, came in (
-            (True, "is a bool"),
-            (1.0, "is a float"),
-            (torch.ones(1), "has dtype torch.float32"),
-            (torch.ones(1).int(), "has dtype torch.int32"),
-        )
-    ),
-    *(
-        Refusal(SAMPLERS, {"seed": seed}, ValueError, f"`seed` must be in [-2**63, 2**64), but is {seed}")
-        for seed in (-(2**63) - 1, 2**64)
-    ),
-    Refusal(SAMPLERS, {"seed": torch.tensor([1, 2])}, ValueError, "`seed` must have one element, but has shape (2,)"),
+    value(SAMPLERS, "generator", torch.Generator(), "not be given with `seed`, which decides the noise alone", seed=1),
+    kind(SAMPLERS, "seed", True, f"{whole} is a bool"),
+    kind(SAMPLERS, "seed", 1.0, f"{whole} is a float"),
+    kind(SAMPLERS, "seed", torch.ones(1), f"{whole} has dtype torch.float32"),
+    kind(SAMPLERS, "seed", torch.ones(1).int(), f"{whole} has dtype torch.int32"),
+    *(value(SAMPLERS, "seed", n, f"be in [-2**63, 2**64), but is {n}") for n in (-(2**63) - 1, 2**64)),
+    value(SAMPLERS, "seed", torch.tensor([1, 2]), "have one element, but has shape (2,)"),
     device(SAMPLERS, "seed", torch.tensor([1]), "mu"),
-    Refusal(SAMPLERS, {"row_offset": 1.0}, TypeError, "`row_offset` must be an int, but is a float"),
-    Refusal(SAMPLERS, {"row_offset": True}, TypeError, "`row_offset` must be an int, but is a bool"),
-    *(
-        Refusal(SAMPLERS, {"row_offset": n}, ValueError, f"`row_offset` must be in [0, 2**63), but is {n}")
-        for n in (-1, 2**63)
-    ),
-    Refusal(SAMPLERS, {"generator": 1}, TypeError, "`generator` must be a torch.Generator, but is an int"),
+    kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
+    kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
+    *(value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
+    kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
 ]
 
 REFUSALS = [*DATA, *OPTIONS, *KL, *POSTERIORS, *NOISE]

@@ -19,6 +19,7 @@ import pyvae
 
 pytestmark = pytest.mark.usefixtures("backend")
 SHAPE = (6, 3, 70)
+MEAN = {"none": 1.0, "sum": 1.0, "batchmean": 1 / SHAPE[0]}
 compare = partial(assert_slope, summands=True)  # as the reference needs it
 
 
@@ -42,11 +43,10 @@ def test_retain_graph_and_a_held_gradient(likelihood: str, device: str) -> None:
     recon, target, mu, logvar = inputs(device, likelihood)
     for reduction in REDUCTIONS:
         loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction=reduction)
-        mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
         held: list[tuple[Tensor, Tensor]] = []
         for factor in (1.0, 4.0, -0.5):
             (got, *_) = grad(loss, (recon, mu, logvar), torch.full_like(loss, factor), retain_graph=True)
-            compare(got, likelihood, recon, target, factor * mean, SCALED_GRADIENT_ULP)
+            compare(got, likelihood, recon, target, factor * MEAN[reduction], SCALED_GRADIENT_ULP)
             held.append((got, got.clone()))
         assert all(torch.equal(got, kept) for got, kept in held)
         held[0][0].zero_()
@@ -76,17 +76,17 @@ def test_a_second_backward_without_retain_graph_is_torchs_error(device: str) -> 
 
 def test_create_graph(device: str) -> None:
     """A gradient penalty: the first backward must itself be differentiable, and be followed by others."""
-    for likelihood in LIKELIHOODS:
-        recon, target, mu, logvar = inputs(device, likelihood)
+
+    def penalty(likelihood: str, recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, ...]:
         loss = pyvae.elbo_loss(recon, target, mu, logvar, likelihood=likelihood, reduction="none").pow(2).sum()
         firsts = grad(loss, (recon, mu, logvar), create_graph=True)
-        seconds = grad(sum(g.pow(2).sum() for g in firsts), (recon, mu, logvar))
-        wide = [leaf(x.double()) for x in (recon, mu, logvar)]
+        return *firsts, *grad(sum(g.pow(2).sum() for g in firsts), (recon, mu, logvar))
+
+    for likelihood in LIKELIHOODS:
+        given = inputs(device, likelihood)
         with pyvae.backend("reference"):
-            loss = pyvae.elbo_loss(wide[0], target, *wide[1:], likelihood=likelihood, reduction="none").pow(2).sum()
-            want_firsts = grad(loss, wide, create_graph=True)
-            want_seconds = grad(sum(g.pow(2).sum() for g in want_firsts), wide)
-        for got, want in zip((*firsts, *seconds), (*want_firsts, *want_seconds), strict=True):
+            wants = penalty(likelihood, *(leaf(x.double()) for x in given))
+        for got, want in zip(penalty(likelihood, *given), wants, strict=True):
             assert_whole(got, want)
 
 
@@ -157,9 +157,10 @@ def test_each_output_of_elbo_terms(used: tuple[str, ...], device: str) -> None:
         outputs = [getattr(terms, name) for name in used]
         upstream = [torch.full_like(term, factors[name]) for name, term in zip(used, outputs, strict=True)]
         got = grad(outputs, (recon, mu, logvar), upstream, allow_unused=True, materialize_grads=True)
-        mean = 1 / SHAPE[0] if reduction == "batchmean" else 1.0
-        data_factor = mean * sum(factors[name] for name in used if name != "kl")
-        kl_factor = mean * sum(factors[name] * (0.5 if name == "loss" else 1) for name in used if name != "recon")
+        data_factor = MEAN[reduction] * sum(factors[name] for name in used if name != "kl")
+        kl_factor = MEAN[reduction] * sum(
+            factors[name] * (0.5 if name == "loss" else 1) for name in used if name != "recon"
+        )
         compare(got[0], likelihood, recon, target, data_factor, SCALED_GRADIENT_ULP)
         for value, want in zip(got[1:], truth.kl_slope("logvar", mu, logvar), strict=True):
             assert_ulp(value, kl_factor * want, SCALED_GRADIENT_ULP)
@@ -180,17 +181,13 @@ def test_a_large_loss_scale_does_not_underflow_in_float16(device: str) -> None:
 
 def test_gradients_of_a_subset_of_the_inputs(device: str) -> None:
     tensors = inputs(device)
-    names = dict(zip(("recon", "mu", "logvar"), (tensors[0], *tensors[2:]), strict=True))
-    every = dict(zip(names, grad(step(*tensors), list(names.values())), strict=True))
-    for chosen in (c for n in (1, 2) for c in itertools.combinations(names, n)):
-        for name, got in zip(chosen, grad(step(*tensors), [names[name] for name in chosen]), strict=True):
-            assert torch.equal(got, every[name])
-        frozen = [x.detach() for x in tensors]
-        for index, name in ((0, "recon"), (2, "mu"), (3, "logvar")):
-            frozen[index] = frozen[index].requires_grad_(name in chosen)
+    every = dict(zip((0, 2, 3), grad(step(*tensors), [tensors[i] for i in (0, 2, 3)]), strict=True))
+    for chosen in (c for n in (1, 2) for c in itertools.combinations(every, n)):
+        assert all_equal(grad(step(*tensors), [tensors[i] for i in chosen]), [every[i] for i in chosen])
+        frozen = [x.detach().requires_grad_(i in chosen) for i, x in enumerate(tensors)]
         step(*frozen).backward()
-        for index, name in ((0, "recon"), (2, "mu"), (3, "logvar")):
-            assert torch.equal(frozen[index].grad, every[name]) if name in chosen else frozen[index].grad is None
+        assert [i for i, x in enumerate(frozen) if x.grad is not None] == list(chosen)
+        assert all_equal([frozen[i].grad for i in chosen], [every[i] for i in chosen])  # type: ignore[misc]
 
 
 def test_gradients_of_target_weight_pos_weight_and_beta(device: str) -> None:
@@ -228,32 +225,27 @@ def test_no_grad_and_inference_mode(mode: Callable[[], torch.no_grad], device: s
         assert torch.equal(got, want)
 
 
-WRITTEN = ("recon", "target", "mu", "logvar", "weight", "beta", "kl", "eps", "seed")
-
-
-@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("written", ("recon", "target", "mu", "logvar", "weight", "beta", "kl", "eps", "seed"))
 def test_writing_to_an_input_before_backward(written: str, device: str) -> None:
     """The gradient of the values that the forward saw, or torch's error; nothing else. First and second pass."""
-    recon, target, mu, logvar = inputs(device)
-    tensors = {"recon": recon, "target": target, "mu": mu, "logvar": logvar}
+    tensors = dict(zip(("recon", "target", "mu", "logvar"), inputs(device), strict=True))
     others = {"weight": torch.rand(70) + 0.5, "beta": torch.tensor(0.5), "eps": torch.randn(6, 9)}
     others |= {"seed": torch.tensor([5]), "kl": torch.rand(6)}
     tensors |= {name: x.to(device) for name, x in others.items()}
     tensors["kl"].requires_grad_()
 
-    def losses() -> tuple[Tensor, Tensor, Tensor]:
-        t = {name: x.clone() if name in ("recon", "mu", "logvar", "kl") else x for name, x in tensors.items()}
-        copies.update(t)
+    def losses() -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        t = {name: x.clone() for name, x in tensors.items()}
         source = {"kl": t["kl"]} if written == "kl" else {"mu": t["mu"], "logvar": t["logvar"]}
         options = {"likelihood": "bernoulli_logits", "weight": t["weight"], "beta": t["beta"]}
         noise = {"seed": t["seed"]} if written == "seed" else {"eps": t["eps"]}
         z, kl = pyvae.reparameterize_kl(t["mu"], t["logvar"], **noise)
-        return pyvae.elbo_loss(t["recon"], t["target"], **source, **options), z.sum(), kl.sum()
+        return t, (pyvae.elbo_loss(t["recon"], t["target"], **source, **options), z.sum(), kl.sum())
 
-    copies: dict[str, Tensor] = {}
     sources = [tensors[name] for name in ("recon", "mu", "logvar", "kl")]
-    want = [grad(loss, sources, retain_graph=True, allow_unused=True) for loss in losses()]
-    for loss, gradients in zip(losses(), want, strict=True):
+    want = [grad(loss, sources, retain_graph=True, allow_unused=True) for loss in losses()[1]]
+    copies, written_under = losses()
+    for loss, gradients in zip(written_under, want, strict=True):
         with torch.no_grad():
             copies[written].add_(1)
         for _ in range(2):

@@ -123,31 +123,22 @@ def test_every_function_compiles(device: str) -> None:
             assert torch.equal(a, b)
 
 
-def test_dynamic_shapes_compile_once(device: str) -> None:
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("compiler", ["counted", "aot_eager"])
+def test_dynamic_shapes_compile_once(compiler: str, marked: bool, device: str) -> None:
     counter = CompileCounter()
-    compiled = torch.compile(step, fullgraph=True, backend=counter, dynamic=True)
+    backend = counter if compiler == "counted" else compiler
+    compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=None if marked else True)
+
+    def call(*given: Any) -> tuple[Tensor, Tensor]:
+        for x in given[:4] if marked else ():
+            torch._dynamo.mark_dynamic(x, 0)  # fails where the code fixes the size
+        return compiled(*given)
+
     for batch in (6, 9, 5, 13):
         given = inputs(device, batch=batch)
-        assert_same(run(compiled, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
-    assert counter.frame_count == 1
-
-
-def test_a_marked_batch_stays_dynamic_through_aot_autograd(device: str) -> None:
-    counter = CompileCounter()
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    counted = torch.compile(step, fullgraph=True, backend=counter)
-    for batch in (6, 9, 5):
-        given = inputs(device, batch=batch)
-        want = run(step, given, "bernoulli_logits")
-        for function in (compiled, counted):
-
-            def marked(*leaves: Any, call: Any = function) -> tuple[Tensor, Tensor]:
-                for x in leaves[:4]:
-                    torch._dynamo.mark_dynamic(x, 0)  # fails where the code fixes the size
-                return call(*leaves, "bernoulli_logits")
-
-            assert_same(run(marked, given), want)
-    assert counter.frame_count == 1
+        assert_same(run(call, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
+    assert counter.frame_count == (compiler == "counted")
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
@@ -176,29 +167,23 @@ def test_compiled_autograd(device: str) -> None:
     assert_same([x.grad / 2 for x in leaves if x.grad is not None], want)
 
 
-def test_tracing_by_make_fx(device: str) -> None:
-    given = inputs(device)
-    traced = make_fx(Exported())(*given)
-    assert any("pyvae" in str(node.target) for node in traced.graph.nodes)
-    for got, want in zip(traced(*given), Exported()(*given), strict=True):
-        torch.testing.assert_close(got, want, rtol=FLOAT32_ROUNDING, atol=0)
-
-
 class Exported(nn.Module):
     def forward(self, recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         return step(recon, target, mu, logvar, seed, "bernoulli_logits")
 
 
-def test_export(device: str) -> None:
-    """With the batch left open; the program holds the operators."""
+def test_tracing_and_export(device: str) -> None:
+    """By make_fx, and by torch.export with the batch left open; the graphs hold the operators."""
+    given = inputs(device)
     batch = torch.export.Dim("batch", min=2, max=64)
     shapes = {name: {0: batch} for name in ("recon", "target", "mu", "logvar")} | {"seed": None}
-    program = torch.export.export(Exported(), tuple(inputs(device)), dynamic_shapes=shapes)
-    assert any("pyvae" in str(node.target) for node in program.graph.nodes)
-    for size in (6, 11):
-        given = inputs(device, batch=size)
-        for got, want in zip(program.module()(*given), Exported()(*given), strict=True):
-            torch.testing.assert_close(got, want, rtol=FLOAT32_ROUNDING, atol=0)
+    exported = torch.export.export(Exported(), tuple(given), dynamic_shapes=shapes)
+    for traced, sizes in ((make_fx(Exported())(*given), (6,)), (exported.module(), (6, 11))):
+        assert any("pyvae" in str(node.target) for node in traced.graph.nodes)
+        for size in sizes:
+            given = inputs(device, batch=size)
+            for got, want in zip(traced(*given), Exported()(*given), strict=True):
+                torch.testing.assert_close(got, want, rtol=FLOAT32_ROUNDING, atol=0)
 
 
 # ---- torch.library.opcheck -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import mpmath
 import noise_truth
@@ -19,6 +20,7 @@ from pyvae._checks import LIKELIHOODS, SCALES
 
 INF, NAN = float("inf"), float("nan")
 FLOATS = [np.float32, np.float64]
+KINDS = pytest.mark.parametrize("kind", FLOATS)
 WIDER = {np.float32: np.float64, np.float64: LONG}  # where the truth is computed
 SAMPLES = {np.float32: 1 << 21, np.float64: 1 << 19}
 
@@ -47,21 +49,52 @@ def exp_excess(x: NDArray[np.longdouble]) -> NDArray[np.longdouble]:
     return np.where(np.abs(x) < 0.5, series * small * small / 2, np.expm1(x) - x)
 
 
-# The truth, in a wider type, and the ranges that are sampled: everything, then where the algorithm changes its way.
-FUNCTIONS: dict[str, tuple[Callable[[NDArray], NDArray], dict[type, list[tuple[float, float]]]]] = {
-    "exp": (np.exp, {np.float32: [(-105, 90), (-1, 1)], np.float64: [(-747, 711), (-1, 1)]}),
-    "exp_negative": (np.exp, {np.float32: [(-1e30, 0), (-1, 0)], np.float64: [(-1e300, 0), (-1, 0)]}),
-    "expm1": (np.expm1, {np.float32: [(-105, 90), (0.25, 1.5)], np.float64: [(-747, 711), (0.25, 1.5)]}),
-    "exp_excess": (
+class Function(NamedTuple):
+    """The truth in a wider type, and with many digits; the ranges that are sampled: everything, then where the
+    algorithm changes its way; and further arguments with exact results."""
+
+    wider: Callable[[NDArray], NDArray]
+    digits: Callable
+    ranges: tuple[list[tuple[float, float]], list[tuple[float, float]]]  # of float32 and of float64
+    special: Callable[[float, float], list[tuple[float, float]]]  # of the smallest and the largest number
+
+
+UNIT = ([(0, 1), (0.25, 1)],) * 2
+FUNCTIONS = {
+    "exp": Function(
+        np.exp,
+        mpmath.exp,
+        ([(-105, 90), (-1, 1)], [(-747, 711), (-1, 1)]),
+        lambda tiny, big: [(0.0, 1), (-0.0, 1), (tiny, 1), (-tiny, 1), (big, INF), (-big, 0), (INF, INF), (-INF, 0)],
+    ),
+    "exp_negative": Function(
+        np.exp,
+        mpmath.exp,
+        ([(-1e30, 0), (-1, 0)], [(-1e300, 0), (-1, 0)]),
+        lambda tiny, big: [(0.0, 1), (-0.0, 1), (-tiny, 1), (-big, 0), (-INF, 0)],
+    ),
+    "expm1": Function(
+        np.expm1,
+        mpmath.expm1,
+        ([(-105, 90), (0.25, 1.5)], [(-747, 711), (0.25, 1.5)]),
+        lambda tiny, big: [(0.0, 0), *((x, x) for x in (2 * tiny, -2 * tiny, INF)), (big, INF), (-big, -1), (-INF, -1)],
+    ),
+    "exp_excess": Function(
         exp_excess,
-        {np.float32: [(-1e30, 90), (-0.5, -0.2), (0.2, 0.5)], np.float64: [(-1e300, 711), (-0.5, -0.2), (0.2, 0.5)]},
+        lambda x: mpmath.expm1(x) - x,
+        ([(-1e30, 90), (-0.5, -0.2), (0.2, 0.5)], [(-1e300, 711), (-0.5, -0.2), (0.2, 0.5)]),
+        lambda tiny, big: [(0.0, 0), (-0.0, 0), (tiny, 0), (big, INF), (-big, big), (INF, INF), (-INF, INF)],
     ),
-    "log": (
+    "log": Function(
         np.log,
-        {np.float32: [(1e-45, 3.4028235e38), (0.5, 2)], np.float64: [(5e-324, 1.7976931348623157e308), (0.5, 2)]},
+        mpmath.log,
+        ([(1e-45, 3.4028235e38), (0.5, 2)], [(5e-324, 1.7976931348623157e308), (0.5, 2)]),
+        lambda tiny, _: [(1.0, 0), (0.0, -INF), (-0.0, -INF), (INF, INF), (-tiny, NAN), (-1.0, NAN), (-INF, NAN)],
     ),
-    "log1p_unit": (np.log1p, {np.float32: [(0, 1), (0.25, 1)], np.float64: [(0, 1), (0.25, 1)]}),
-    "log1m_unit": (lambda p: np.log1p(-p), {np.float32: [(0, 1), (0.25, 1)], np.float64: [(0, 1), (0.25, 1)]}),
+    "log1p_unit": Function(np.log1p, mpmath.log1p, UNIT, lambda tiny, _: [(0.0, 0), (tiny, tiny)]),
+    "log1m_unit": Function(
+        lambda p: np.log1p(-p), lambda x: mpmath.log1p(-x), UNIT, lambda tiny, _: [(0.0, 0), (tiny, -tiny), (1.0, -INF)]
+    ),
 }
 
 
@@ -69,7 +102,7 @@ def check(function: Probe, name: str, x: NDArray) -> None:
     """Within the bound where the exact value is a normal or denormal number, and equal where it is zero or infinite."""
     (got,) = function(name, x)
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
-        exact = FUNCTIONS[name][0](x.astype(WIDER[x.dtype.type]))
+        exact = FUNCTIONS[name].wider(x.astype(WIDER[x.dtype.type]))
         rounded = exact.astype(x.dtype)
     finite = np.isfinite(rounded)
     assert np.array_equal(got[~finite], rounded[~finite])
@@ -79,45 +112,34 @@ def check(function: Probe, name: str, x: NDArray) -> None:
     assert error[worst] <= ELEMENTARY_ULP[name], where
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_is_within_its_bound(widest: Probe, name: str, kind: type) -> None:
-    for low, high in FUNCTIONS[name][1][kind]:
+    for low, high in FUNCTIONS[name].ranges[FLOATS.index(kind)]:
         check(widest, name, evenly(low, high, SAMPLES[kind], kind))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function_is_within_its_bound_for_every_float(widest: Probe, name: str) -> None:
-    low, high = FUNCTIONS[name][1][np.float32][0]
+    low, high = FUNCTIONS[name].ranges[0][0]
     edges = evenly(low, high, 256, np.float32)
     for a, b in itertools.pairwise(edges.tolist()):
         check(widest, name, evenly(a, b, 2**32, np.float32))
 
 
-@pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize(
-    ("name", "exact"),
-    [
-        ("exp", mpmath.exp),
-        ("exp_negative", mpmath.exp),
-        ("expm1", mpmath.expm1),
-        ("exp_excess", lambda x: mpmath.expm1(x) - x),
-        ("log", mpmath.log),
-        ("log1p_unit", mpmath.log1p),
-        ("log1m_unit", lambda x: mpmath.log1p(-x)),
-    ],
-)
-def test_truth_is_true(name: str, exact: Callable, kind: type) -> None:
+@KINDS
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_truth_is_true(name: str, kind: type) -> None:
     """The truth of the tests above, at a few points of each range, against many digits."""
-    for low, high in FUNCTIONS[name][1][kind]:
+    for low, high in FUNCTIONS[name].ranges[FLOATS.index(kind)]:
         x = evenly(low, high, 60, kind)[1:-1].astype(WIDER[kind])
-        got = FUNCTIONS[name][0](x)
+        got = FUNCTIONS[name].wider(x)
         kept = (np.abs(got) > 1e-290) & np.isfinite(got.astype(np.float64))
         assert kept.sum() > 10
         for argument, value in zip(x[kept], got[kept], strict=True):
             with mpmath.workdps(700):
-                true = exact(mpmath.mpf(float(argument)))
+                true = FUNCTIONS[name].digits(mpmath.mpf(float(argument)))
                 head = float(value)
                 error = mpmath.mpf(head) + mpmath.mpf(float(value - WIDER[kind](head))) - true
                 assert abs(error) <= abs(true) * mpmath.mpf(2) ** (3 - np.finfo(WIDER[kind]).nmant)
@@ -125,30 +147,12 @@ def test_truth_is_true(name: str, exact: Callable, kind: type) -> None:
 
 TINY = {np.float32: 2.0**-149, np.float64: 2.0**-1074}
 BIG = {np.float32: 3.4028235e38, np.float64: 1.7976931348623157e308}
-# Per function: (argument, exact result); functions of one type where the edge depends on it.
-SPECIAL: dict[str, Callable[[float, float], list[tuple[float, float]]]] = {
-    "exp": lambda tiny, big: [(0.0, 1), (-0.0, 1), (tiny, 1), (-tiny, 1), (big, INF), (-big, 0), (INF, INF), (-INF, 0)],
-    "exp_negative": lambda tiny, big: [(0.0, 1), (-0.0, 1), (-tiny, 1), (-big, 0), (-INF, 0)],
-    "expm1": lambda tiny, big: [
-        (0.0, 0),
-        (2 * tiny, 2 * tiny),
-        (-2 * tiny, -2 * tiny),
-        (big, INF),
-        (-big, -1),
-        (INF, INF),
-        (-INF, -1),
-    ],
-    "exp_excess": lambda tiny, big: [(0.0, 0), (-0.0, 0), (tiny, 0), (big, INF), (-big, big), (INF, INF), (-INF, INF)],
-    "log": lambda tiny, big: [(1.0, 0), (0.0, -INF), (-0.0, -INF), (INF, INF), (-tiny, NAN), (-1.0, NAN), (-INF, NAN)],
-    "log1p_unit": lambda tiny, big: [(0.0, 0), (tiny, tiny)],
-    "log1m_unit": lambda tiny, big: [(0.0, 0), (tiny, -tiny), (1.0, -INF)],
-}
 
 
-@pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("name", SPECIAL)
+@KINDS
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_special_values(probes: dict[str, Probe], name: str, kind: type) -> None:
-    cases = [*SPECIAL[name](TINY[kind], BIG[kind]), (NAN, NAN), (-NAN, NAN)]
+    cases = [*FUNCTIONS[name].special(TINY[kind], BIG[kind]), (NAN, NAN), (-NAN, NAN)]
     # Among 40 others, so that each meets the vector code as well as the remainder loop.
     for place in (0, 17, 39):
         for argument, expected in cases:
@@ -187,19 +191,15 @@ def exact_pair(radius: NDArray, angle: NDArray) -> NDArray[np.longdouble]:
     return noise_truth.box_muller((shifted[0] + np.uint64(1)).astype(np.float64) * 2.0**-53, shifted[1], 53)
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+def check_pairs(function: Probe, radius: NDArray, angle: NDArray) -> None:
+    kind = np.float32 if radius.dtype == np.uint32 else np.float64
+    got = function("box_muller", radius, angle, outputs=2, dtype=kind)
+    assert ulps(np.stack(got, axis=1), exact_pair(radius, angle)).max() <= NORMAL_ULP
+
+
+@KINDS
 def test_box_muller_is_within_the_bound(widest: Probe, kind: type) -> None:
-    radius, angle = words(kind, SAMPLES[kind] // 2)
-    exact = exact_pair(radius, angle)
-    for got, true in zip(widest("box_muller", radius, angle, outputs=2, dtype=kind), exact.T, strict=True):
-        assert ulps(got, true).max() <= NORMAL_ULP
-
-
-# Pairs of words where earlier forms of the angle were 4.02 to 4.43 ulp off, found by a long search.
-HARD_PAIRS = {
-    "radius": np.array([2658061646, 3379646207, 1607580141, 1625361724, 2744836109], dtype=np.uint32),
-    "angle": np.array([175839064, 531049584, 533585391, 528291376, 22406021], dtype=np.uint32),
-}
+    check_pairs(widest, *words(kind, SAMPLES[kind] // 2))
 
 
 def test_box_muller_is_within_the_bound_where_all_errors_add_up(widest: Probe) -> None:
@@ -208,20 +208,15 @@ def test_box_muller_is_within_the_bound_where_all_errors_add_up(widest: Probe) -
     tail = np.zeros_like(turns)  # one radius for all: what differs is the angle's error
     radii = np.random.default_rng(21).integers(0, 2**32 - 2**10, 1 << 20, dtype=np.uint64).astype(np.uint32)
     (radius_error, _), angle_errors = (
-        ((np.array(widest("box_muller", *at, outputs=2, dtype=np.float32)) / exact_pair(*at).T) - 1).astype(np.float64)
+        (np.array(widest("box_muller", *at, outputs=2, dtype=np.float32)) / exact_pair(*at).T - 1).astype(np.float64)
         for at in ((radii, np.full_like(radii, 1)), (tail, turns))
     )
-    for side, angle_error in enumerate(angle_errors):
-        for sign in (1, -1):
-            worst = radii[np.argsort(sign * radius_error)[-5000:]], turns[np.argsort(sign * angle_error)[-100:]]
-            radius, angle = np.repeat(worst[0], 100), np.tile(worst[1], 5000)
-            got = widest("box_muller", radius, angle, outputs=2, dtype=np.float32)[side]
-            assert ulps(got, exact_pair(radius, angle)[:, side]).max() <= NORMAL_ULP
-    radius, angle = HARD_PAIRS.values()
-    for got, true in zip(
-        widest("box_muller", radius, angle, outputs=2, dtype=np.float32), exact_pair(radius, angle).T, strict=True
-    ):
-        assert ulps(got, true).max() <= NORMAL_ULP
+    for angle_error, sign in itertools.product(angle_errors, (1, -1)):
+        worst = radii[np.argsort(sign * radius_error)[-5000:]], turns[np.argsort(sign * angle_error)[-100:]]
+        check_pairs(widest, np.repeat(worst[0], 100), np.tile(worst[1], 5000))
+    # Where earlier forms of the angle were 4.02 to 4.43 ulp off, found by a long search.
+    radius = np.array([2658061646, 3379646207, 1607580141, 1625361724, 2744836109], dtype=np.uint32)
+    check_pairs(widest, radius, np.array([175839064, 531049584, 533585391, 528291376, 22406021], dtype=np.uint32))
 
 
 def test_tails_reach_as_far_as_promised(widest: Probe) -> None:
@@ -233,7 +228,7 @@ def test_tails_reach_as_far_as_promised(widest: Probe) -> None:
         assert widest("box_muller", top, zero, outputs=2, dtype=kind)[0][0] == 0  # u = 1
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+@KINDS
 def test_draw_takes_its_words_in_order(probes: dict[str, Probe], kind: type) -> None:
     """From any index on, any number: groups begin where they must, and no chunk knows of another."""
     for seed, first in [(0, 0), (-1, 2**34 - 3), (0x0123456789ABCDEF, 2**63 + 1), (7, 2**33 + 2)]:
@@ -243,55 +238,44 @@ def test_draw_takes_its_words_in_order(probes: dict[str, Probe], kind: type) -> 
                 assert ulps(function.draw(seed, first, count, kind), exact).max() <= NORMAL_ULP
 
 
-def hexadecimal(text: str) -> NDArray[np.uint32]:
-    return np.array([[int(word, 16) for word in text.split()]], dtype=np.uint32)
+# Counter, key, result: the three philox4x32-10 lines of Random123's kat_vectors.
+PUBLISHED = """
+00000000 00000000 00000000 00000000  00000000 00000000  6627e8d5 e169c58d bc57ac4c 9b00dbd8
+ffffffff ffffffff ffffffff ffffffff  ffffffff ffffffff  408f276d 41c83b0e a20bc7c6 6d5451fd
+243f6a88 85a308d3 13198a2e 03707344  a4093822 299f31d0  d16cfe09 94fdcceb 5001e420 24126ea1
+"""
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "result"),
-    [  # the three philox4x32-10 lines of Random123's kat_vectors
-        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
-    ],
-)
-def test_philox_gives_the_published_vectors(probes: dict[str, Probe], counter: str, key: str, result: str) -> None:
-    assert (noise_truth.philox(hexadecimal(counter), hexadecimal(key)[0]) == hexadecimal(result)).all()
+@pytest.mark.parametrize("line", PUBLISHED.strip().splitlines())
+def test_philox_gives_the_published_vectors(probes: dict[str, Probe], line: str) -> None:
+    counter, key, result = np.split(np.array([[int(word, 16) for word in line.split()]], np.uint32), [4, 6], axis=1)
+    assert (noise_truth.philox(counter, key[0]) == result).all()
     for function in probes.values():
-        many = function.philox(np.repeat(hexadecimal(counter), 37, 0), np.repeat(hexadecimal(key), 37, 0))
-        assert (many == hexadecimal(result)).all()
+        assert (function.philox(np.repeat(counter, 37, 0), np.repeat(key, 37, 0)) == result).all()
 
 
 # ---- one source, several instruction sets ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", FLOATS)
+SCALINGS = [("scale", (code, part)) for code in range(len(SCALES)) for part in range(3)]
+LIKELIHOOD_CODES = [("likelihood", codes) for codes in itertools.product(range(len(LIKELIHOODS)), (False, True))]
+
+
+@KINDS
 @pytest.mark.parametrize(
-    ("name", "codes"),
-    [*((name, ()) for name in FUNCTIONS), *(("scale", (c, p)) for c in range(len(SCALES)) for p in range(3))],
+    ("name", "codes"), [*((name, ()) for name in (*FUNCTIONS, "box_muller", "draw")), *SCALINGS, *LIKELIHOOD_CODES]
 )
-def test_variants_agree_on_functions(probes: dict[str, Probe], name: str, codes: tuple[int, ...], kind: type) -> None:
+def test_variants_agree(probes: dict[str, Probe], name: str, codes: tuple[int, ...], kind: type) -> None:
     special = np.array([NAN, INF, -INF, 0.0, -0.0, TINY[kind], -TINY[kind], BIG[kind], -BIG[kind]], dtype=kind)
-    x = np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])
-    results = [function(name, x, codes=codes) for function in probes.values()]
+    given = [np.concatenate([evenly(-BIG[kind], BIG[kind], 200_001, kind), evenly(-2, 2, 50_001, kind), special])]
+    if name == "likelihood":
+        given = [np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])]
+        given += [*np.random.default_rng(3).uniform(size=(2, given[0].size)).astype(kind)]  # target and weight
+    elif name == "box_muller":
+        given = [*words(kind, 150_001)]
+    options = {"outputs": 2 if name in ("likelihood", "box_muller") else 1, "dtype": kind, "codes": codes}
+    results = [
+        [function.draw(5, 2**34 - 1001, 80_001, kind)] if name == "draw" else function(name, *given, **options)
+        for function in probes.values()
+    ]
     assert all(probe.same(results[0], other) for other in results[1:])
-
-
-@pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("code", range(len(LIKELIHOODS)))
-def test_variants_agree_on_likelihoods(probes: dict[str, Probe], code: int, weighted: bool, kind: type) -> None:
-    x = np.concatenate([evenly(-120, 120, 100_003, kind), evenly(0, 1, 100_003, kind)])
-    target, weight = np.random.default_rng(3).uniform(size=(2, x.size)).astype(kind)
-    codes = (code, weighted)
-    results = [function("likelihood", x, target, weight, outputs=2, codes=codes) for function in probes.values()]
-    assert all(probe.same(results[0], other) for other in results[1:])
-
-
-@pytest.mark.parametrize("kind", FLOATS)
-def test_variants_agree_on_normals(probes: dict[str, Probe], kind: type) -> None:
-    radius, angle = words(kind, 150_001)
-    pairs = [function("box_muller", radius, angle, outputs=2, dtype=kind) for function in probes.values()]
-    groups = [[function.draw(5, 2**34 - 1001, 80_001, kind)] for function in probes.values()]
-    assert all(probe.same(pairs[0], other) for other in pairs[1:])
-    assert all(probe.same(groups[0], other) for other in groups[1:])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from pyvae import _extension
 from pyvae._checks import LIKELIHOODS, REDUCTIONS, SCALES
 
 CODES = {"LIKELIHOODS": tuple(LIKELIHOODS), "SCALES": SCALES, "REDUCTIONS": REDUCTIONS}
-
 PACKAGE = Path(_extension.__file__).parent
 
 RECORD = """
@@ -53,7 +53,6 @@ with warnings.catch_warnings(record=True) as caught:
 print(json.dumps([at_import, when_asked_for, at_call, kl, pyvae.build_info()]))
 """
 
-
 # The same, for one graph under torch.compile.
 COMPILED = """
 import json, warnings
@@ -64,7 +63,6 @@ with warnings.catch_warnings(record=True) as caught:
     kl = [compiled(torch.tensor([[3.0, x]])).item() for x in (4.0, 0.0)]
 print(json.dumps([[str(w.message) for w in caught if "pyvae" in str(w.message)], kl]))
 """
-
 
 # An editable install would find in the sources what the copy leaves out.
 NOT_EDITABLE = """
@@ -87,79 +85,69 @@ def run_copy(folder: Path, files: dict[str, str], program: str) -> Any:
     return json.loads(run.stdout)
 
 
-def import_copy(folder: Path, files: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
-    """Runs PROGRAM as above: its warnings and its build_info."""
-    at_import, when_asked_for, at_call, kl, info = run_copy(folder, files, PROGRAM)
-    assert at_import == when_asked_for == []
-    assert kl == [12.5] * 3
-    assert info["instruction_set"] is None
-    return at_call, info
-
-
-def test_without_the_extension(tmp_path: Path) -> None:
-    caught, info = import_copy(tmp_path, {})
-    assert len(caught) == 1
-    assert "not built" in caught[0] and "pip install --no-build-isolation" in caught[0]
-    assert info["why_missing"] in caught[0]
-    assert info["built_for_torch"] is None and info["instruction_sets"] == []
-
-
 def test_compiling_without_the_extension_warns_once_and_keeps_one_graph(tmp_path: Path) -> None:
     caught, kl = run_copy(tmp_path, {}, COMPILED)
     assert len(caught) == 1 and "not built" in caught[0]
     assert kl == [25.0, 9.0]
 
 
-def test_extension_for_another_torch_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
-    # This _C ends the process if it is imported.
-    caught, info = import_copy(
-        tmp_path, {"_build.py": RECORD.format(torch="1.99.3+cpu", cuda=None), "_C.py": "raise SystemExit(3)"}
-    )
-    running = ".".join(torch.__version__.split(".")[:2])
-    assert info["why_missing"] == (
-        f"built for torch 1.99, running {running}: "
-        "rebuild with `pip install --no-build-isolation --force-reinstall --no-deps .`"
-    )
+TORCH = str(torch.__version__)
+RUNNING = ".".join(TORCH.split(".")[:2])
+RUNNING_CUDA = f"CUDA {torch.version.cuda.split('.')[0]}" if torch.version.cuda else "no CUDA"
+REBUILD = r"rebuild with `pip install --no-build-isolation --force-reinstall --no-deps \.`"
+ENDS = "raise SystemExit(3)"  # the process: refused before it is loaded
+FAILS = "raise ImportError('undefined symbol: x')"
+# The record in _build.py and what _C.py does; the answer.
+BROKEN: dict[str, tuple[dict[str, Any] | None, str, str]] = {
+    "not built": (None, "", ".*not built.*pip install --no-build-isolation.*"),
+    "other torch": ({"torch": "1.99.3+cpu", "cuda": None}, ENDS, f"built for torch 1.99, running {RUNNING}: {REBUILD}"),
+    "other CUDA": (
+        {"torch": TORCH, "cuda": "99.1"},
+        ENDS,
+        f"built with CUDA 99, but this torch has {RUNNING_CUDA}: {REBUILD}",
+    ),
+    "does not load": ({"torch": TORCH, "cuda": None}, FAILS, ".*does not load.*undefined symbol: x.*rebuild.*"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_without_a_usable_extension(case: str, tmp_path: Path) -> None:
+    """One warning, at the first call that would have used it, and the reference's result."""
+    record, extension, answer = BROKEN[case]
+    files = {"_build.py": RECORD.format(**record), "_C.py": extension} if record else {}
+    at_import, when_asked_for, caught, kl, info = run_copy(tmp_path, files, PROGRAM)
+    assert at_import == when_asked_for == []
+    assert kl == [12.5] * 3
+    assert info["instruction_set"] is None
     assert len(caught) == 1 and info["why_missing"] in caught[0]
-    assert info["built_for_torch"] == "1.99.3+cpu"
+    assert re.fullmatch(answer, info["why_missing"])
+    built_for = record or {"torch": None, "cuda": None}
+    assert (info["built_for_torch"], info["cuda"]) == (built_for["torch"], built_for["cuda"])
+    assert info["instruction_sets"] == (["baseline"] if record else [])
 
 
-def test_extension_for_another_cuda_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
-    record = RECORD.format(torch=str(torch.__version__), cuda="99.1")
-    caught, info = import_copy(tmp_path, {"_build.py": record, "_C.py": "raise SystemExit(3)"})
-    running = f"CUDA {torch.version.cuda.split('.')[0]}" if torch.version.cuda else "no CUDA"
-    assert info["why_missing"].startswith(f"built with CUDA 99, but this torch has {running}: rebuild with `pip")
-    assert len(caught) == 1 and info["why_missing"] in caught[0]
-    assert info["cuda"] == "99.1"
-
-
-def test_extension_that_does_not_load(tmp_path: Path) -> None:
-    record = RECORD.format(torch=str(torch.__version__), cuda=None)
-    caught, _ = import_copy(tmp_path, {"_build.py": record, "_C.py": "raise ImportError('undefined symbol: x')"})
-    assert len(caught) == 1
-    assert "does not load" in caught[0] and "undefined symbol: x" in caught[0] and "rebuild" in caught[0]
+def load(monkeypatch: pytest.MonkeyPatch, torch_of_the_build: str, codes: dict[str, Any]) -> str | None:
+    """Why an extension with these codes is not loaded."""
+    extension = SimpleNamespace(**codes)
+    monkeypatch.setattr(_extension, "import_module", lambda name: extension)
+    record = SimpleNamespace(TORCH=torch_of_the_build, CUDA=None)
+    loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
+    assert loaded is (extension if why_missing is None else None)
+    return why_missing
 
 
 @pytest.mark.parametrize(
     ("running", "loads"), [("2.13.0+cpu", True), ("2.13.1+cu130", True), ("2.14.0a0+git1", False), ("3.13.0", False)]
 )
 def test_only_the_minor_version_of_torch_matters(monkeypatch: pytest.MonkeyPatch, running: str, loads: bool) -> None:
-    extension = SimpleNamespace(**CODES)
     monkeypatch.setattr(torch, "__version__", running)
-    monkeypatch.setattr(_extension, "import_module", lambda name: extension)
-    record = SimpleNamespace(TORCH="2.13.0+cpu", CUDA=None)
-    loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
-    assert (loaded is extension, why_missing is None) == (loads, loads)
+    assert (load(monkeypatch, "2.13.0+cpu", CODES) is None) == loads
 
 
 @pytest.mark.parametrize("changed", list(CODES))
 def test_an_extension_with_other_codes_is_refused(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
     """A code is a place in a list: it would mean another formula."""
-    extension = SimpleNamespace(**CODES | {changed: CODES[changed][::-1]})
-    monkeypatch.setattr(_extension, "import_module", lambda name: extension)
-    record = SimpleNamespace(TORCH=str(torch.__version__), CUDA=None)
-    loaded, why_missing = _extension._load(record)  # type: ignore[arg-type]
-    assert loaded is None
+    why_missing = load(monkeypatch, TORCH, CODES | {changed: CODES[changed][::-1]})
     assert f"other {changed.lower()}: rebuild" in str(why_missing)
 
 
@@ -177,64 +165,45 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 
 @pytest.mark.usefixtures("built")
-@pytest.mark.parametrize(
-    ("device", "isa", "words"),
-    [
-        ("cpu", "none", ["FMA"]),
-        ("cuda", "avx2", ["built without CUDA kernels", "nvcc", "`FORCE_CUDA=1 pip install --no-build-isolation"]),
-        ("mps", "avx2", ["'mps'", "CPU"]),
-    ],
-)
-def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch, device: str, isa: str, words: list[str]) -> None:
-    monkeypatch.setattr(_extension, "_isa", isa)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert [_extension.kernels_for(torch.device(device, index)) for index in (0, 0)] == [False, False]
-    assert len(caught) == 1
-    assert all(word in str(caught[0].message) for word in words)
-
-
-@pytest.mark.usefixtures("built")
-def test_reasons_do_not_hide_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_warning_per_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none hides another."""
+    without_cuda = ["built without CUDA kernels", "nvcc", "`FORCE_CUDA=1 pip install --no-build-isolation"]
     monkeypatch.setattr(_extension, "_isa", "none")
-    with pytest.warns(RuntimeWarning, match="FMA"):
-        _extension.kernels_for(torch.device("cpu"))
-    with pytest.warns(RuntimeWarning, match="without CUDA"):
-        _extension.kernels_for(torch.device("cuda"))
+    for device, words in (("cpu", ["FMA"]), ("cuda", without_cuda), ("mps", ["'mps'", "CPU"])):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert [_extension.kernels_for(torch.device(device, index)) for index in (0, 0)] == [False, False]
+        assert len(caught) == 1
+        assert all(word in str(caught[0].message) for word in words)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "capability", "runs"),
-    [
-        ("sm_80", (8, 0), True),
-        ("sm_80", (8, 9), True),
-        ("sm_86", (8, 0), False),
-        ("sm_80", (9, 0), False),
-        ("sm_90", (8, 9), False),
-        ("sm_100", (10, 3), True),
-        ("sm_100", (12, 0), False),
-        ("compute_80", (9, 0), True),
-        ("compute_80", (12, 1), True),
-        ("compute_90", (8, 9), False),
-        ("sm_90a", (9, 0), True),
-        ("sm_100a", (10, 3), False),
-        ("compute_90a", (10, 0), False),
-    ],
-)
-def test_what_runs_on_which_gpu(architecture: str, capability: tuple[int, int], runs: bool) -> None:
-    assert _extension._runs_on(architecture, capability) == runs
+# Image, then the GPUs that run it and those that do not.
+IMAGES = {
+    "sm_80": ([(8, 0), (8, 9)], [(9, 0)]),
+    "sm_86": ([], [(8, 0)]),
+    "sm_90": ([], [(8, 9)]),
+    "sm_100": ([(10, 3)], [(12, 0)]),
+    "compute_80": ([(9, 0), (12, 1)], []),
+    "compute_90": ([], [(8, 9)]),
+    "sm_90a": ([(9, 0)], []),
+    "sm_100a": ([], [(10, 3)]),
+    "compute_90a": ([], [(10, 0)]),
+}
 
 
-def pretend_gpus(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+def test_what_runs_on_which_gpu() -> None:
+    for image, gpus in IMAGES.items():
+        for runs, capabilities in zip((True, False), gpus, strict=True):
+            assert [gpu for gpu in capabilities if _extension._runs_on(image, gpu) != runs] == [], image
 
 
 def test_each_gpu_is_asked_for_its_image(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
+    gpus = [(8, 6), (7, 5)]
     built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "sm_90")
-    pretend_gpus(monkeypatch, (8, 6), (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: gpus[index])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _extension.kernels_for(torch.device("cuda", 0))
@@ -245,11 +214,9 @@ def test_each_gpu_is_asked_for_its_image(monkeypatch: pytest.MonkeyPatch, built:
         "built for sm_80, sm_90, this GPU (GPU 1) is sm_75: rebuild with `TORCH_CUDA_ARCH_LIST=7.5 pip install "
         "--no-build-isolation --force-reinstall --no-deps .`" in str(caught[0].message)
     )
-
-
-def test_a_driver_that_does_not_work_is_said(monkeypatch: pytest.MonkeyPatch, built: SimpleNamespace) -> None:
-    built.CUDA, built.CUDA_ARCHITECTURES = "13.0", ("sm_80", "compute_80")
-    pretend_gpus(monkeypatch)
+    gpus.clear()  # a driver that does not work
+    built.CUDA_ARCHITECTURES = ("sm_80", "compute_80")
+    _extension._gpu_unsupported.cache_clear()
     with pytest.warns(RuntimeWarning, match="no usable GPU"):
         assert not _extension.kernels_for(torch.device("cuda", 0))
 

@@ -15,24 +15,16 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_settings_reach_the_loss(scale: str, device: str) -> None:
-    recon, target = data("bernoulli_logits", (4, 6), device=device)
+    """Its defaults are those of elbo_loss, and a call may replace the weights."""
+    recon, target = data("bernoulli", (4, 6), device=device)
     mu, s = posterior(scale, (4, 3), device=device)
     weight, pos_weight = torch.linspace(0.5, 2, 6, device=device), torch.linspace(1, 3, 6, device=device)
     settings = {"likelihood": "bernoulli_logits", "beta": 0.3, "reduction": "none"}
-    criterion = pyvae.ELBOLoss(**settings, weight=weight, pos_weight=pos_weight)
-    want = pyvae.elbo_loss(recon, target, mu, **{scale: s}, **settings, weight=weight, pos_weight=pos_weight)
-    assert torch.equal(criterion(recon, target, mu, **{scale: s}), want)
-
-    want = pyvae.elbo_loss(recon, target, mu, **{scale: s}, **settings, weight=pos_weight, pos_weight=2.0)
-    assert torch.equal(criterion(recon, target, mu, **{scale: s}, weight=pos_weight, pos_weight=2.0), want)
-
-
-def test_defaults_are_those_of_elbo_loss(device: str) -> None:
-    recon, target = data("bernoulli", (4, 6), device=device)
-    mu, logvar = posterior("logvar", (4, 3), device=device)
-    kl = pyvae.kl_divergence(mu, logvar)
-    assert torch.equal(pyvae.ELBOLoss()(recon, target, mu, logvar), pyvae.elbo_loss(recon, target, mu, logvar))
-    assert torch.equal(pyvae.ELBOLoss()(recon, target, kl=kl), pyvae.elbo_loss(recon, target, kl=kl))
+    settings |= {"weight": weight, "pos_weight": pos_weight}
+    for made, given in (({}, {}), (settings, {}), (settings, {"weight": pos_weight, "pos_weight": 2.0})):
+        for kl in ({"mu": mu, scale: s}, {"kl": pyvae.kl_divergence(mu, **{scale: s})}):
+            want = pyvae.elbo_loss(recon, target, **kl, **made | given)
+            assert torch.equal(pyvae.ELBOLoss(**made)(recon, target, **kl, **given), want)
 
 
 def test_tensors_are_buffers_and_parameters_are_learned(device: str) -> None:
@@ -60,8 +52,3 @@ def test_beta_is_annealed_between_steps(device: str) -> None:
     assert want < before
     assert torch.equal(number(recon, target, kl=kl), want)
     assert torch.equal(tensor(recon, target, kl=kl), want)
-
-
-def test_repr_names_the_settings() -> None:
-    criterion = pyvae.ELBOLoss(likelihood="gaussian", beta=0.5, reduction="batchmean")
-    assert repr(criterion) == "ELBOLoss(likelihood='gaussian', beta=0.5, reduction='batchmean')"

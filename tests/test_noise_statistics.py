@@ -24,24 +24,6 @@ def moment(order: int) -> int:
     return 0 if order % 2 else MOMENTS[order // 2]
 
 
-def deviation(mean: float, expected: float, variance: float, count: int) -> float:
-    """How many standard deviations a mean of `count` values is off."""
-    return abs(mean - expected) / math.sqrt(variance / count)
-
-
-def moment_deviations(sums: Tensor, count: int) -> list[float]:
-    """Of the sums of z, z^2 .. z^8."""
-    orders = range(1, len(sums) + 1)
-    variances = [moment(2 * k) - moment(k) ** 2 for k in orders]
-    return [deviation(sums[k - 1].item() / count, moment(k), variances[k - 1], count) for k in orders]
-
-
-def tail_deviations(counts: list[int], count: int) -> list[float]:
-    """Of the numbers of draws beyond 1, 2, 3, 4 and 5 sigma; the last are few, so that Poisson's variance is theirs."""
-    expected = [math.erfc(sigma / math.sqrt(2)) for sigma in range(1, 6)]
-    return [deviation(c / count, p, p * (1 - p), count) for c, p in zip(counts, expected, strict=True)]
-
-
 def kolmogorov(z: Tensor) -> float:
     """sqrt(n) times the largest distance between the empirical and the normal distribution function."""
     ordered = torch.special.ndtr(z.double().flatten()).sort().values
@@ -63,8 +45,20 @@ class Tally:
         self.count += z.numel()
 
     def check(self) -> None:
-        assert max(moment_deviations(self.sums, self.count)) < DEVIATIONS
-        assert max(tail_deviations(self.tails, self.count)) < DEVIATIONS
+        """Means of z, z^2 .. z^8, and how many are beyond 1 .. 5 sigma; the last are few: a Poisson variance."""
+        means = [(self.sums[k - 1].item(), moment(k), moment(2 * k) - moment(k) ** 2) for k in range(1, 9)]
+        for sigma, tail in enumerate(self.tails, 1):
+            p = math.erfc(sigma / math.sqrt(2))
+            means.append((tail, p, p * (1 - p)))
+        for total, expected, variance in means:
+            assert abs(total / self.count - expected) < DEVIATIONS * math.sqrt(variance / self.count)
+
+
+def chi_squared_deviation(counts: Tensor, draws: int) -> float:
+    """Of counts in equally likely cells."""
+    expected = draws / len(counts)
+    chi_squared = ((counts - expected) ** 2 / expected).sum().item()
+    return abs(chi_squared - (len(counts) - 1)) / math.sqrt(2 * (len(counts) - 1))
 
 
 # ---- 2^24 draws -----------------------------------------------------------------------------------------------------
@@ -95,9 +89,9 @@ def standardized(z: Tensor) -> Tensor:
     return torch.stack([z, (z**2 - 1) / math.sqrt(2), (z.abs() - mean) / math.sqrt(1 - mean**2)])
 
 
-def correlation_deviations(a: Tensor, b: Tensor) -> Tensor:
-    """Of the mean products of independent sequences (3, n)."""
-    return ((a * b).mean(1) * math.sqrt(a.shape[1])).abs()
+def assert_uncorrelated(a: Tensor, b: Tensor, what: str) -> None:
+    """By the mean products of sequences (3, n)."""
+    assert ((a * b).mean(1) * math.sqrt(a.shape[1])).abs().max() < DEVIATIONS, what
 
 
 @TYPES
@@ -105,10 +99,10 @@ def test_nothing_is_correlated(dtype: torch.dtype) -> None:
     rows = ROWS // 4
     z = standardized(draw(3, rows, FEATURES, dtype))
     for lag in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 64, FEATURES - 1, FEATURES, FEATURES + 1, 1 << 16):
-        assert correlation_deviations(z[:, :-lag], z[:, lag:]).max() < DEVIATIONS, f"lag {lag}"
+        assert_uncorrelated(z[:, :-lag], z[:, lag:], f"lag {lag}")
     for seed, row_offset in [(2, 0), (4, 0), (-4, 0), (3 + 2**32, 0), (3 + 2**63, 0), (3, rows), (3, 2**32)]:
         other = standardized(draw(seed, rows, FEATURES, dtype, row_offset))
-        assert correlation_deviations(z, other).max() < DEVIATIONS, f"seed {seed}, row_offset {row_offset}"
+        assert_uncorrelated(z, other, f"seed {seed}, row_offset {row_offset}")
 
 
 @TYPES
@@ -118,9 +112,7 @@ def test_pairs_point_in_every_direction(dtype: torch.dtype) -> None:
     angle = ((torch.atan2(z[:, 1], z[:, 0]) / (2 * math.pi)) % 1 * 16).long().clamp(max=15)
     radius = (torch.exp(-0.5 * (z**2).sum(1)) * 16).long().clamp(max=15)
     counts = torch.bincount(angle * 16 + radius, minlength=256).double()
-    expected = len(z) / 256
-    chi_squared = ((counts - expected) ** 2 / expected).sum().item()
-    assert abs(chi_squared - 255) / math.sqrt(2 * 255) < DEVIATIONS
+    assert chi_squared_deviation(counts, len(z)) < DEVIATIONS
 
 
 # ---- 10^9 draws -----------------------------------------------------------------------------------------------------
@@ -142,8 +134,6 @@ def test_a_billion_draws(device: str) -> None:
     assert count > 10**9
     tally.check()
     assert 5.5 < largest < 6.8  # the largest of 10^9 normals is 6.1, give or take 0.2
-    expected = count / cells
-    chi_squared = ((histogram - expected) ** 2 / expected).sum().item()
-    assert abs(chi_squared - (cells - 1)) / math.sqrt(2 * (cells - 1)) < DEVIATIONS
+    assert chi_squared_deviation(histogram, count) < DEVIATIONS
     distance = (histogram.cumsum(0) / count - torch.arange(1, cells + 1, device=device) / cells).abs().max().item()
     assert math.sqrt(count) * distance < KOLMOGOROV
