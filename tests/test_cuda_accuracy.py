@@ -27,17 +27,17 @@ def check(
     likelihood: str, values: Tensor, target: Tensor, factor: float = 1.0, pos_weight: float | None = None
 ) -> None:
     """One element a row, whose losses are seen one by one; and all in one row, which several blocks share."""
-    gradients = []
-    for shape in ((-1, 1), (1, -1)):
-        recon = leaf(values.reshape(shape).to("cuda"))
-        options = {"likelihood": likelihood, "pos_weight": pos_weight}
-        loss = pyvae.reconstruction_loss(recon, target.reshape(shape).to("cuda"), **options)
-        gradients += grad(loss, recon, torch.full_like(loss, factor))
-        if len(gradients) == 1:
-            assert_losses(loss, truth.reconstruction(likelihood, values, target, pos_weight=pos_weight or 1.0))
+
+    def results(*shape: int) -> tuple[Tensor, Tensor]:
+        recon, t = leaf(values.reshape(shape).to("cuda")), target.reshape(shape).to("cuda")
+        loss = pyvae.reconstruction_loss(recon, t, likelihood=likelihood, pos_weight=pos_weight)
+        return loss, grad(loss, recon, torch.full_like(loss, factor))[0].flatten()
+
+    loss, gradient = results(-1, 1)
+    assert_losses(loss, truth.reconstruction(likelihood, values, target, pos_weight=pos_weight or 1.0))
     bound = GRADIENT_ULP if factor == 1 else SCALED_GRADIENT_ULP
-    assert_slope(gradients[0].flatten(), likelihood, values, target, factor, bound, pos_weight or 1.0)
-    assert torch.equal(gradients[1].flatten(), gradients[0].flatten())
+    assert_slope(gradient, likelihood, values, target, factor, bound, pos_weight or 1.0)
+    assert torch.equal(results(1, -1)[1], gradient)
 
 
 # ---- 16 bits: every number -------------------------------------------------------------------------------------------

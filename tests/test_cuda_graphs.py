@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, REDUCTIONS, assert_whole, generator, leaf, step_inputs
+from cases import DTYPES, REDUCTIONS, all_equal, assert_whole, generator, leaf, step_inputs
 from families import LIKELIHOODS, SCALES, cycled
-from gpu import capture, needs_cuda
+from gpu import assert_same_at_the_same_time, capture, copies, needs_cuda, step
 from torch import Tensor
 from torch.autograd import grad
 
@@ -28,39 +28,19 @@ def inputs(
     return step_inputs(likelihood, shape, LATENT, (dtype, torch.float32), scale, device="cuda")
 
 
-def step(
-    given: list[Tensor], likelihood: str = "bernoulli_logits", scale: str = "logvar", **options: Any
-) -> list[Tensor]:
-    """Sample, KL, loss and all gradients of a step; the sample weighs in by an upstream gradient of its own."""
-    recon, target, mu, s = given
-    noise = {name: options.pop(name) for name in ("seed", "generator") if name in options}
-    z, kl = pyvae.reparameterize_kl(mu, **{scale: s}, **noise)
-    loss = pyvae.elbo_loss(recon, target, kl=kl, likelihood=likelihood, **options)
-    return [z, kl, loss, *grad((loss, z), (recon, mu, s), (torch.ones_like(loss), 2 * z.detach()))]
-
-
-def copies(tensors: list[Tensor]) -> list[Tensor]:
-    return [x.detach().clone() for x in tensors]
-
-
-def assert_replays_are_eager(
-    graph: torch.cuda.CUDAGraph, results: list[Tensor], work: Callable[[], list[Tensor]], count: int
-) -> list[list[Tensor]]:
+def assert_replays_are_eager(work: Callable[[], list[Tensor]], count: int, **options: Any) -> list[list[Tensor]]:
     """From the same state of the generator a replay gives the very bits of the eager call; the replays' results."""
-    torch.cuda.manual_seed(17)
+    graph, results = capture(work, **options)
+    seed = options["generator"].manual_seed if options else torch.cuda.manual_seed
+    seed(17)
     replayed = []
     for _ in range(count):
         graph.replay()
         replayed.append(copies(results))
-    torch.cuda.manual_seed(17)
+    seed(17)
     for got in replayed:
-        assert_equal(got, copies(work()))
+        assert all_equal(got, work())
     return replayed
-
-
-def assert_equal(got: list[Tensor], want: list[Tensor]) -> None:
-    for index, (a, b) in enumerate(zip(got, want, strict=True)):
-        assert torch.equal(a, b), f"result {index}"
 
 
 @pytest.mark.parametrize("shape", (SHORT, LONG), ids=str)
@@ -71,26 +51,9 @@ def test_replays_are_the_eager_calls(dtype: torch.dtype, reduction: str, shape: 
     for likelihood, scale in cycled(LIKELIHOODS, SCALES):
         given = inputs(likelihood, shape, dtype, scale)
         work = lambda g=given, n=likelihood, k=scale: step(g, n, k, reduction=reduction, beta=0.5)  # noqa: E731
-        replayed = assert_replays_are_eager(*capture(work), work, 4)
+        replayed = assert_replays_are_eager(work, 4)
         samples = [results[0] for results in replayed]
         assert all(not torch.equal(a, b) for i, a in enumerate(samples) for b in samples[:i])
-
-
-def test_gradients_belong_to_the_noise_of_their_replay() -> None:
-    """dz/dlogvar = (z - mu) / 2, which holds for no other replay's noise."""
-    _, _, mu, logvar = inputs()
-    upstream = torch.rand(LATENT, device="cuda") + 0.5
-
-    def work() -> list[Tensor]:
-        z = pyvae.reparameterize(mu, logvar)
-        return [z, *grad(z, (mu, logvar), upstream)]
-
-    graph, (z, to_mu, to_logvar) = capture(work)
-    for _ in range(5):
-        graph.replay()
-        want = upstream * (z - mu).detach() / 2
-        assert torch.equal(to_mu, upstream)
-        assert_whole(to_logvar, want)
 
 
 @pytest.mark.parametrize("factor", (1.0, 3.0))
@@ -121,7 +84,7 @@ def test_forward_and_backward_in_graphs_of_their_own(dtype: torch.dtype, factor:
         got = copies([*outputs, *gradients])
         torch.cuda.manual_seed(seed)
         eager = forward()
-        assert_equal(got, copies([*eager, *backward(*eager)]))
+        assert all_equal(got, [*eager, *backward(*eager)])
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -141,7 +104,7 @@ def test_make_graphed_callables(likelihood: str) -> None:
             loss, z = function(*fresh)
             total = factor * loss + (z * z).sum()
             results.append(copies([loss, z, *grad(total, [x for x in fresh if x.requires_grad])]))
-        assert_equal(*results)
+        assert all_equal(*results)
 
 
 def test_several_launches_in_one_graph() -> None:
@@ -149,15 +112,10 @@ def test_several_launches_in_one_graph() -> None:
     _, _, mu, logvar = inputs()
 
     def work() -> list[Tensor]:
-        first, noise = pyvae.reparameterize(mu, logvar).detach(), torch.randn(5, device="cuda")
-        return [
-            first,
-            noise,
-            pyvae.reparameterize(mu, logvar).detach(),
-            pyvae.reparameterize(mu, logvar, seed=3).detach(),
-        ]
+        first, noise = pyvae.reparameterize(mu, logvar), torch.randn(5, device="cuda")
+        return [first, noise, pyvae.reparameterize(mu, logvar), pyvae.reparameterize(mu, logvar, seed=3)]
 
-    replayed = assert_replays_are_eager(*capture(work), work, 3)
+    replayed = assert_replays_are_eager(work, 3)
     samples = torch.stack([x for first, _, second, _ in replayed for x in (first, second)])
     assert len(torch.unique(samples.flatten(1), dim=0)) == 6
     assert len(torch.unique(torch.stack([seeded for *_, seeded in replayed]).flatten(1), dim=0)) == 1
@@ -165,15 +123,7 @@ def test_several_launches_in_one_graph() -> None:
 
 def test_a_generator_of_the_callers_own() -> None:
     given, source = inputs(), generator(5, "cuda")
-    graph, results = capture(lambda: step(given, generator=source), generator=source)
-    source.manual_seed(8)
-    got = []
-    for _ in range(2):
-        graph.replay()
-        got.append(copies(results))
-    source.manual_seed(8)
-    for replayed in got:
-        assert_equal(replayed, copies(step(given, generator=source)))
+    assert_replays_are_eager(lambda: step(given, generator=source), 2, generator=source)
 
 
 def test_what_lies_on_the_device_is_read_at_every_replay() -> None:
@@ -188,46 +138,27 @@ def test_what_lies_on_the_device_is_read_at_every_replay() -> None:
             given[0].add_(0.125)
             given[2].mul_(-1)
         graph.replay()
-        got = copies(results)
-        assert_equal(got, copies(step(given, seed=number, beta=weight)))
+        assert all_equal(results, step(given, seed=number, beta=weight))
 
 
-def test_replays_beside_eager_calls() -> None:
+@pytest.mark.parametrize("beside", ("a graph", "eager calls"))
+def test_replays_beside(beside: str) -> None:
     """On another stream at the same time, with sums that pass from block to block in both: nothing gets mixed up."""
     given, others = inputs(shape=LONG), inputs("gaussian", LONG)
-    graph, results = capture(lambda: step(given, seed=3))
-    want, want_others = copies(step(given, seed=3)), copies(step(others, "gaussian", seed=4))
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    replayed, eager = [], []
-    for _ in range(50):
-        with torch.cuda.stream(side):
-            graph.replay()
-            replayed.append(copies(results))
-        eager.append(copies(step(others, "gaussian", seed=4)))
-    torch.cuda.synchronize()
-    for got, got_others in zip(replayed, eager, strict=True):
-        assert_equal(got, want)
-        assert_equal(got_others, want_others)
-
-
-def test_two_graphs_at_the_same_time() -> None:
-    both = [inputs(shape=LONG), inputs("gaussian", LONG)]
-    works = [lambda: step(both[0], seed=3), lambda: step(both[1], "gaussian", seed=4)]
-    graphs = [capture(work) for work in works]
+    works: list[Callable[[], list[Tensor]]] = [lambda: step(given, seed=3), lambda: step(others, "gaussian", seed=4)]
     wants = [copies(work()) for work in works]
-    streams = [torch.cuda.Stream() for _ in graphs]
-    torch.cuda.synchronize()
-    got: list[list[list[Tensor]]] = [[], []]
-    for _ in range(50):
-        for (graph, results), stream, kept in zip(graphs, streams, got, strict=True):
-            with torch.cuda.stream(stream):
-                graph.replay()
-                kept.append(copies(results))
-    torch.cuda.synchronize()
-    for kept, want in zip(got, wants, strict=True):
-        for results in kept:
-            assert_equal(results, want)
+
+    def replayed(work: Callable[[], list[Tensor]]) -> Callable[[], list[Tensor]]:
+        graph, results = capture(work)
+
+        def replay() -> list[Tensor]:
+            graph.replay()
+            return copies(results)
+
+        return replay
+
+    second = replayed(works[1]) if beside == "a graph" else works[1]
+    assert_same_at_the_same_time([replayed(works[0]), second], wants, 50)
 
 
 def test_torch_compile_with_graphs() -> None:
@@ -238,8 +169,6 @@ def test_torch_compile_with_graphs() -> None:
     for _ in range(6):
         torch.compiler.cudagraph_mark_step_begin()
         z = compiled(mu, logvar)
-        (gradient,) = grad(z.sum(), logvar)
-        want = (z - mu).detach() / 2
-        assert_whole(gradient, want)
+        assert_whole(*grad(z.sum(), logvar), (z - mu).detach() / 2)
         samples.append(z.detach().clone())
     assert len(torch.unique(torch.stack(samples).flatten(1), dim=0)) == len(samples)

@@ -65,38 +65,6 @@ def test_a_forked_process(before: str, in_child: str) -> None:
     finish(start(FORK.format(before=before, in_child=in_child)))
 
 
-SCALARS = """
-import torch, pyvae
-recon, target, scalar = torch.full((4, 3), 0.5), torch.ones(4, 3), torch.tensor(0.5, device="cuda")
-for name, options in (("weight", {}), ("pos_weight", {"likelihood": "bernoulli_logits"}), ("beta", {})):
-    try:
-        pyvae.elbo_loss(recon, target, **options, **{name: scalar})
-    except ValueError as error:
-        print(error)
-"""
-
-
-def test_scalars_of_cuda_among_tensors_of_the_cpu_are_refused() -> None:
-    """Words, not a crash: a 0-d tensor of the CPU goes with every device, but not the other way round."""
-    want = [
-        f"elbo_loss: `{x}` must be on recon's device cpu, but is on cuda:0" for x in ("weight", "pos_weight", "beta")
-    ]
-    assert finish(start(SCALARS)).splitlines() == want
-
-
-OUTSIDE = """
-import torch, pyvae
-recon = torch.tensor([[0.5, 0.5], [0.5, 1.5]], device="cuda")
-loss = pyvae.reconstruction_loss(recon, torch.ones_like(recon))
-torch.cuda.synchronize()
-print(loss.isnan().tolist(), torch.ones(3, device="cuda").sum().item())
-"""
-
-
-def test_a_probability_outside_of_0_to_1_does_not_end_the_process() -> None:
-    assert finish(start(OUTSIDE)) == "[False, True] 3.0\n"
-
-
 CAPTURED = """
 import torch, pyvae
 

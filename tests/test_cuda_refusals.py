@@ -8,6 +8,8 @@ import pytest
 import torch
 from cases import DTYPES, REDUCTIONS, data, leaf
 from gpu import needs_cuda
+from refusals import REFUSALS, Refusal
+from test_refusals import legal
 from torch.autograd import grad
 
 import pyvae
@@ -39,36 +41,41 @@ def test_a_value_outside_of_0_to_1_makes_its_sample_nan(dtype: torch.dtype, ille
         assert pyvae.elbo_loss(recon, target, reduction=reduction).isnan()
 
 
-BERNOULLI = {"recon": torch.full((4, 3), 0.5), "target": torch.ones(4, 3)}
-POSTERIOR = {"mu": torch.zeros(4, 3), "logvar": torch.zeros(4, 3)}
-# function, its legal arguments, those of them that stay on the CPU, and what is said of the first of these
-LEFT_BEHIND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
-    ("reconstruction_loss", BERNOULLI, {"target": torch.ones(4, 3)}, "`target` must be on recon's"),
-    ("reconstruction_loss", BERNOULLI, {"weight": torch.ones(3)}, "`weight` must be on recon's"),
-    (
-        "elbo_loss",
-        BERNOULLI | {"likelihood": "bernoulli_logits"},
-        {"pos_weight": torch.ones(3)},
-        "`pos_weight` must be on recon's",
-    ),
-    ("elbo_loss", BERNOULLI, {"kl": torch.ones(4)}, "`kl` must be on recon's"),
-    ("elbo_terms", BERNOULLI, POSTERIOR, "`mu` must be on recon's"),
-    ("kl_divergence", POSTERIOR, {"logvar": torch.zeros(4, 3)}, "`logvar` must be on mu's"),
-    ("reparameterize", POSTERIOR, {"logvar": torch.zeros(4, 3)}, "`logvar` must be on mu's"),
-    ("reparameterize", POSTERIOR, {"eps": torch.zeros(4, 3)}, "`eps` must be on mu's"),
-    ("reparameterize_kl", POSTERIOR, {"seed": torch.tensor([3])}, "`seed` must be on mu's"),
-    ("reparameterize_kl", POSTERIOR, {"generator": torch.Generator()}, "`generator` must be on mu's"),
+# What the table leaves on another device, is refused on the CPU, too, unless it is a number.
+LEFT_BEHIND = [
+    pytest.param(function, case, id=f"{function}-{'-'.join(case.changed)}")
+    for case in REFUSALS
+    if case.words.endswith("but is on meta") and "beta" not in case.changed
+    for function in case.functions
 ]
 
 
-@pytest.mark.parametrize(
-    ("function", "legal", "left", "words"), LEFT_BEHIND, ids=[f"{case[0]}-{'-'.join(case[2])}" for case in LEFT_BEHIND]
-)
-def test_what_is_left_on_the_cpu_is_refused(
-    function: str, legal: dict[str, Any], left: dict[str, Any], words: str
-) -> None:
-    there = {k: v.to("cuda") if isinstance(v, torch.Tensor) else v for k, v in legal.items()}
+def assert_refused(function: str, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as caught:
-        getattr(pyvae, function)(**there | left)
-    device = torch.empty(0, device="cuda").device
-    assert str(caught.value) == f"{function}: {words} device {device}, but is on cpu"
+        getattr(pyvae, function)(**arguments)
+    assert str(caught.value) == f"{function}: {words}"
+
+
+@pytest.mark.parametrize(("function", "case"), LEFT_BEHIND)
+def test_what_is_left_on_the_cpu_is_refused(function: str, case: Refusal) -> None:
+    def put(x: Any) -> Any:
+        return torch.ones_like(x, device="cpu" if x.is_meta else "cuda") if isinstance(x, torch.Tensor) else x
+
+    arguments = {name: put(x) for name, x in (legal(function) | case.changed).items() if x is not None}
+    words = case.words.replace("device cpu", "device cuda:0").replace("on meta", "on cpu")
+    assert_refused(function, arguments, words)
+
+
+def test_generators_of_the_cpu_are_refused() -> None:
+    zeros = torch.zeros(4, 3, device="cuda")
+    for function in ("reparameterize", "reparameterize_kl"):
+        arguments = {"mu": zeros, "logvar": zeros, "generator": torch.Generator()}
+        assert_refused(function, arguments, "`generator` must be on mu's device cuda:0, but is on cpu")
+
+
+@pytest.mark.parametrize("name", ("weight", "pos_weight", "beta"))
+def test_scalars_of_cuda_among_tensors_of_the_cpu_are_refused(name: str) -> None:
+    """A 0-d tensor of the CPU goes with every device, but not the other way round."""
+    data = {"recon": torch.full((4, 3), 0.5), "target": torch.ones(4, 3), "likelihood": "bernoulli_logits"}
+    words = f"`{name}` must be on recon's device cpu, but is on cuda:0"
+    assert_refused("elbo_loss", data | {name: torch.tensor(0.5, device="cuda")}, words)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from cases import DTYPES, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
 from families import LIKELIHOODS, SCALES, cycled, family
-from gpu import capture, needs_cuda
+from gpu import capture, copies, needs_cuda, step
 from tolerances import FLOAT32_ROUNDING, SIXTEEN_BITS
 from torch import Tensor
 from torch.autograd import grad
@@ -97,18 +97,18 @@ def test_weights() -> None:
     )  # fmt: skip
 
 
-def test_second_backward() -> None:
+@pytest.mark.parametrize(
+    ("reduction", "dtype"), [("none", torch.float32), ("sum", torch.bfloat16), ("batchmean", torch.float64)]
+)
+def test_second_backward(reduction: str, dtype: torch.dtype) -> None:
     """Which computes the gradient again, per sample and for all."""
-    for reduction, dtype in (("none", torch.float32), ("sum", torch.bfloat16), ("batchmean", torch.float64)):
-        recon, target = data("bernoulli", ODD, (dtype, torch.float32))
 
-        def work(x: Tensor, t: Tensor, r: str = reduction) -> list[Tensor]:
-            x = leaf(x)
-            loss = pyvae.elbo_loss(x, t, reduction=r)
-            ones = torch.ones_like(loss)
-            return [grad(loss, x, factor * ones, retain_graph=True)[0] for factor in (2.0, 1.0, 0.5)]
+    def work(x: Tensor, t: Tensor) -> list[Tensor]:
+        x = leaf(x)
+        loss = pyvae.elbo_loss(x, t, reduction=reduction)
+        return [grad(loss, x, torch.full_like(loss, factor), retain_graph=True)[0] for factor in (2.0, 1.0, 0.5)]
 
-        on_both(work, recon, target)
+    on_both(work, *data("bernoulli", ODD, (dtype, torch.float32)))
 
 
 def test_drawn_seeds_and_probabilities_outside_of_0_to_1() -> None:
@@ -121,17 +121,11 @@ def test_drawn_seeds_and_probabilities_outside_of_0_to_1() -> None:
 
 
 def test_graph_of_a_step() -> None:
-    recon, target, mu, logvar = step_inputs("gaussian", SPLIT, (2, 5), device="cuda")
-
-    def work() -> list[Tensor]:
-        z, kl = pyvae.reparameterize_kl(mu, logvar)
-        loss = pyvae.elbo_loss(recon, target, kl=kl, likelihood="gaussian")
-        return [z, loss, *grad((loss, z), (recon, mu, logvar), (torch.ones_like(loss), torch.ones_like(z)))]
-
-    graph, results = capture(work)
+    given = step_inputs("gaussian", SPLIT, (2, 5), device="cuda")
+    graph, results = capture(lambda: step(given, "gaussian"))
     samples = []
     for _ in range(2):
         graph.replay()
-        samples.append(results[0].detach().clone())
+        samples += copies(results[:1])
     torch.cuda.synchronize()
     assert not torch.equal(*samples)

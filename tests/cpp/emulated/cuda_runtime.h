@@ -8,10 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <tuple>
-#include <type_traits>
 #include <utility>
-
-#include "emulator.h"
 
 // ---- the language ---------------------------------------------------------------------------------------------------
 
@@ -19,7 +16,6 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline  // forcing it makes g++ ten times slower
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
 // No other variable in a library of kernels is thread-local: this is how the emulator finds the shared ones.
@@ -33,196 +29,95 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-struct alignas(8) float2 {
-  float x, y;
+struct dim3 {  // grids and blocks of one dimension
+  unsigned x = 1;
+  constexpr dim3(unsigned x = 1) : x(x) {}
 };
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
-struct alignas(16) double2 {
-  double x, y;
-};
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-// ---- the threads of a block -----------------------------------------------------------------------------------------
-
-inline void __syncthreads(emulated::Place place = emulated::Place::here()) {
-  emulated::wait_for_block(false, "__syncthreads", place);
-}
-inline int __syncthreads_count(int vote, emulated::Place place = emulated::Place::here()) {
-  return int(emulated::wait_for_block(vote, "__syncthreads_count", place));
-}
-inline int __syncthreads_or(int vote, emulated::Place place = emulated::Place::here()) {
-  return emulated::wait_for_block(vote, "__syncthreads_or", place) > 0;
-}
-inline int __syncthreads_and(int vote, emulated::Place place = emulated::Place::here()) {
-  return emulated::wait_for_block(!vote, "__syncthreads_and", place) == 0;
-}
-inline void __threadfence() {}
-
-// ---- the lanes of a warp --------------------------------------------------------------------------------------------
+// ---- what threads do together ---------------------------------------------------------------------------------------
 
 namespace emulated {
 
-template <class T>
-T shuffle(unsigned mask, T value, unsigned source, const char* operation, Place place) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words of 4 and 8 bytes");
-  uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof(T));
-  bits = wait_for_warp(mask, bits, source, operation, place).value;
-  std::memcpy(&value, &bits, sizeof(T));
-  return value;
-}
+constexpr unsigned kWarp = 32;
 
-// The lane that is meant, or, beyond the ends of the caller's segment of `width` lanes, the caller itself.
-inline unsigned in_segment(int wanted, int width) {
-  const int own = int(lane()), first = own / width * width;
-  return unsigned(wanted >= first && wanted < first + width ? wanted : own);
-}
+// Where in the kernel's source a thread is. As a default argument it is the caller's place.
+struct Place {
+  const char *function, *file;
+  int line;
+  static constexpr Place here(const char* function = __builtin_FUNCTION(), const char* file = __builtin_FILE(),
+                              int line = __builtin_LINE()) {
+    return {function, file, line};
+  }
+};
+
+// Calls body(data) once for each thread of each block, before it returns. `kernel` is its address, for messages.
+void run(dim3 grid, dim3 block, const void* kernel, void (*body)(void*), void* data);
+
+// Waits until all threads of the block, or of the warp, have come to this place; gives the value that thread `source`
+// of them has brought.
+enum class Group { kBlock, kWarp };
+uint64_t meet(Group group, uint64_t value, unsigned source, const char* operation, Place place);
+
+// Says what is wrong and where, and aborts: a kernel's mistake must not pass for a wrong number.
+[[noreturn]] void fail(const char* what, Place place);
 
 }  // namespace emulated
 
-inline void __syncwarp(unsigned mask = 0xffffffffu, emulated::Place place = emulated::Place::here()) {
-  emulated::wait_for_warp(mask, 0, emulated::lane(), "__syncwarp", place);
-}
-inline unsigned __ballot_sync(unsigned mask, int vote, emulated::Place place = emulated::Place::here()) {
-  return emulated::wait_for_warp(mask, vote != 0, emulated::lane(), "__ballot_sync", place).votes;
-}
-inline int __any_sync(unsigned mask, int vote, emulated::Place place = emulated::Place::here()) {
-  return emulated::wait_for_warp(mask, vote != 0, emulated::lane(), "__any_sync", place).votes != 0;
-}
-inline int __all_sync(unsigned mask, int vote, emulated::Place place = emulated::Place::here()) {
-  return emulated::wait_for_warp(mask, vote == 0, emulated::lane(), "__all_sync", place).votes == 0;
-}
-template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, emulated::Place place = emulated::Place::here()) {
-  const unsigned first = emulated::lane() / unsigned(width) * unsigned(width);
-  return emulated::shuffle(mask, value, first + unsigned(source) % unsigned(width), "__shfl_sync", place);
-}
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, emulated::Place place = emulated::Place::here()) {
-  // Earlier segments may be read, later ones may not.
-  const unsigned own = emulated::lane(), end = own / unsigned(width) * unsigned(width) + unsigned(width);
-  const unsigned source = (own ^ unsigned(bits)) < end ? own ^ unsigned(bits) : own;
-  return emulated::shuffle(mask, value, source, "__shfl_xor_sync", place);
-}
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32,
-                   emulated::Place place = emulated::Place::here()) {
-  const unsigned source = emulated::in_segment(int(emulated::lane() + by), width);
-  return emulated::shuffle(mask, value, source, "__shfl_down_sync", place);
-}
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, emulated::Place place = emulated::Place::here()) {
-  const unsigned source = emulated::in_segment(int(emulated::lane()) - int(by), width);
-  return emulated::shuffle(mask, value, source, "__shfl_up_sync", place);
+inline void __syncthreads(emulated::Place place = emulated::Place::here()) {
+  emulated::meet(emulated::Group::kBlock, 0, 0, "__syncthreads", place);
 }
 
-// ---- memory ---------------------------------------------------------------------------------------------------------
-
-inline unsigned atomicAdd(unsigned* address, unsigned value) {
-  const unsigned old = *address;
-  *address = old + value;
-  return old;
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, emulated::Place place = emulated::Place::here()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words of 4 and 8 bytes");
+  if (mask != 0xffffffffu) emulated::fail("whole warps only", place);
+  if (unsigned(bits) >= emulated::kWarp) emulated::fail("no such lane", place);
+  uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof(T));
+  const unsigned source = threadIdx.x % emulated::kWarp ^ unsigned(bits);
+  word = emulated::meet(emulated::Group::kWarp, word, source, "__shfl_xor_sync", place);
+  std::memcpy(&value, &word, sizeof(T));
+  return value;
 }
+
+inline void __threadfence() {}
 inline unsigned atomicInc(unsigned* address, unsigned limit) {
-  const unsigned old = *address;
-  *address = old >= limit ? 0 : old + 1;
-  return old;
-}
-
-#define EMULATED_LOAD(name)  \
-  template <class T>         \
-  T name(const T* address) { \
-    return *address;         \
-  }
-EMULATED_LOAD(__ldg)
-EMULATED_LOAD(__ldcg)
-EMULATED_LOAD(__ldcs)
-#undef EMULATED_LOAD
-template <class T>
-void __stcs(T* address, const T& value) {
-  *address = value;
+  return std::exchange(*address, *address >= limit ? 0 : *address + 1);
 }
 
 // ---- the host's side ------------------------------------------------------------------------------------------------
 
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorNoKernelImageForDevice = 209,
-};
-
-namespace emulated {
-inline cudaError_t last_error = cudaSuccess;
-inline cudaError_t remember(cudaError_t error) {
-  if (error != cudaSuccess) last_error = error;
-  return error;
-}
-}  // namespace emulated
-
-inline cudaError_t cudaGetLastError() { return std::exchange(emulated::last_error, cudaSuccess); }
-inline const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "no error";
-    case cudaErrorInvalidConfiguration:
-      return "invalid configuration argument";
-    case cudaErrorNoKernelImageForDevice:
-      return "no kernel image is available for execution on the device";
-    default:
-      return "invalid argument";
-  }
-}
-
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 using cudaStream_t = struct CUstream_st*;
 
-struct cudaFuncAttributes {
-  size_t sharedSizeBytes = 0, constSizeBytes = 0, localSizeBytes = 0;
-  int maxThreadsPerBlock = 1024, numRegs = 32, ptxVersion = 90, binaryVersion = 90;
-};
+inline cudaError_t emulated_error = cudaSuccess;  // the last one
+inline cudaError_t cudaGetLastError() { return std::exchange(emulated_error, cudaSuccess); }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "invalid configuration argument";
+}
+
+struct cudaFuncAttributes {};
 template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  *attributes = {};
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
   return cudaSuccess;
 }
 template <class Symbol>
-cudaError_t cudaGetSymbolAddress(void** address, const Symbol& symbol) {
-  *address = const_cast<void*>(static_cast<const void*>(&symbol));
-  return cudaSuccess;
-}
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+cudaError_t cudaGetSymbolAddress(void** address, Symbol& symbol) {
+  *address = &symbol;
   return cudaSuccess;
 }
 
-// Few, so that small tensors already are more than one wave of blocks.
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxThreadsPerMultiProcessor = 39 };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : 2048;
-  return cudaSuccess;
-}
-template <class Kernel>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int, size_t) {
-  *blocks = 2;
-  return cudaSuccess;
-}
-
-struct cudaLaunchAttribute;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
-  size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
-  cudaLaunchAttribute* attrs = nullptr;
-  unsigned numAttrs = 0;
 };
 
 template <class... Expected, class... Actual>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Expected...), Actual&&... arguments) {
-  const dim3 grid = config->gridDim, block = config->blockDim;
-  const bool some = grid.x && grid.y && grid.z && block.x && block.y && block.z;
-  const bool few = grid.x < 1u << 31 && grid.y < 65536 && grid.z < 65536 && block.x * block.y * block.z <= 1024;
-  if (!some || !few) return emulated::remember(cudaErrorInvalidConfiguration);
+  const unsigned grid = config->gridDim.x, block = config->blockDim.x;
+  const bool whole_warps = block && block <= 1024 && block % emulated::kWarp == 0;  // CUDA takes parts of one, too
+  if (!grid || grid >= 1u << 31 || !whole_warps) return emulated_error = cudaErrorInvalidConfiguration;
   std::tuple<void (*)(Expected...), std::tuple<Expected...>> call(kernel, {std::forward<Actual>(arguments)...});
   const auto body = [](void* data) {
     const auto& [function, parameters] = *static_cast<const decltype(call)*>(data);
