@@ -56,7 +56,7 @@ def make_inputs(
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> Tensor:
-        # Filled in place: a temporary here would hide in the peak that isolated.py measures.
+        # Filled in place: a temporary here would hide in the peak that untimed.py measures.
         return torch.empty(size, device=device, dtype=dtype).normal_(generator=generator)
 
     logits = normal(batch, features).mul_(2.0)

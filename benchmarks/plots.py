@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from . import Environment, Row, read
 from .report import IN_GRAPH, PASSES, PLAIN, elements
-from .rows import Environment, Row, read
 
 plt.rcParams.update({"font.size": 11, "axes.titlesize": 12, "figure.dpi": 150})
 

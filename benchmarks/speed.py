@@ -6,6 +6,7 @@ as a decoder's output of a real step mostly does. Outputs are freshly allocated 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,8 +16,10 @@ from typing import NamedTuple
 
 import torch
 
+from . import Row
 from .cases import (
     KERNELS,
+    ONE_LARGE,
     OWN_GRAPHS,
     TINY,
     Inputs,
@@ -27,10 +30,11 @@ from .cases import (
     make_inputs,
     necessary_bytes,
 )
-from .device import Device
-from .rows import Row
-from .timing import Budget, Case, Competitor, Outcome, compete, spread
+from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
+from .untimed import isolated
 
+HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
+LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
 MOST_SETS = 256  # of inputs; those that then still fit in the cache are so small that launches alone decide
 
 F32, BF16 = torch.float32, torch.bfloat16
@@ -132,19 +136,34 @@ def bandwidth(
 ) -> list[Row]:  # fmt: skip
     """One kernel against a copy that moves as many bytes, read and written, in turns."""
     sets = cell.input_sets(device)
-    makers = {"fused": partial(kernel_case, cell.what), "copy": copy}
-    competitors = [
-        Competitor(name, lambda make=make: [make(inputs) for inputs in sets]) for name, make in makers.items()
-    ]
-    if graphs:
-        competitors = [captured(one, len(sets), device)._replace(name=one.name) for one in competitors]
+    competitors = []
+    for name, make in (("fused", partial(kernel_case, cell.what)), ("copy", copy)):
+        one = Competitor(name, lambda make=make: [make(inputs) for inputs in sets])
+        competitors.append(captured(one, len(sets), device)._replace(name=name) if graphs else one)
+    outcomes = compete(competitors, seconds, device, budget)
+    whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in outcomes.items()}
     _, stage = KERNELS[cell.what]
-    samples = compete(competitors, seconds, device, budget)
-    whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in samples.items()}
     return timed_rows(cell.row(stage, device), whole, [stage])
 
 
-def cpu_bandwidth(elements: int, seconds: float) -> list[Row]:
+def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) -> Iterator[Row]:
+    """All kernels, each in turns with a device-to-device copy of as many bytes."""
+    device.release()
+    for what in KERNELS:
+        rows = min(elements // LATENT, 2**16) if what.startswith("sampler") else 64
+        shape = Shape(rows, 1, elements // rows) if what.startswith("sampler") else Shape(rows, elements // rows, 0)
+        cells = [Cell(what, shape), Cell(what, shape, BF16)]
+        if what == "objective_forward" and elements >= ONE_LARGE:
+            cells.append(Cell(what, shape, BF16, F32))
+        for cell in cells:
+
+            def copy(_: Inputs, cell: Cell = cell) -> Case:
+                return Case("copy", torch.randn(cell.bytes // 8, device=device.name).clone)  # half of them read
+
+            yield from bandwidth(cell, copy, seconds, device, budget, graphs=elements < HOST_BOUND)
+
+
+def cpu_bandwidth(elements: int, seconds: float, what: str = "bandwidth") -> list[Row]:
     """The objective's forward with gradient against `a + b`: both read two arrays and write a fresh third one."""
 
     def add(inputs: Inputs) -> Case:
@@ -152,7 +171,19 @@ def cpu_bandwidth(elements: int, seconds: float) -> list[Row]:
 
     cell = Cell("objective_forward", Shape(64, elements // 64, 0))
     # "both": the forward and, there being no backward, the release of what it made.
-    return [replace(row, what="bandwidth", stage="both") for row in bandwidth(cell, add, seconds, Device())]
+    return [replace(row, what=what, stage="both") for row in bandwidth(cell, add, seconds, Device())]
+
+
+def huge_pages(elements: int, seconds: float) -> list[Row]:
+    """The bandwidth rows again, with torch's allocator asking for huge pages as pyvae does for its large outputs.
+
+    What is left of the difference then is the kernel's.
+    """
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
+    try:
+        return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages")
+    finally:
+        del os.environ["THP_MEM_ALLOC_ENABLE"]
 
 
 def overhead(seconds: float, device: Device) -> list[Row]:

@@ -96,7 +96,7 @@ class Kernel:
 
 def threads_of_block(header: Path) -> int:
     """As the header defines kThreads."""
-    if found := re.search(r"constexpr int kThreads = (\d+)", header.read_text("utf-8")):
+    if found := re.search(r"constexpr int kThreads =\s*(\d+)", header.read_text("utf-8")):
         return int(found[1])
     sys.exit(f"no `constexpr int kThreads = ...` in {header}: how many threads has a block?")
 
