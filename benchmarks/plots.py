@@ -28,9 +28,8 @@ TYPES = ("float32", "bfloat16")
 COLORS = {name: f"C{index}" for index, name in enumerate(dict.fromkeys([*PASSES, *PLAIN.values(), *IN_GRAPH.values()]))}
 
 
-def curve(axes: Axes, rows: Sequence[Row], value: str, label: str, **style: Any) -> None:
-    points = sorted((elements(row), getattr(row, value)) for row in rows if not isnan(row.value))
-    if points:
+def curve(axes: Axes, rows: Iterable[Row], value: str, label: str, **style: Any) -> None:
+    if points := sorted((elements(row), getattr(row, value)) for row in rows if not isnan(row.value)):
         axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3.5, **style)
 
 
@@ -70,7 +69,7 @@ def speed_up(rows: Sequence[Row], where: Environment) -> Figure:
         chosen = [row for row in rows if row.what == what and row.dtype == dtype and row.ratio_to_fused]
         for axes, names in zip(column, (PLAIN, IN_GRAPH), strict=True):
             for competitor, name in names.items():
-                own = [row for row in chosen if row.competitor == competitor]
+                own = (row for row in chosen if row.competitor == competitor)
                 curve(axes, own, "ratio_to_fused", name, color=COLORS[name])
             axes.set_title(f"{'loss' if what == 'loss' else 'sampler with KL'}, {dtype}")
             axes.axhline(1, color="black", linewidth=0.8)
@@ -89,7 +88,8 @@ def pictures(path: Path, folder: Path) -> list[Path]:
         raise SystemExit(f"{path}: measured on a {where.device}, and the pictures are a GPU's")
     written = []
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in (("bandwidth", bandwidth(rows, where)), ("speed-up", speed_up(rows, where))):
+    for name, draw in (("bandwidth", bandwidth), ("speed-up", speed_up)):
+        figure = draw(rows, where)
         written.append(folder / f"{path.stem}-{name}.png")
         figure.savefig(written[-1])
         plt.close(figure)

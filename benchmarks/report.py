@@ -188,20 +188,18 @@ def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
 
 
-def time(row: Row) -> str:
-    if isnan(row.value):
-        return "left out" if row.note == LEFT_OUT else "failed"
+def time(row: Row | None) -> str:
+    if row is None or isnan(row.value):
+        return "" if row is None else "left out" if row.note == LEFT_OUT else "failed"
     return f"{row.value:,.{1 if row.value < 10 else 0}f} µs"
 
 
 def relative(row: Row | None) -> str:
-    if row is None or not row.ratio_to_fused:
-        return time(row) if row else ""
-    return f"{time(row)}, {row.ratio_to_fused:.{1 if row.ratio_to_fused >= 1 else 2}f}×"
+    ratio = row.ratio_to_fused if row else None
+    return f"{time(row)}, {ratio:.{1 if ratio >= 1 else 2}f}×" if ratio else time(row)
 
 
 def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competitors: Mapping[str, str]) -> str:
@@ -210,10 +208,8 @@ def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competito
     own = [row for row in rows if row.competitor == ("fused_graph" if competitors is IN_GRAPH else "fused")]
     own.sort(key=lambda row: (list(names).index(row.what), not is_float32(row), row.dtype or "", elements(row)))
     at = {(row.what, row.shape, row.dtype, row.competitor): row for row in rows}
-    columns: dict[str, Callable[[Row], str]] = {
-        heading: lambda row: names[row.what],
-        "B×D, latent L": lambda row: row.shape,
-    }
+    columns: dict[str, Callable[[Row], str]]
+    columns = {heading: lambda row: names[row.what], "B×D, latent L": lambda row: row.shape}
     if not all(map(is_float32, own)):
         columns["types"] = lambda row: row.dtype or "float32"
     columns["pyvae"] = time

@@ -17,19 +17,7 @@ from typing import NamedTuple
 import torch
 
 from . import Row
-from .cases import (
-    KERNELS,
-    ONE_LARGE,
-    OWN_GRAPHS,
-    TINY,
-    Inputs,
-    Shape,
-    counterpart,
-    kernel_case,
-    make_cases,
-    make_inputs,
-    necessary_bytes,
-)
+from .cases import KERNELS, ONE_LARGE, OWN_GRAPHS, TINY, TRAFFIC, Inputs, Shape, kernel_case, make_cases, make_inputs
 from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
 from .untimed import isolated
 
@@ -60,7 +48,11 @@ class Cell(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return necessary_bytes(self.what, self.shape, self.dtype.itemsize, (self.target_dtype or self.dtype).itemsize)
+        """What has to be moved at least, in and out."""
+        recon, target, latent, row = TRAFFIC[self.what]
+        size = self.dtype.itemsize
+        of_features = recon * size + target * (self.target_dtype or self.dtype).itemsize
+        return self.shape.batch * (of_features * self.shape.features + latent * size * self.shape.latent + row)
 
     def row(self, stage: str, device: Device) -> Row:
         """One without value and competitor."""
@@ -89,6 +81,13 @@ def captured(competitor: Competitor, count: int, device: Device) -> Competitor:
     return Competitor(name, lambda: [Case(name, device.capture(competitor.prepare))], count)
 
 
+def counterpart(competitor: str) -> str:
+    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs."""
+    plain = competitor.removesuffix("_graph")
+    graph = "_graph" if plain != competitor or competitor in OWN_GRAPHS else ""
+    return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
+
+
 def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str]) -> list[Row]:
     """`row` for each stage and competitor, with its times and its ratio to pyvae's.
 
@@ -97,11 +96,8 @@ def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str])
     rows = []
     for index, stage in enumerate(stages):
         bytes_ = row.bytes if stage == stages[-1] else None
-        spreads = {
-            name: spread([sample[index] for sample in outcome.samples])
-            for name, outcome in outcomes.items()
-            if outcome.samples
-        }
+        timed = {name: [sample[index] for sample in samples] for name, (samples, _) in outcomes.items()}
+        spreads = {name: spread(times) for name, times in timed.items() if times}
         for name, (_, note) in outcomes.items():
             one = replace(row, competitor=name, stage=stage, bytes=bytes_, note=note)
             if name in spreads:
@@ -191,10 +187,8 @@ def overhead(seconds: float, device: Device) -> list[Row]:
 
     On a GPU, too, it is the host's time: the GPU is through with each call before the host is.
     """
-    competitors = [
-        Competitor(case.name, lambda case=case: [case])
-        for case in make_cases("overhead", make_inputs(TINY, device.name))
-    ]
+    cases = make_cases("overhead", make_inputs(TINY, device.name))
+    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
     with thread_count(1):
         host = Device()
         row = Row("overhead", "", nan, "us", "both", *TINY, threads=1)

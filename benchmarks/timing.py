@@ -74,17 +74,17 @@ class Device:
 
         Freeing outputs and gradients counts: a step does it, and large ones go back to the system.
         """
-        return [self._lap(next(cases)) for _ in range(count)]
-
-    def _lap(self, case: Case) -> tuple[float, float, float]:
-        start = time.perf_counter_ns()
-        outputs = case.forward()
-        middle = time.perf_counter_ns()
-        if case.backward is not None:
-            case.backward(outputs)
-        del outputs
-        end = time.perf_counter_ns()
-        return (middle - start) / 1e3, (end - middle) / 1e3, (end - start) / 1e3
+        laps = []
+        for case in itertools.islice(cases, count):
+            start = time.perf_counter_ns()
+            outputs = case.forward()
+            middle = time.perf_counter_ns()
+            if case.backward is not None:
+                case.backward(outputs)
+            del outputs
+            end = time.perf_counter_ns()
+            laps.append(((middle - start) / 1e3, (end - middle) / 1e3, (end - start) / 1e3))
+        return laps
 
     def peak_bytes(self, call: Callable[[], object]) -> int:
         """How far one call raises the peak of allocated memory; what it returns counts."""

@@ -3,7 +3,6 @@ whose place a CPU stands here. No time and no ratio that was measured is asserte
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import io
@@ -23,8 +22,8 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from benchmarks import ROOT, Environment, Row, plots, read, report, runs, steps, timing
 from benchmarks import __main__ as command
-from benchmarks.cases import KERNELS, Shape, make_cases, make_inputs
-from benchmarks.speed import BF16, COMPILED, Cell, speed
+from benchmarks.cases import KERNELS, Shape
+from benchmarks.speed import BF16, COMPILED, Cell
 from benchmarks.timing import CALL, LEFT_OUT, Budget, Case, Competitor, Device, TimeLimit, compete, launches_and_waits
 from benchmarks.untimed import launch_rows
 
@@ -91,36 +90,27 @@ def test_a_quick_run_prints_every_target_last(quick: tuple[Path, str]) -> None:
     assert "not measured" not in quick[1]
 
 
-@pytest.mark.parametrize("text", ["128", "128x784", "axbxc", "1x2x3x4"])
-def test_a_malformed_shape_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="BATCHxFEATURESxLATENT"):
-        command.shape(text)
-
-
-@pytest.mark.parametrize("wrong", [["--device", "cuda", "--threads", "2"], ["--steps"], ["--budget", "5"]])
-def test_options_of_the_other_device_are_refused(wrong: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks", *wrong])
-    with pytest.raises(SystemExit):
-        command.arguments()
-
-
-def test_a_run_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *((["--shapes", text], "expected BATCHxFEATURESxLATENT") for text in ("128", "axbxc", "1x2x3x4")),
+        (["--device", "cuda", "--threads", "2"], "--threads are for the CPU"),
+        (["--steps"], "for a GPU"),
+        (["--budget", "5"], "for a GPU"),
+        (["--device", "cuda"], "no CUDA device"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    wrong: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--device", "cuda", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match="no CUDA device"):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *wrong])
+    with pytest.raises(SystemExit) as ended:
         command.main()
+    assert words in f"{capsys.readouterr().err} {ended.value}"
 
 
 SMALL = Shape(4, 33, 3)
-
-
-def test_inputs_have_the_types_asked_for() -> None:
-    inputs = make_inputs(SMALL, dtype=torch.bfloat16, target_dtype=torch.float32)
-    assert {inputs.logits.dtype, inputs.mu.dtype, inputs.z_grad.dtype} == {torch.bfloat16}
-    assert {inputs.target.dtype, inputs.kl.dtype, inputs.kl_grad.dtype} == {torch.float32}
-    for case in make_cases("loss", inputs):
-        if case.name != "eager_probabilities":  # torch refuses mixed types there
-            case.step()
 
 
 @pytest.mark.parametrize("name", steps.MODELS)
@@ -304,11 +294,6 @@ def test_a_profiler_that_sees_nothing_is_no_zero() -> None:
     assert found and all(math.isnan(row.value) and row.note == "the profiler saw no launch" for row in found)
 
 
-def test_time_that_is_spent_leaves_rows_out() -> None:
-    found = speed(Cell("loss", SMALL), 0.01, Host(), Budget(0, 10))
-    assert found and all(math.isnan(row.value) and row.note == LEFT_OUT for row in found)
-
-
 def does_nothing() -> list[Case]:
     return [Case("", lambda: None)]
 
@@ -331,6 +316,7 @@ def test_who_fails_is_told_and_holds_nobody_up(prepare: Callable[[], list[Case]]
     outcomes = compete(competitors, 0.1, Host(), Budget(60, 0.6))
     assert outcomes["one"] == ([], note)
     assert outcomes["other"].samples and outcomes["other"].note is None
+    assert compete(competitors, 0.1, Host(), Budget(0, 10)) == dict.fromkeys(("one", "other"), ([], LEFT_OUT))
 
 
 @pytest.mark.parametrize("error", [ValueError("broken\nby that"), TimeLimit("broken")])
