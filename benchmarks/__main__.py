@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import platform
+import re
+import subprocess
 import sys
 import time
 import traceback
@@ -15,13 +19,11 @@ from pathlib import Path
 
 import torch
 
-from . import cpu, cuda, report, rows, steps
-from .cases import Shape
-from .device import Cuda
-from .rows import Row
-from .timing import LEFT_OUT, TimeLimit, reason
+import pyvae
 
-Part = Callable[[], Iterable[Row]]
+from . import ROOT, Environment, Row, report, runs, write
+from .cases import Shape
+from .timing import LEFT_OUT, Cuda, TimeLimit, reason
 
 
 def shape(text: str) -> Shape:
@@ -31,11 +33,9 @@ def shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(f"expected BATCHxFEATURESxLATENT, as 128x784x20, not {text!r}") from None
 
 
-EPILOG = "PYVAE_COMMIT names the commit where the sources came without their repository."
-
-
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
+    epilog = "PYVAE_COMMIT names the commit where the sources came without their repository."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=epilog)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the CSV (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke run, into *-quick.csv")
@@ -53,7 +53,34 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def guarded(name: str, part: Part) -> Iterator[Row]:
+def printed(*command: str) -> str:
+    """What `command` prints, or nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def environment(device: str) -> Environment:
+    """Of the CPU or of the current CUDA device."""
+    info = pyvae.build_info()
+    commit = printed("git", "describe", "--always", "--dirty", "--exclude=*") or os.environ.get("PYVAE_COMMIT")
+    versions = info["torch"], info["pyvae"], commit or "unknown"
+    if device == "cpu":
+        models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
+        return Environment("cpu", models[0] if models else platform.machine(), kernels, *versions)
+    kernels = "sm_{}{}".format(*torch.cuda.get_device_capability()) if info["cuda_architectures"] else "reference"
+    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines() or ["unknown"]
+    return Environment("cuda", torch.cuda.get_device_name(), kernels, *versions, driver[0], torch.version.cuda)
+
+
+def slug(processor: str) -> str:
+    """`NVIDIA H200` -> `h200`: what the files of its results are called."""
+    return re.sub(r"[^a-z0-9]+", "-", processor.lower().removeprefix("nvidia ")).strip("-")
+
+
+def guarded(name: str, part: Callable[[], Iterable[Row]]) -> Iterator[Row]:
     """The rows of `part`; if it breaks off, a row of pyvae's that says why, since nobody knows whose fault it is."""
     try:
         yield from part()
@@ -62,7 +89,7 @@ def guarded(name: str, part: Part) -> Iterator[Row]:
         yield Row(name, "fused", math.nan, note=reason(error))
 
 
-def measure(parts: Iterable[tuple[str, Part]], path: Path, where: rows.Environment) -> list[Row]:
+def measure(parts: Iterable[runs.Part], path: Path, where: Environment) -> list[Row]:
     """All rows; those so far are in the CSV after each part, whatever comes of the next."""
     measured: list[Row] = []
     for name, part in parts:
@@ -70,7 +97,7 @@ def measure(parts: Iterable[tuple[str, Part]], path: Path, where: rows.Environme
         for row in guarded(name, part):
             print(describe(row), flush=True)
             measured.append(row)
-        rows.write(path, measured, where)
+        write(path, measured, where)
         print(f"-- {name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     return measured
 
@@ -86,22 +113,21 @@ def describe(row: Row) -> str:
 
 def main() -> None:
     options = arguments()
-    on_gpu, quick = options.device == "cuda", "-quick" if options.quick else ""
+    on_gpu = options.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         sys.exit("benchmarks: torch sees no CUDA device here")
-    where = rows.environment(options.device)
-    if where.instruction_set == "reference" and (on_gpu or not quick):
+    where = environment(options.device)
+    if where.instruction_set == "reference" and (on_gpu or not options.quick):
         sys.exit(f"benchmarks: pyvae has no {options.device} kernels here, and timing the reference says nothing")
+    effort = (runs.QUICK if options.quick else runs.FULL)[options.device]
+    effort = effort._replace(seconds=options.seconds or effort.seconds, budget=options.budget or effort.budget)
     if on_gpu:
-        effort = cuda.QUICK if quick else cuda.FULL
-        effort = effort._replace(seconds=options.seconds or effort.seconds, budget=options.budget or effort.budget)
-        parts = (steps if options.steps else cuda).parts(effort, Cuda())
-        name = rows.slug(where.processor) + ("-steps" if options.steps else "")
+        parts = (runs.of_steps if options.steps else runs.on_gpu)(effort, Cuda())
     else:
-        small = cpu.QUICK if quick else cpu.FULL
-        small = small._replace(seconds=options.seconds or small.seconds, shapes=options.shapes or small.shapes)
-        parts, name = cpu.parts(small, options.threads or torch.get_num_threads()), "cpu"
-    path = options.out / f"{name}{quick}.csv"
+        effort = effort.at(options.shapes) if options.shapes else effort
+        parts = runs.on_cpu(effort, options.threads or torch.get_num_threads())
+    name = slug(where.processor) if on_gpu else "cpu"
+    path = options.out / f"{name}{'-steps' * options.steps}{'-quick' * options.quick}.csv"
     measured = measure(parts, path, where)
     print(f"\n{path}\n\n{report.render(measured, where)}")
     missing = [row for row in measured if math.isnan(row.value)]

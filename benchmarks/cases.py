@@ -56,7 +56,7 @@ def make_inputs(
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> Tensor:
-        # Filled in place: a temporary here would hide in the peak that isolated.py measures.
+        # Filled in place: a temporary here would hide in the peak that untimed.py measures.
         return torch.empty(size, device=device, dtype=dtype).normal_(generator=generator)
 
     logits = normal(batch, features).mul_(2.0)
@@ -106,7 +106,6 @@ def eager_step(logits: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tu
 
 
 fused_loss = partial(pyvae.elbo_loss, likelihood="bernoulli_logits")
-fused_loss_probabilities = partial(pyvae.elbo_loss, likelihood="bernoulli")
 
 
 def fused_loss_given_kl(logits: Tensor, target: Tensor, kl: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ CONTESTS: dict[str, dict[str, Way]] = {
         "eager": Way(eager_loss, "logits target mu logvar"),
         "fused": Way(fused_loss, "logits target mu logvar"),
         "eager_probabilities": Way(eager_loss_probabilities, "probabilities target mu logvar"),
-        "fused_probabilities": Way(fused_loss_probabilities, "probabilities target mu logvar"),
+        "fused_probabilities": Way(pyvae.elbo_loss, "probabilities target mu logvar"),
     },
     # The decoder's side of the two-kernel form: the KL comes, per sample, from the sampler.
     "loss_given_kl": {
@@ -178,10 +177,9 @@ OWN_GRAPHS = ("compiled_reduce_overhead", "compiled_max_autotune")  # torch make
 
 def make_cases(what: str, inputs: Inputs, compilers: Compilers | None = None) -> list[Case]:
     """All competitors of a contest, with the same inputs."""
-    ways = dict(CONTESTS[what])
-    for name, compiler in (compilers or {}).items():
-        ways[name] = ways["eager"]._replace(function=compiler(ways["eager"].function))
-    return [_case(name, way, inputs) for name, way in ways.items()]
+    ways, eager = CONTESTS[what], CONTESTS[what]["eager"]
+    compiled = {name: eager._replace(function=make(eager.function)) for name, make in (compilers or {}).items()}
+    return [_case(name, way, inputs) for name, way in (ways | compiled).items()]
 
 
 def kernel_case(what: str, inputs: Inputs) -> Case:
@@ -201,13 +199,6 @@ def _case(name: str, way: Way, inputs: Inputs) -> Case:
     return Case(name, partial(way.function, *arguments), backward)
 
 
-def counterpart(competitor: str) -> str:
-    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs."""
-    plain = competitor.removesuffix("_graph")
-    graph = "_graph" if plain != competitor or competitor in OWN_GRAPHS else ""
-    return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
-
-
 # What has to be read and written once, by forward and backward together or by the one kernel: elements of recon's type,
 # of the target's and of the latent's type for each of theirs, and bytes a row.
 TRAFFIC = {
@@ -220,10 +211,3 @@ TRAFFIC = {
     "sampler_forward": (0, 0, 3, 0),
     "sampler_backward": (0, 0, 5, 0),  # the noise is drawn again
 }
-
-
-def necessary_bytes(what: str, shape: Shape, size: int = 4, target_size: int = 4) -> int:
-    """`size` is that of an element of everything but the target and the KL, which is float32."""
-    recon, target, latent, row = TRAFFIC[what]
-    of_features, of_latent = recon * size + target * target_size, latent * size
-    return shape.batch * (of_features * shape.features + of_latent * shape.latent + row)

@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from . import ROOT, Environment, Row, read
 from .cases import ONE_LARGE, OWN_GRAPHS
-from .rows import ROOT, Environment, Row, read
 from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,8 +48,6 @@ COMPETITORS = {
 PLAIN = {name: label for name, label in COMPETITORS.items() if name not in OWN_GRAPHS}
 IN_GRAPH = {name if name in OWN_GRAPHS else f"{name}_graph": label for name, label in COMPETITORS.items()}
 
-LARGE = 2**23  # elements of recon, from which on a loss counts as large
-
 Where = Callable[[Row], bool]
 
 
@@ -61,20 +60,12 @@ def is_float32(row: Row) -> bool:
     return row.dtype in (None, "float32")
 
 
-def everywhere(row: Row) -> bool:
-    return True
-
-
 def small(row: Row) -> bool:
     return is_float32(row) and (row.batch, row.features) == (128, 784)
 
 
-def large(row: Row) -> bool:
-    return is_float32(row) and elements(row) >= LARGE
-
-
-def very_large(row: Row) -> bool:
-    return is_float32(row) and elements(row) >= ONE_LARGE
+def at_least(size: int) -> Where:
+    return lambda row: is_float32(row) and elements(row) >= size
 
 
 class Target(NamedTuple):
@@ -83,13 +74,12 @@ class Target(NamedTuple):
     judge: Callable[[Sequence[Row]], tuple[str, bool]]  # what was measured, and whether it is enough; or a LookupError
 
 
-def compared(rows: Sequence[Row], what: str, competitor: str, where: Where = everywhere) -> list[Row]:
+def compared(rows: Iterable[Row], what: str, competitor: str) -> list[Row]:
     """The matching rows that have a ratio to pyvae's, smallest first; LookupError if the run has none."""
-    found = [row for row in rows if (row.what, row.competitor) == (what, competitor) and where(row)]
-    found = sorted((row for row in found if row.ratio_to_fused), key=attrgetter("ratio_to_fused"))
+    found = [row for row in rows if (row.what, row.competitor) == (what, competitor) and row.ratio_to_fused]
     if not found:
         raise LookupError(what)
-    return found
+    return sorted(found, key=attrgetter("ratio_to_fused"))
 
 
 def at_most(label: str, target: str, what: str, limit: float, form: str, stage: str | None = None) -> Target:
@@ -105,11 +95,11 @@ def at_most(label: str, target: str, what: str, limit: float, form: str, stage: 
     return Target(label, target, judge)
 
 
-def speed_up(what: str, competitor: str, least: float, where: Where = everywhere, label: str = "") -> Target:
+def speed_up(what: str, competitor: str, least: float, where: Where | None = None, label: str = "") -> Target:
     """Judged by the smallest ratio of the shapes that `where` names, all of them if it is not given."""
 
     def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        found = compared(rows, what, competitor, where)
+        found = compared(filter(where or bool, rows), what, competitor)
         worst, most = found[0].ratio_to_fused, found[-1].ratio_to_fused
         to_most = f" to {most:.1f}×" if len(found) > 1 else ""
         return f"{worst:.1f}× (at {found[0].shape}){to_most}", worst >= least
@@ -118,13 +108,11 @@ def speed_up(what: str, competitor: str, least: float, where: Where = everywhere
     return Target(f"{CALLS[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
 
 
-def copy_share(
-    what: str, least: float, label: str, copy: str = "three-stream copy", where: Where = everywhere
-) -> Target:
-    """Judged by the smallest share of the sizes that `where` names."""
+def copy_share(what: str, least: float, label: str, copy: str, size: int = 0) -> Target:
+    """Judged by the smallest share at float32 arrays of that size and above."""
 
     def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        row = compared(rows, what, "copy", where)[0]
+        row = compared(filter(at_least(size), rows), what, "copy")[0]
         share, speed = row.ratio_to_fused, row.gb_per_s
         return f"{share:.0%} ({share * speed:,.1f} of {speed:,.1f} GB/s)", share >= least
 
@@ -152,7 +140,8 @@ OVERHEAD_AND_MEMORY = (
     at_most("memory beyond inputs, `elbo_loss` with its gradient", "1 × recon", "loss_memory", 1.1, "{:.2f} × recon"),
     at_most(SAMPLER, "1 × z: no noise", "sample_kl_memory", 1.1, "{:.2f} × z"),
 )
-ARRAY, STEP = "one large array: objective forward with gradient", "sampler + objective"
+ARRAY, COPY = "one large array: objective forward with gradient", "three-stream copy"
+STEP = "sampler + objective"
 PARTS = ("forward", "backward")
 TARGETS = {
     "cpu": (
@@ -161,14 +150,14 @@ TARGETS = {
         speed_up("loss", "eager_probabilities", 8),
         speed_up("loss", "compiled", 3),
         *(speed_up(what, other, 3) for what in ("sample", "sample_kl") for other in ("eager", "compiled")),
-        copy_share("bandwidth", 0.8, ARRAY),
-        copy_share("bandwidth_huge_pages", 0.8, f"{ARRAY}, the copy's output in huge pages as well"),
+        copy_share("bandwidth", 0.8, ARRAY, COPY),
+        copy_share("bandwidth_huge_pages", 0.8, f"{ARRAY}, the copy's output in huge pages as well", COPY),
         *OVERHEAD_AND_MEMORY,
         at_most("`import pyvae` beyond torch", "≤ 50 ms", "import", 50, "{:.0f} ms"),
     ),
     "cuda": (
         *ERRORS,
-        *(speed_up("loss", name, 1.5, large, ", when large") for name in ("compiled", "compiled_autotuned")),
+        *(speed_up("loss", name, 1.5, at_least(2**23), ", when large") for name in ("compiled", "compiled_autotuned")),
         *(speed_up("loss", name, 2, small, ", at 128×784") for name in ("compiled", "compiled_autotuned")),
         speed_up("loss", "eager", 4, small, ", at 128×784"),
         *(
@@ -176,7 +165,7 @@ TARGETS = {
             for name, least in (("compiled_graph", 2), ("compiled_reduce_overhead", 2), ("eager_graph", 4))
         ),
         *(
-            copy_share(what, least, f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", very_large)
+            copy_share(what, least, f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", ONE_LARGE)
             for what, least in (("objective_forward", 0.9), ("sampler_backward", 0.9), ("sampler_forward", 0.8))
         ),
         *(at_most(f"launches, {STEP}, {stage}", "≤ 2", "launches", 2, "{:.0f}", stage) for stage in PARTS),
@@ -199,20 +188,18 @@ def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
 
 
-def time(row: Row) -> str:
-    if isnan(row.value):
-        return "left out" if row.note == LEFT_OUT else "failed"
+def time(row: Row | None) -> str:
+    if row is None or isnan(row.value):
+        return "" if row is None else "left out" if row.note == LEFT_OUT else "failed"
     return f"{row.value:,.{1 if row.value < 10 else 0}f} µs"
 
 
 def relative(row: Row | None) -> str:
-    if row is None or not row.ratio_to_fused:
-        return time(row) if row else ""
-    return f"{time(row)}, {row.ratio_to_fused:.{1 if row.ratio_to_fused >= 1 else 2}f}×"
+    ratio = row.ratio_to_fused if row else None
+    return f"{time(row)}, {ratio:.{1 if ratio >= 1 else 2}f}×" if ratio else time(row)
 
 
 def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competitors: Mapping[str, str]) -> str:
@@ -221,10 +208,8 @@ def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competito
     own = [row for row in rows if row.competitor == ("fused_graph" if competitors is IN_GRAPH else "fused")]
     own.sort(key=lambda row: (list(names).index(row.what), not is_float32(row), row.dtype or "", elements(row)))
     at = {(row.what, row.shape, row.dtype, row.competitor): row for row in rows}
-    columns: dict[str, Callable[[Row], str]] = {
-        heading: lambda row: names[row.what],
-        "B×D, latent L": lambda row: row.shape,
-    }
+    columns: dict[str, Callable[[Row], str]]
+    columns = {heading: lambda row: names[row.what], "B×D, latent L": lambda row: row.shape}
     if not all(map(is_float32, own)):
         columns["types"] = lambda row: row.dtype or "float32"
     columns["pyvae"] = time
@@ -276,12 +261,11 @@ def gpu_results(folder: Path) -> str:
 
 def insert(text: str, name: str, rendered: str) -> str:
     """`text` with what stands between the markers of `name` replaced."""
-    first, last = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, start, rest = text.partition(first)
-    _, end, after = rest.partition(last)
-    if not (start and end):
-        raise ValueError(f"expected {first} and, after it, {last}")
-    return f"{before}{first}\n{rendered}\n{last}{after}"
+    first, last = f"<!-- {name}:start -->\n", f"\n<!-- {name}:end -->"
+    new, count = re.subn(f"({first}).*?({last})", lambda found: found[1] + rendered + found[2], text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"expected {first.strip()} and, after it, {last.strip()}")
+    return new
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ as a decoder's output of a real step mostly does. Outputs are freshly allocated 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,22 +16,13 @@ from typing import NamedTuple
 
 import torch
 
-from .cases import (
-    KERNELS,
-    OWN_GRAPHS,
-    TINY,
-    Inputs,
-    Shape,
-    counterpart,
-    kernel_case,
-    make_cases,
-    make_inputs,
-    necessary_bytes,
-)
-from .device import Device
-from .rows import Row
-from .timing import Budget, Case, Competitor, Outcome, compete, spread
+from . import Row
+from .cases import KERNELS, ONE_LARGE, OWN_GRAPHS, TINY, TRAFFIC, Inputs, Shape, kernel_case, make_cases, make_inputs
+from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
+from .untimed import isolated
 
+HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
+LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
 MOST_SETS = 256  # of inputs; those that then still fit in the cache are so small that launches alone decide
 
 F32, BF16 = torch.float32, torch.bfloat16
@@ -56,7 +48,11 @@ class Cell(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return necessary_bytes(self.what, self.shape, self.dtype.itemsize, (self.target_dtype or self.dtype).itemsize)
+        """What has to be moved at least, in and out."""
+        recon, target, latent, row = TRAFFIC[self.what]
+        size = self.dtype.itemsize
+        of_features = recon * size + target * (self.target_dtype or self.dtype).itemsize
+        return self.shape.batch * (of_features * self.shape.features + latent * size * self.shape.latent + row)
 
     def row(self, stage: str, device: Device) -> Row:
         """One without value and competitor."""
@@ -85,6 +81,13 @@ def captured(competitor: Competitor, count: int, device: Device) -> Competitor:
     return Competitor(name, lambda: [Case(name, device.capture(competitor.prepare))], count)
 
 
+def counterpart(competitor: str) -> str:
+    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs."""
+    plain = competitor.removesuffix("_graph")
+    graph = "_graph" if plain != competitor or competitor in OWN_GRAPHS else ""
+    return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
+
+
 def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str]) -> list[Row]:
     """`row` for each stage and competitor, with its times and its ratio to pyvae's.
 
@@ -93,11 +96,8 @@ def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str])
     rows = []
     for index, stage in enumerate(stages):
         bytes_ = row.bytes if stage == stages[-1] else None
-        spreads = {
-            name: spread([sample[index] for sample in outcome.samples])
-            for name, outcome in outcomes.items()
-            if outcome.samples
-        }
+        timed = {name: [sample[index] for sample in samples] for name, (samples, _) in outcomes.items()}
+        spreads = {name: spread(times) for name, times in timed.items() if times}
         for name, (_, note) in outcomes.items():
             one = replace(row, competitor=name, stage=stage, bytes=bytes_, note=note)
             if name in spreads:
@@ -132,19 +132,34 @@ def bandwidth(
 ) -> list[Row]:  # fmt: skip
     """One kernel against a copy that moves as many bytes, read and written, in turns."""
     sets = cell.input_sets(device)
-    makers = {"fused": partial(kernel_case, cell.what), "copy": copy}
-    competitors = [
-        Competitor(name, lambda make=make: [make(inputs) for inputs in sets]) for name, make in makers.items()
-    ]
-    if graphs:
-        competitors = [captured(one, len(sets), device)._replace(name=one.name) for one in competitors]
+    competitors = []
+    for name, make in (("fused", partial(kernel_case, cell.what)), ("copy", copy)):
+        one = Competitor(name, lambda make=make: [make(inputs) for inputs in sets])
+        competitors.append(captured(one, len(sets), device)._replace(name=name) if graphs else one)
+    outcomes = compete(competitors, seconds, device, budget)
+    whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in outcomes.items()}
     _, stage = KERNELS[cell.what]
-    samples = compete(competitors, seconds, device, budget)
-    whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in samples.items()}
     return timed_rows(cell.row(stage, device), whole, [stage])
 
 
-def cpu_bandwidth(elements: int, seconds: float) -> list[Row]:
+def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) -> Iterator[Row]:
+    """All kernels, each in turns with a device-to-device copy of as many bytes."""
+    device.release()
+    for what in KERNELS:
+        rows = min(elements // LATENT, 2**16) if what.startswith("sampler") else 64
+        shape = Shape(rows, 1, elements // rows) if what.startswith("sampler") else Shape(rows, elements // rows, 0)
+        cells = [Cell(what, shape), Cell(what, shape, BF16)]
+        if what == "objective_forward" and elements >= ONE_LARGE:
+            cells.append(Cell(what, shape, BF16, F32))
+        for cell in cells:
+
+            def copy(_: Inputs, cell: Cell = cell) -> Case:
+                return Case("copy", torch.randn(cell.bytes // 8, device=device.name).clone)  # half of them read
+
+            yield from bandwidth(cell, copy, seconds, device, budget, graphs=elements < HOST_BOUND)
+
+
+def cpu_bandwidth(elements: int, seconds: float, what: str = "bandwidth") -> list[Row]:
     """The objective's forward with gradient against `a + b`: both read two arrays and write a fresh third one."""
 
     def add(inputs: Inputs) -> Case:
@@ -152,7 +167,19 @@ def cpu_bandwidth(elements: int, seconds: float) -> list[Row]:
 
     cell = Cell("objective_forward", Shape(64, elements // 64, 0))
     # "both": the forward and, there being no backward, the release of what it made.
-    return [replace(row, what="bandwidth", stage="both") for row in bandwidth(cell, add, seconds, Device())]
+    return [replace(row, what=what, stage="both") for row in bandwidth(cell, add, seconds, Device())]
+
+
+def huge_pages(elements: int, seconds: float) -> list[Row]:
+    """The bandwidth rows again, with torch's allocator asking for huge pages as pyvae does for its large outputs.
+
+    What is left of the difference then is the kernel's.
+    """
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
+    try:
+        return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages")
+    finally:
+        del os.environ["THP_MEM_ALLOC_ENABLE"]
 
 
 def overhead(seconds: float, device: Device) -> list[Row]:
@@ -160,10 +187,8 @@ def overhead(seconds: float, device: Device) -> list[Row]:
 
     On a GPU, too, it is the host's time: the GPU is through with each call before the host is.
     """
-    competitors = [
-        Competitor(case.name, lambda case=case: [case])
-        for case in make_cases("overhead", make_inputs(TINY, device.name))
-    ]
+    cases = make_cases("overhead", make_inputs(TINY, device.name))
+    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
     with thread_count(1):
         host = Device()
         row = Row("overhead", "", nan, "us", "both", *TINY, threads=1)

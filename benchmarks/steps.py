@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
 
@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 import pyvae
 
+from . import Row
 from .cases import Shape, eager_loss, eager_sample
-from .cuda import Effort
-from .device import Device
-from .rows import Row
 from .speed import captured, timed_rows
-from .timing import Budget, Case, Competitor, compete
+from .timing import Budget, Case, Competitor, Device, compete
 
 
 class Autoencoder(nn.Module):
@@ -30,10 +28,9 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
         """Mean and log-variance, halves of the encoder's channels."""
-        mu, logvar = self.encoder(x).chunk(2, dim=1)
-        return mu, logvar
+        return self.encoder(x).chunk(2, dim=1)
 
 
 class Residual(nn.Module):
@@ -149,12 +146,3 @@ def rows(name: str, autocast: bool, seconds: float, device: Device, budget: Budg
     shape = Shape(len(x), x[0].numel(), model.encode(x[:1])[0].numel())
     row = Row(name, "", math.nan, "us", "both", *shape, dtype="autocast bfloat16" if autocast else "float32")
     return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
-
-
-def parts(effort: Effort, device: Device) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
-    """As those of cuda.py."""
-    budget = Budget(effort.budget, 2 * effort.each)
-    for name in MODELS:
-        for autocast in (False, True):
-            part = partial(rows, name, autocast, effort.seconds, device, budget)
-            yield f"{name}{', autocast' if autocast else ''}", part

@@ -1,20 +1,31 @@
-"""The benchmark runs and writes what it measured. No time and no ratio is asserted: such a test is a coin toss."""
+"""The benchmark measures, writes and prints what it should; of a GPU's, all but its clock, graphs and profiler, in
+whose place a CPU stands here. No time and no ratio that was measured is asserted: such a test is a coin toss."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import csv
+import io
 import math
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 
+from benchmarks import ROOT, Environment, Row, plots, read, report, runs, steps, timing
 from benchmarks import __main__ as command
-from benchmarks import report, rows, steps
-from benchmarks.cases import Shape, make_cases, make_inputs, necessary_bytes
+from benchmarks.cases import KERNELS, Shape
+from benchmarks.speed import BF16, COMPILED, Cell
+from benchmarks.timing import CALL, LEFT_OUT, Budget, Case, Competitor, Device, TimeLimit, compete, launches_and_waits
+from benchmarks.untimed import launch_rows
 
 STAGES = ("forward", "backward", "both")
 COMPETITORS = {
@@ -36,16 +47,16 @@ UNTIMED = {
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The CSV and the printed output of a quick run."""
+    """The CSV and the printed output of a quick run on the CPU."""
     out = tmp_path_factory.mktemp("results")
     run = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
-    done = subprocess.run(run, cwd=rows.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out / "cpu-quick.csv", done.stdout
 
 
 def test_a_quick_run_measures_every_row_once(quick: tuple[Path, str]) -> None:
-    measured, _ = rows.read(quick[0])
+    measured, _ = read(quick[0])
     expected: list[tuple[str, str, str | None]] = []
     expected += [(what, name, stage) for what, names in COMPETITORS.items() for name in names for stage in STAGES]
     expected += [(what, name, "both") for what in ("bandwidth", "bandwidth_huge_pages") for name in ("copy", "fused")]
@@ -59,7 +70,7 @@ def test_a_quick_run_writes_well_formed_rows(quick: tuple[Path, str]) -> None:
         lines = list(csv.reader(file))
     assert {len(line) for line in lines} == {len(lines[0])}
 
-    measured, where = rows.read(quick[0])
+    measured, where = read(quick[0])
     assert where.device == "cpu" and {name for name, value in vars(where).items() if not value} == {"driver", "cuda"}
     for row in measured:
         assert math.isfinite(row.value) and row.value >= 0, row
@@ -79,53 +90,27 @@ def test_a_quick_run_prints_every_target_last(quick: tuple[Path, str]) -> None:
     assert "not measured" not in quick[1]
 
 
-@pytest.mark.parametrize("text", ["128", "128x784", "axbxc", "1x2x3x4"])
-def test_a_malformed_shape_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="BATCHxFEATURESxLATENT"):
-        command.shape(text)
-
-
-@pytest.mark.parametrize("wrong", [["--device", "cuda", "--threads", "2"], ["--steps"], ["--budget", "5"]])
-def test_options_of_the_other_device_are_refused(wrong: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks", *wrong])
-    with pytest.raises(SystemExit):
-        command.arguments()
-
-
-def test_a_run_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *((["--shapes", text], "expected BATCHxFEATURESxLATENT") for text in ("128", "axbxc", "1x2x3x4")),
+        (["--device", "cuda", "--threads", "2"], "--threads are for the CPU"),
+        (["--steps"], "for a GPU"),
+        (["--budget", "5"], "for a GPU"),
+        (["--device", "cuda"], "no CUDA device"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    wrong: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--device", "cuda", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match="no CUDA device"):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *wrong])
+    with pytest.raises(SystemExit) as ended:
         command.main()
+    assert words in f"{capsys.readouterr().err} {ended.value}"
 
 
 SMALL = Shape(4, 33, 3)
-
-
-@pytest.mark.parametrize(
-    ("what", "size", "target_size", "expected"),
-    [
-        ("loss", 4, 4, 12 * 4 * 33 + 16 * 4 * 3),  # logits, target, gradient; mu, logvar and their gradients
-        ("loss", 2, 4, 8 * 4 * 33 + 8 * 4 * 3),
-        ("loss_given_kl", 4, 4, 12 * 4 * 33 + 8 * 4),
-        ("sample", 4, 4, 28 * 4 * 3),
-        ("sample_kl", 2, 2, 16 * 4 * 3 + 8 * 4),
-        ("objective_forward", 2, 4, 8 * 4 * 33),
-        ("sampler_forward", 4, 4, 12 * 4 * 3),
-        ("sampler_backward", 2, 2, 10 * 4 * 3),
-    ],
-)
-def test_necessary_bytes(what: str, size: int, target_size: int, expected: int) -> None:
-    assert necessary_bytes(what, SMALL, size, target_size) == expected
-
-
-def test_inputs_have_the_types_asked_for() -> None:
-    inputs = make_inputs(SMALL, dtype=torch.bfloat16, target_dtype=torch.float32)
-    assert {inputs.logits.dtype, inputs.mu.dtype, inputs.z_grad.dtype} == {torch.bfloat16}
-    assert {inputs.target.dtype, inputs.kl.dtype, inputs.kl_grad.dtype} == {torch.float32}
-    for case in make_cases("loss", inputs):
-        if case.name != "eager_probabilities":  # torch refuses mixed types there
-            case.step()
 
 
 @pytest.mark.parametrize("name", steps.MODELS)
@@ -134,3 +119,222 @@ def test_models_map_images_to_images(name: str) -> None:
     model, x = build(), torch.rand(1, *size[1:])
     mu, logvar = model.encode(x)
     assert mu.shape == logvar.shape and mu.numel() < x.numel() and model.decoder(mu).shape == x.shape
+
+
+EFFORT = runs.Effort(
+    cells=(Cell("loss", SMALL, modes=COMPILED | runs.AUTOTUNED), Cell("sample_kl", SMALL, BF16)),
+    sizes=(2**12, 2**14),
+    errors=(SMALL,),
+    draws=2**8,
+    memory=2**10,
+    seconds=0.01,
+)
+WHERE = Environment("cuda", "Example 200", "sm_90", "2.11.0", "0.2.0", "abc1234", "580.1", "13.0")
+
+
+class Host(Device):
+    """The CPU in a GPU's place. Compiling changes nothing, and one mode fails; a graph is its calls."""
+
+    stages = ("both",)
+    captures = counts_memory = True
+    skipped = 0
+
+    def cache_bytes(self) -> int:
+        return 2**12
+
+    def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+        def compiled(*arguments: Any) -> Any:
+            if mode == "max-autotune-no-cudagraphs":
+                raise RuntimeError("no such mode here\nand a second line")
+            self.skipped += mode == "max-autotune"
+            return function(*arguments)
+
+        return compiled
+
+    def skipped_graphs(self) -> int:
+        return self.skipped
+
+    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
+        return [lap[-1:] for lap in super().turn(cases, count)]
+
+    def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
+        cases = make_cases()
+        return lambda: [case.step() for case in cases]
+
+    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+        call()
+        return ["first", "second"], ["cudaStreamSynchronize"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_rounds() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "ROUNDS", 3)
+        yield
+
+
+def run(folder: Path, device: Device) -> Path:
+    """The whole command; the CSV that it writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(command, "environment", lambda device: WHERE)
+        patch.setattr(command, "Cuda", lambda: device)
+        patch.setitem(runs.FULL, "cuda", EFFORT)
+        patch.setattr("sys.argv", ["benchmarks", "--device", "cuda", "--out", str(folder)])
+        command.main()
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The CSV and the printed output."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        path = run(tmp_path_factory.mktemp("results"), Host())
+    return path, printed.getvalue()
+
+
+@pytest.fixture
+def measured(whole_run: tuple[Path, str]) -> list[Row]:
+    return read(whole_run[0])[0]
+
+
+def named(found: Sequence[Row], what: str, stage: str | None = "both") -> dict[str, Row]:
+    return {row.competitor: row for row in found if (row.what, row.stage) == (what, stage)}
+
+
+def test_every_part_is_measured(measured: list[Row]) -> None:
+    expected = {"launches", "waits", "loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
+    assert {row.what for row in measured} == expected | {"loss_error", "gradient_error", "normal_error"} | set(KERNELS)
+    lacking = {(row.what, row.competitor) for row in measured if math.isnan(row.value)}
+    assert lacking == {("loss", "compiled_autotuned"), ("loss", "compiled_autotuned_graph")}
+
+
+def test_all_competitors_are_compared_also_in_graphs(measured: list[Row]) -> None:
+    own_graphs = {"compiled_reduce_overhead", "compiled_max_autotune"}
+    plain = {"eager", "fused", "eager_probabilities", "fused_probabilities", "compiled", "compiled_autotuned"}
+    loss, sample = named(measured, "loss"), named(measured, "sample_kl")
+    assert set(loss) == plain | {f"{name}_graph" for name in plain} | own_graphs
+    plain = {"eager", "fused", "compiled"}
+    assert set(sample) == plain | {f"{name}_graph" for name in plain} | {"compiled_reduce_overhead"}
+    assert {row.dtype for row in sample.values()} == {"bfloat16"}
+
+    for name, row in loss.items():
+        if "autotuned" in name:
+            assert math.isnan(row.value) and row.note == "RuntimeError: no such mode here"
+            continue
+        counterpart = "fused_probabilities" if "probabilities" in name else "fused"
+        counterpart += "_graph" if name.endswith("_graph") or name in own_graphs else ""
+        assert row.ratio_to_fused == pytest.approx(row.value / loss[counterpart].value, rel=1e-4)
+        assert row.p20 is not None and row.p80 is not None and 0 < row.p20 <= row.value <= row.p80
+        assert row.note == ("torch.compile made no CUDA graph" if name == "compiled_max_autotune" else None)
+
+
+def test_bandwidth_counts_what_has_to_be_moved(measured: list[Row]) -> None:
+    bytes_of = {"objective_forward": 12, "sampler_forward": 12, "sampler_backward": 20}  # an element, in float32
+    found = [row for row in measured if row.what in KERNELS]
+    assert len(found) == 2 * 2 * 2 * len(bytes_of)
+    for row in found:
+        assert row.bytes == bytes_of[row.what] * report.elements(row) // (1 if row.dtype == "float32" else 2), row
+        assert report.elements(row) in EFFORT.sizes and row.competitor in ("fused", "copy"), row
+        assert row.gb_per_s == pytest.approx(row.bytes / row.value / 1e3, rel=1e-4), row
+
+
+def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
+    for what, value, note in (("launches", 2, "first; second"), ("waits", 1, "cudaStreamSynchronize")):
+        for stage in ("forward", "backward"):
+            found = named(measured, what, stage)
+            assert set(found) == {"eager", "fused", "compiled"}
+            assert {(row.value, row.note) for row in found.values()} == {(value, note)}
+
+
+def test_what_a_run_leaves(whole_run: tuple[Path, str], tmp_path: Path) -> None:
+    path, printed = whole_run
+    assert path.name == "example-200.csv"
+    assert "- loss 4x33 L3 float32 compiled_autotuned: RuntimeError: no such mode here" in printed
+    assert "2 rows without a value, 0 of them failures of pyvae" in printed
+    assert report.gpu_results(path.parent).splitlines()[0] in printed  # numbers: the CSV keeps six digits
+    written = plots.pictures(path, tmp_path / "pictures")
+    assert [picture.name for picture in written] == ["example-200-bandwidth.png", "example-200-speed-up.png"]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in written)
+
+
+def test_a_failure_of_pyvae_fails_the_run(tmp_path: Path) -> None:
+    class Faulty(Host):
+        def peak_bytes(self, call: Callable[[], object]) -> int:
+            raise RuntimeError("illegal address")
+
+    with pytest.raises(SystemExit, match=r"memory.*RuntimeError: illegal address"):
+        run(tmp_path, Faulty())
+    assert read(tmp_path / "example-200.csv")[0]
+
+
+def test_launches_and_waits_of_a_call() -> None:
+    def event(name: str, start: float, end: float, kind: DeviceType = DeviceType.CPU) -> FunctionEvent:
+        return FunctionEvent(id=0, name=name, thread=0, start_us=start, end_us=end, device_type=kind)
+
+    events = [
+        event(CALL, 0, 5000, DeviceType.CUDA),
+        event("cudaDeviceSynchronize", 200, 201),  # ours
+        event("cudaStreamSynchronize", 50, 51),
+        event("cudaMemcpyAsync", 60, 61),
+        event("Memset (Device)", 1500, 1501, DeviceType.CUDA),
+        event("kernel", 1000, 1001, DeviceType.CUDA),
+        event("cudaLaunchKernel", 10, 11),
+        event(CALL, 0, 100),
+    ]
+    assert launches_and_waits(events) == (["kernel", "Memset (Device)"], ["cudaStreamSynchronize"])
+
+
+def test_a_profiler_that_sees_nothing_is_no_zero() -> None:
+    class Blind(Host):
+        def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+            return [], super().launched(call)[1]
+
+    found = list(launch_rows(SMALL, Blind()))
+    assert found and all(math.isnan(row.value) and row.note == "the profiler saw no launch" for row in found)
+
+
+def does_nothing() -> list[Case]:
+    return [Case("", lambda: None)]
+
+
+def is_slow() -> list[Case]:
+    time.sleep(30)
+    return does_nothing()
+
+
+def fails_later() -> list[Case]:
+    calls = iter(range(20))
+    return [Case("", lambda: next(calls))]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "note"), [(is_slow, "took more than 1 s to prepare"), (fails_later, "StopIteration: ")]
+)
+def test_who_fails_is_told_and_holds_nobody_up(prepare: Callable[[], list[Case]], note: str) -> None:
+    competitors = [Competitor("one", prepare), Competitor("other", does_nothing)]
+    outcomes = compete(competitors, 0.1, Host(), Budget(60, 0.6))
+    assert outcomes["one"] == ([], note)
+    assert outcomes["other"].samples and outcomes["other"].note is None
+    assert compete(competitors, 0.1, Host(), Budget(0, 10)) == dict.fromkeys(("one", "other"), ([], LEFT_OUT))
+
+
+@pytest.mark.parametrize("error", [ValueError("broken\nby that"), TimeLimit("broken")])
+def test_a_part_that_breaks_off_keeps_its_rows(error: BaseException) -> None:
+    def part() -> Iterator[Row]:
+        yield Row("before", "fused", 1.0, "us")
+        raise error
+
+    first, second = command.guarded("some part", part)
+    assert first.what == "before" and second.what == "some part" and math.isnan(second.value)
+    assert "broken" in str(second.note) and "by that" not in str(second.note)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_steps_of_all_competitors(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
+    monkeypatch.setitem(steps.MODELS, "step_mlp", (partial(steps.perceptron, (1, 8, 8), 16, 3), (4, 1, 8, 8)))
+    found = steps.rows("step_mlp", autocast, 0.01, Host(), Budget(100, 100))
+    names = ("eager", "fused", "compiled", "fused_compiled", "model_alone")
+    assert {row.competitor for row in found} == {name + graph for name in names for graph in ("", "_graph")}
+    assert all(row.value > 0 and (row.batch, row.features, row.latent) == (4, 64, 3) for row in found), found
+    assert {row.dtype for row in found} == {"autocast bfloat16" if autocast else "float32"}

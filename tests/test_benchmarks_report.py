@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, report, rows
-from benchmarks.rows import Environment, Row
+from benchmarks import Environment, Row, plots, read, report, write
 from benchmarks.timing import LEFT_OUT
 
 WHERE = {
@@ -97,18 +96,18 @@ def line_of(rendered: str, start: str) -> list[str]:
 def folder(tmp_path: Path) -> Path:
     """The results of both devices, and of a quick run."""
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
-        rows.write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
+        write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
     return tmp_path
 
 
 @pytest.fixture
 def rendered(folder: Path) -> dict[str, str]:
-    return {"cpu": report.render(*rows.read(folder / "cpu.csv")), "cuda": report.gpu_results(folder)}
+    return {"cpu": report.render(*read(folder / "cpu.csv")), "cuda": report.gpu_results(folder)}
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
 def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str) -> None:
-    again, where = rows.read(folder / f"{name}.csv")
+    again, where = read(folder / f"{name}.csv")
     assert where == WHERE[device]
     for before, after in zip(FIXED[device], again, strict=True):
         for field, value in vars(before).items():  # the CSV keeps six digits

@@ -127,22 +127,12 @@ def test_occupancy(architecture: str, registers: int, shared: int, occupancy: fl
     assert Kernel("", architecture, registers, shared=shared).occupancy(256) == occupancy
 
 
-@pytest.mark.parametrize(
-    ("demangled", "short"),
-    [
-        (
-            "void pyvae::latent_forward_kernel<pyvae::Packed<float, double>, false>(float, float4*, int const*, int)",
-            "latent_forward_kernel<Packed<float, double>, false>",
-        ),
-        (
-            "void pyvae::cuda::(anonymous namespace)::objective_kernel<pyvae::cuda::(anonymous namespace)::Packed"
-            "<pyvae::BFloat16>, (int)8, pyvae::Exact<float> >(pyvae::cuda::Objective)",
-            "objective_kernel<Packed<BFloat16>, 8, Exact<float>>",
-        ),
-    ],
-)
-def test_short_names(demangled: str, short: str) -> None:
-    assert machine_code.short(demangled) == short
+def test_short_names() -> None:
+    demangled = (
+        "void pyvae::cuda::(anonymous namespace)::objective_kernel<pyvae::cuda::(anonymous namespace)::Packed"
+        "<pyvae::BFloat16>, (int)8, pyvae::Exact<float> >(pyvae::cuda::Objective, float4*, int const*)"
+    )
+    assert machine_code.short(demangled) == "objective_kernel<Packed<BFloat16>, 8, Exact<float>>"
 
 
 def test_table_groups_kernels() -> None:
@@ -157,10 +147,8 @@ def test_table_groups_kernels() -> None:
 
 
 def test_threads_of_a_block_are_those_of_the_sources(tmp_path: Path) -> None:
+    assert machine_code.threads_of_block(machine_code.TUNING) in (128, 256, 512)
     header = tmp_path / "tuning.h"
-    header.write_text("constexpr int kThreads = 128;  // why\n", encoding="utf-8")
-    assert machine_code.threads_of_block(header) == 128
-    header.write_text("", encoding="utf-8")
+    header.touch()
     with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*tuning\.h: how many"):
         machine_code.threads_of_block(header)
-    assert machine_code.threads_of_block(machine_code.TUNING) % 32 == 0

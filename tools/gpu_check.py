@@ -119,11 +119,6 @@ def last_line(text: str, status: int) -> str:
     return lines[-1][:150] if lines else ""
 
 
-def built(text: str, status: int) -> str:
-    last_line(text, status)
-    return "compiled"
-
-
 def made_of(text: str, status: int) -> str:
     """What `python -m pyvae` says: the architectures, without which nothing below shows anything."""
     last_line(text, status)
@@ -182,8 +177,9 @@ def measured(text: str, status: int) -> str:
 def sanitizer_stages(python: str) -> list[Stage]:
     program = next(iter(cuda_toolkit.programs("compute-sanitizer")), None)
     if program is None:
-        missing = f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: the toolkit brings it"
-        return [Stage(tool, ["false"], f"{tool}.log", lambda *_: fail(missing)) for tool in SANITIZERS]
+        say = f"no compute-sanitizer in CUDA_HOME, on the PATH or in {cuda_toolkit.SYSTEM}: the toolkit brings it"
+        command = [python, "-c", f"raise SystemExit({say!r})"]
+        return [Stage(tool, command, f"{tool}.log", last_line) for tool in SANITIZERS]
     known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
     stages = []
     for index, tool in enumerate(SANITIZERS):
@@ -209,10 +205,6 @@ def optional(known: str, names: Sequence[str], value: str) -> list[str]:
     return next(([name, value] for name in names if re.search(rf"{name}\b", known)), [])
 
 
-def fail(reason: str) -> str:
-    raise Failed(reason)
-
-
 def tests(python: str) -> Stage:
     command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--durations=10"]
     command += ["--continue-on-collection-errors", "tests"]
@@ -231,8 +223,9 @@ def check(python: str, folder: Path, limit: float) -> list[Result]:
     results = [run(Stage("device", [python, "-c", DEVICE], "build.log", last_line), folder, min(60, left()))]
     gpu = re.match(r"sm_(\d+)(\d)", results[0].note)  # compiled for what is here, which is the quickest to build
     architecture = [("TORCH_CUDA_ARCH_LIST", f"{gpu[1]}.{gpu[2]}")] if gpu else []
-    build = [python, "setup.py", "build_ext", "--inplace"]
-    results.append(run(Stage("build", build, "build.log", built, architecture), folder, min(240, left() - BENCHMARK)))
+    command = [python, "setup.py", "build_ext", "--inplace"]
+    build = Stage("build", command, "build.log", last_line, architecture)
+    results.append(run(build, folder, min(240, left() - BENCHMARK)))
     results.append(run(Stage("build_info", [python, "-m", "pyvae"], "build.log", made_of), folder, min(30, left())))
     # None of these measures anything, so that they may run beside one another.
     stages = [tests(python), *sanitizer_stages(python)]

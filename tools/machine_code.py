@@ -29,13 +29,8 @@ RESERVED = 1024  # bytes of shared memory that the driver keeps in each block, f
 MULTIPROCESSORS = {
     75: (1024, 64),
     80: (2048, 164),
-    86: (1536, 100),
-    89: (1536, 100),
-    90: (2048, 228),
-    100: (2048, 228),
-    103: (2048, 228),
-    120: (1536, 100),
-    121: (1536, 100),
+    **dict.fromkeys((86, 89, 120, 121), (1536, 100)),
+    **dict.fromkeys((90, 100, 103), (2048, 228)),
 }
 
 CODE_KIND = re.compile(r"Fatbin (elf|ptx) code:")
@@ -96,7 +91,7 @@ class Kernel:
 
 def threads_of_block(header: Path) -> int:
     """As the header defines kThreads."""
-    if found := re.search(r"constexpr int kThreads = (\d+)", header.read_text("utf-8")):
+    if found := re.search(r"constexpr int kThreads =\s*(\d+)", header.read_text("utf-8")):
         return int(found[1])
     sys.exit(f"no `constexpr int kThreads = ...` in {header}: how many threads has a block?")
 
@@ -158,14 +153,7 @@ def table(kernels: Sequence[Kernel], block: int) -> str:
         for k in group:
             share = k.occupancy(block)
             counts = ("/".join(str(count[width]) for width in WIDTHS) for count in (k.loads, k.stores))
-            numbers = (
-                k.registers,
-                k.shared,
-                k.stack,
-                k.spills,
-                k.instructions,
-                "-" if share is None else f"{share:.0%}",
-            )
+            numbers = k.registers, k.shared, k.stack, k.spills, k.instructions, "-" if share is None else f"{share:.0%}"
             lines.append(form.format(f"  {k.name.removeprefix(name)}", k.architecture, *numbers, *counts))
     return "\n".join(lines)
 

@@ -1,0 +1,128 @@
+"""What a run measures on each device, and how much of it: parts by name, each measured when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from . import Row, steps, untimed
+from .cases import ONE_LARGE, SHAPES, SPEEDS, Shape
+from .speed import (
+    BF16,
+    COMPILED,
+    F32,
+    ONLY_COMPILED,
+    Cell,
+    bandwidths,
+    cpu_bandwidth,
+    huge_pages,
+    overhead,
+    speed,
+    thread_count,
+)
+from .timing import Budget, Device
+
+Part = tuple[str, Callable[[], Iterable[Row]]]
+
+AUTOTUNED = {"compiled_autotuned": "max-autotune-no-cudagraphs", "compiled_max_autotune": "max-autotune"}
+ALL = COMPILED | AUTOTUNED
+
+# Recon (or latent) and target as the small and the large step of every day, the ones between, and one large array.
+LOSS_SHAPES = (*SHAPES, Shape(512, ONE_LARGE // 512, 4096))
+SAMPLE_SHAPES = (*SHAPES, Shape(ONE_LARGE // 65536, 1, 65536))
+LOSS_ENDS, SAMPLE_ENDS, BETWEEN = LOSS_SHAPES[::4], SAMPLE_SHAPES[::4], SHAPES[1:]
+
+
+class Effort(NamedTuple):
+    """How much of everything a run does."""
+
+    cells: Sequence[Cell]
+    sizes: Sequence[int]  # elements, of the bandwidth rows
+    errors: Sequence[Shape]
+    draws: int
+    memory: int  # elements
+    seconds: float  # for each comparison, and more where calls are long
+    budget: float = 1e6  # seconds for everything
+    each: float = 1e6  # seconds to prepare one competitor
+    backend: str = "inductor"  # of torch.compile on the CPU
+    imports: int = 7
+
+    def at(self, shapes: Sequence[Shape]) -> Effort:
+        """The CPU's speed and errors at these shapes."""
+        cells = [Cell(what, shape, modes=ONLY_COMPILED) for shape in shapes for what in SPEEDS]
+        return self._replace(cells=cells, errors=shapes)
+
+
+CPU = Effort((), (2**25,), (), 2**22, 2**25, 5.0).at(SHAPES)
+CUDA = Effort(
+    cells=(  # what targets are set for comes first: time may run out
+        *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
+        *(Cell("sample_kl", shape, modes=ALL) for shape in SAMPLE_ENDS),
+        *(Cell("loss", shape, BF16, target) for shape in LOSS_ENDS for target in (None, F32)),
+        *(Cell(what, shape) for shape in BETWEEN for what in ("loss", "sample_kl")),
+        *(Cell("loss", shape, BF16) for shape in BETWEEN),
+        *(Cell("sample_kl", shape, BF16) for shape in SAMPLE_ENDS),
+    ),
+    sizes=(ONE_LARGE, 2 * ONE_LARGE, 4 * ONE_LARGE, *(2**exponent for exponent in range(12, 27, 2))),
+    errors=LOSS_SHAPES,
+    draws=2**22,
+    memory=2**25,
+    seconds=1.0,
+    budget=240.0,
+    each=45.0,
+)
+FULL = {"cpu": CPU, "cuda": CUDA}
+QUICK = {
+    # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
+    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2).at([Shape(4, 33, 3)]),
+    "cuda": CUDA._replace(
+        cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:4]],
+        sizes=(ONE_LARGE,),
+        errors=LOSS_SHAPES[:1],
+        draws=2**18,
+        seconds=0.5,
+        budget=60.0,
+        each=30.0,
+    ),
+}
+
+
+def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
+    """`threads` are those of the speed rows."""
+    device = Device(effort.backend)
+
+    def speeds() -> Iterator[Row]:
+        with thread_count(threads):
+            for cell in effort.cells:
+                yield from speed(cell, effort.seconds, device)
+
+    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
+    yield "speed", speeds
+    for elements in effort.sizes:
+        yield "bandwidth", partial(cpu_bandwidth, elements, effort.seconds)
+        yield "bandwidth, huge pages", partial(huge_pages, elements, effort.seconds)
+    yield "call overhead", partial(overhead, effort.seconds, device)
+    yield "memory", partial(untimed.memory_rows, effort.memory, device)
+    yield "import", lambda: [untimed.import_row(effort.imports)]
+
+
+def on_gpu(effort: Effort, device: Device) -> Iterator[Part]:
+    budget = Budget(effort.budget, effort.each)
+    yield "launches", partial(untimed.launch_rows, SHAPES[0], device)
+    yield "memory", partial(untimed.memory_rows, effort.memory, device)
+    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
+    yield "call overhead", partial(overhead, effort.seconds, device)
+    for elements in effort.sizes:
+        yield f"bandwidth, {elements:,} elements", partial(bandwidths, elements, effort.seconds / 5, device, budget)
+    for cell in effort.cells:
+        name = " ".join((cell.what, "x".join(map(str, cell.shape)), cell.dtypes))
+        yield f"speed, {name}", partial(speed, cell, effort.seconds, device, budget)
+
+
+def of_steps(effort: Effort, device: Device) -> Iterator[Part]:
+    budget = Budget(effort.budget, 2 * effort.each)
+    for name in steps.MODELS:
+        for autocast in (False, True):
+            part = partial(steps.rows, name, autocast, effort.seconds, device, budget)
+            yield f"{name}{', autocast' if autocast else ''}", part
