@@ -45,6 +45,30 @@ UNTIMED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("what", "dtype", "target_dtype", "expected"),
+    [
+        (
+            "loss",
+            torch.float32,
+            None,
+            12 * 4 * 33 + 16 * 4 * 3,
+        ),  # logits, target, gradient; mu, logvar, their gradients
+        ("loss", BF16, torch.float32, 8 * 4 * 33 + 8 * 4 * 3),
+        ("loss_given_kl", torch.float32, None, 12 * 4 * 33 + 8 * 4),
+        ("sample", torch.float32, None, 28 * 4 * 3),
+        ("sample_kl", BF16, None, 16 * 4 * 3 + 8 * 4),
+        ("objective_forward", BF16, torch.float32, 8 * 4 * 33),
+        ("sampler_forward", torch.float32, None, 12 * 4 * 3),
+        ("sampler_backward", BF16, None, 10 * 4 * 3),
+    ],
+)
+def test_bytes_that_have_to_be_moved(
+    what: str, dtype: torch.dtype, target_dtype: torch.dtype | None, expected: int
+) -> None:
+    assert Cell(what, Shape(4, 33, 3), dtype, target_dtype).bytes == expected
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The CSV and the printed output of a quick run on the CPU."""
