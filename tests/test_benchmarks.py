@@ -53,7 +53,7 @@ UNTIMED = {
             torch.float32,
             None,
             12 * 4 * 33 + 16 * 4 * 3,
-        ),  # logits, target, gradient; mu, logvar, their gradients
+        ),  # logits, target, gradient; and the latents
         ("loss", BF16, torch.float32, 8 * 4 * 33 + 8 * 4 * 3),
         ("loss_given_kl", torch.float32, None, 12 * 4 * 33 + 8 * 4),
         ("sample", torch.float32, None, 28 * 4 * 3),
