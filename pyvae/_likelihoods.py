@@ -52,8 +52,14 @@ def _gaussian(mean: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     return difference * (difference / 2)
 
 
+def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
+    """|t - median|: unit scale, without the constant log 2. The derivative at 0 is 0."""
+    return (median - t).abs()
+
+
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Likelihood(_bernoulli, is_probability=True),
     "bernoulli_logits": Likelihood(_bernoulli_logits, takes_pos_weight=True),
     "gaussian": Likelihood(_gaussian),
+    "laplace": Likelihood(_laplace),
 }

@@ -11,7 +11,7 @@ class ELBOLoss(nn.Module):
     """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module.
 
     Args:
-        likelihood: "bernoulli" (probabilities), "bernoulli_logits" or "gaussian".
+        likelihood: "bernoulli" (probabilities), "bernoulli_logits", "gaussian" or "laplace".
         beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is kept as
             a buffer (an `nn.Parameter` as a parameter), follows the module's device and is changed in place,
             `criterion.beta.fill_(0.5)`.

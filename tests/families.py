@@ -136,6 +136,12 @@ def _probabilities(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(recon), target
 
 
+def _apart(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
+    """At least 1/4 from each other: there is a kink where they meet, which sweeps and random values come upon."""
+    recon, distance = _normal(shape, draw), _normal(shape, draw)
+    return recon, recon + distance + torch.where(distance < 0, -0.25, 0.25)
+
+
 # ---- the entries -----------------------------------------------------------------------------------------------------
 
 ENTRIES: dict[str, Likelihood] = {
@@ -173,6 +179,16 @@ ENTRIES: dict[str, Likelihood] = {
         target=Range(-1024, 1024),
         dense=Range(-1e4, 1e4),
         extremes=(1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e18, -1e18),
+    ),
+    "laplace": Likelihood(
+        value=lambda x, t, _: (x - t).abs(),
+        slope=lambda x, t, _: torch.sign(x - t),
+        torch=lambda x, t: F.l1_loss(x, t, reduction="none"),
+        draw=_apart,
+        recon=Range(-1024, 1024),
+        target=Range(-1024, 1024),
+        dense=Range(-1e4, 1e4),
+        extremes=(1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e38, -1e38),
     ),
 }
 

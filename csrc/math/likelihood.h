@@ -69,8 +69,23 @@ struct Gaussian {
   }
 };
 
+// recon = the median of Laplace(recon, 1); the constant log 2 is left out.
+//   value      |recon - t|
+//   derivative sign(recon - t), 0 at 0
+struct Laplace {
+  static constexpr const char* kName = "laplace";
+  static constexpr bool kProbability = false;
+  static constexpr bool kTakesPosWeight = false;
+  template <class Math, bool kPosWeight, class T>
+  PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
+    const T difference = recon - t;
+    // The difference itself where it is 0 or NaN.
+    return {absolute(difference), difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference)};
+  }
+};
+
 // In the order of their codes.
-using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian>;
+using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian, Laplace>;
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae
