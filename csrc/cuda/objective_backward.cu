@@ -74,9 +74,12 @@ __global__ void __launch_bounds__(kThreads, Way::kGradientBlocks)
 }  // namespace
 
 const char* launch(const ObjectiveBackward& a, void* stream) {
-  // At least one block: the KL's gradient is written even where recon has no elements.
+  // At least one block: the KL's gradient is written even where recon has no elements. And no more than there is room
+  // for at once: where nothing is to be scaled, which the device finds out, the launch then costs next to nothing.
   const Objective& o = a.objective;
-  const int64_t blocks = o.partition.blocks > 0 ? o.partition.blocks : 1;
+  const int64_t blocks = o.partition.blocks < 1             ? 1
+                         : o.partition.blocks < kGoodBlocks ? o.partition.blocks
+                                                            : kGoodBlocks;
   if (a.rescale) {
     const auto suits = [&](auto way) {
       return is_packed(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);

@@ -166,8 +166,11 @@ __device__ __forceinline__ void map_and_reduce(const Partition& p, int64_t block
                                                const Map& map, Emit emit, bool wanted = true) {
   using T = typename Map::T;
   if constexpr (!kSums) {
-    const Range range = part_of(p, block);
-    for_each_vector<V>(range.begin, range.end, map, [](int64_t, const auto&) {});
+#pragma unroll 1
+    for (; block < p.blocks; block += gridDim.x) {  // once, unless fewer blocks were launched
+      const Range range = part_of(p, block);
+      for_each_vector<V>(range.begin, range.end, map, [](int64_t, const auto&) {});
+    }
   } else {
     __shared__ alignas(16) T shared[kSpan + V];
     const bool short_rows = p.rows_per_span > 0;

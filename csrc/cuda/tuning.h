@@ -9,8 +9,8 @@ namespace cuda {
 
 // ---- a block ----
 
-constexpr int kThreads =
-    256;  // eight warps: enough for their barriers to be cheap, few enough for several blocks an SM
+// Eight warps: enough for their barriers to be cheap, few enough for several blocks an SM.
+constexpr int kThreads = 256;
 // Blocks that must fit a multiprocessor at once, which bounds a thread's registers: to 80 where float vectors want that
 // many loads in flight and terms of polynomials; to 64 where doubles, or the gradient alone, need no more; to 128 in
 // general kernels, which keep an offset for every element and would spill.
