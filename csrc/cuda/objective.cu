@@ -10,7 +10,7 @@ __device__ __forceinline__ void write_terms(const Objective& a, int64_t row, dou
   recon_term *= a.mean;
   kl_term *= a.mean;
   const double beta = a.beta_tensor.data ? a.beta * read(a.beta_tensor, 0) : a.beta;
-  write(a.loss, row, recon_term + beta * kl_term);
+  write(a.loss, row, negative_elbo(recon_term, kl_term, beta));
   write(a.recon_term, row, recon_term);
   write(a.kl_term, row, kl_term);
 }

@@ -4,6 +4,7 @@
 #include "cuda/hardware.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
+#include "math/elbo.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
 

@@ -20,8 +20,8 @@ __device__ __forceinline__ void write_to_kl(const ObjectiveBackward& a) {
       a.objective.beta_tensor.data ? a.objective.beta * read(a.objective.beta_tensor, 0) : a.objective.beta;
   for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < a.batch;
        row += int64_t(gridDim.x) * kThreads) {
-    const double from_loss = a.grad_loss.data ? beta * read(a.grad_loss, row) : 0;
-    write(a.to_kl, row, a.objective.mean * (from_loss + read(a.grad_kl, row)));
+    const double total = kl_upstream(read(a.grad_loss, row), read(a.grad_kl, row), beta);
+    write(a.to_kl, row, a.objective.mean * total);
   }
 }
 
