@@ -1,0 +1,253 @@
+"""What the benchmark of a GPU does, all but its clock, graphs and profiler, in whose place a CPU stands here."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
+
+from benchmarks import Environment, Row, plots, read, report, runs, steps, timing
+from benchmarks import __main__ as command
+from benchmarks.cases import KERNELS, Shape
+from benchmarks.speed import BF16, COMPILED, Cell
+from benchmarks.timing import CALL, LEFT_OUT, Budget, Case, Competitor, Device, TimeLimit, compete, launches_and_waits
+from benchmarks.untimed import launch_rows
+
+SMALL = Shape(4, 33, 3)
+
+
+@pytest.mark.parametrize("name", steps.MODELS)
+def test_models_map_images_to_images(name: str) -> None:
+    build, size = steps.MODELS[name]
+    model, x = build(), torch.rand(1, *size[1:])
+    mu, logvar = model.encode(x)
+    assert mu.shape == logvar.shape and mu.numel() < x.numel() and model.decoder(mu).shape == x.shape
+
+
+EFFORT = runs.Effort(
+    cells=(Cell("loss", SMALL, modes=COMPILED | runs.AUTOTUNED), Cell("sample_kl", SMALL, BF16)),
+    sizes=(2**12, 2**14),
+    errors=(SMALL,),
+    draws=2**8,
+    memory=2**10,
+    seconds=0.01,
+)
+WHERE = Environment("cuda", "Example 200", "sm_90", "2.11.0", "0.2.0", "abc1234", "580.1", "13.0")
+
+
+class Host(Device):
+    """The CPU in a GPU's place. Compiling changes nothing, and one mode fails; a graph is its calls."""
+
+    stages = ("both",)
+    captures = counts_memory = True
+    skipped = 0
+
+    def cache_bytes(self) -> int:
+        return 2**12
+
+    def compile(self, function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+        def compiled(*arguments: Any) -> Any:
+            if mode == "max-autotune-no-cudagraphs":
+                raise RuntimeError("no such mode here\nand a second line")
+            self.skipped += mode == "max-autotune"
+            return function(*arguments)
+
+        return compiled
+
+    def skipped_graphs(self) -> int:
+        return self.skipped
+
+    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
+        return [lap[-1:] for lap in super().turn(cases, count)]
+
+    def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
+        cases = make_cases()
+        return lambda: [case.step() for case in cases]
+
+    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+        call()
+        return ["first", "second"], ["cudaStreamSynchronize"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_rounds() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "ROUNDS", 3)
+        yield
+
+
+def run(folder: Path, device: Device) -> Path:
+    """The whole command; the CSV that it writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(command, "environment", lambda device: WHERE)
+        patch.setattr(command, "Cuda", lambda: device)
+        patch.setitem(runs.FULL, "cuda", EFFORT)
+        patch.setattr("sys.argv", ["benchmarks", "--device", "cuda", "--out", str(folder)])
+        command.main()
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The CSV and the printed output."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        path = run(tmp_path_factory.mktemp("results"), Host())
+    return path, printed.getvalue()
+
+
+@pytest.fixture
+def measured(whole_run: tuple[Path, str]) -> list[Row]:
+    return read(whole_run[0])[0]
+
+
+def named(found: Sequence[Row], what: str, stage: str | None = "both") -> dict[str, Row]:
+    return {row.competitor: row for row in found if (row.what, row.stage) == (what, stage)}
+
+
+def test_every_part_is_measured(measured: list[Row]) -> None:
+    expected = {"launches", "waits", "loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
+    assert {row.what for row in measured} == expected | {"loss_error", "gradient_error", "normal_error"} | set(KERNELS)
+    lacking = {(row.what, row.competitor) for row in measured if math.isnan(row.value)}
+    assert lacking == {("loss", "compiled_autotuned"), ("loss", "compiled_autotuned_graph")}
+
+
+def test_all_competitors_are_compared_also_in_graphs(measured: list[Row]) -> None:
+    own_graphs = {"compiled_reduce_overhead", "compiled_max_autotune"}
+    plain = {"eager", "fused", "eager_probabilities", "fused_probabilities", "compiled", "compiled_autotuned"}
+    loss, sample = named(measured, "loss"), named(measured, "sample_kl")
+    assert set(loss) == plain | {f"{name}_graph" for name in plain} | own_graphs
+    plain = {"eager", "fused", "compiled"}
+    assert set(sample) == plain | {f"{name}_graph" for name in plain} | {"compiled_reduce_overhead"}
+    assert {row.dtype for row in sample.values()} == {"bfloat16"}
+
+    for name, row in loss.items():
+        if "autotuned" in name:
+            assert math.isnan(row.value) and row.note == "RuntimeError: no such mode here"
+            continue
+        counterpart = "fused_probabilities" if "probabilities" in name else "fused"
+        counterpart += "_graph" if name.endswith("_graph") or name in own_graphs else ""
+        assert row.ratio_to_fused == pytest.approx(row.value / loss[counterpart].value, rel=1e-4)
+        assert row.p20 is not None and row.p80 is not None and 0 < row.p20 <= row.value <= row.p80
+        assert row.note == ("torch.compile made no CUDA graph" if name == "compiled_max_autotune" else None)
+
+
+def test_bandwidth_counts_what_has_to_be_moved(measured: list[Row]) -> None:
+    bytes_of = {"objective_forward": 12, "sampler_forward": 12, "sampler_backward": 20}  # an element, in float32
+    found = [row for row in measured if row.what in KERNELS]
+    assert len(found) == 2 * 2 * 2 * len(bytes_of)
+    for row in found:
+        assert row.bytes == bytes_of[row.what] * report.elements(row) // (1 if row.dtype == "float32" else 2), row
+        assert report.elements(row) in EFFORT.sizes and row.competitor in ("fused", "copy"), row
+        assert row.gb_per_s == pytest.approx(row.bytes / row.value / 1e3, rel=1e-4), row
+
+
+def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
+    for what, value, note in (("launches", 2, "first; second"), ("waits", 1, "cudaStreamSynchronize")):
+        for stage in ("forward", "backward"):
+            found = named(measured, what, stage)
+            assert set(found) == {"eager", "fused", "compiled"}
+            assert {(row.value, row.note) for row in found.values()} == {(value, note)}
+
+
+def test_what_a_run_leaves(whole_run: tuple[Path, str], tmp_path: Path) -> None:
+    path, printed = whole_run
+    assert path.name == "example-200.csv"
+    assert "- loss 4x33 L3 float32 compiled_autotuned: RuntimeError: no such mode here" in printed
+    assert "2 rows without a value, 0 of them failures of pyvae" in printed
+    assert report.gpu_results(path.parent).splitlines()[0] in printed  # numbers: the CSV keeps six digits
+    written = plots.pictures(path, tmp_path / "pictures")
+    assert [picture.name for picture in written] == ["example-200-bandwidth.png", "example-200-speed-up.png"]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in written)
+
+
+def test_a_failure_of_pyvae_fails_the_run(tmp_path: Path) -> None:
+    class Faulty(Host):
+        def peak_bytes(self, call: Callable[[], object]) -> int:
+            raise RuntimeError("illegal address")
+
+    with pytest.raises(SystemExit, match=r"memory.*RuntimeError: illegal address"):
+        run(tmp_path, Faulty())
+    assert read(tmp_path / "example-200.csv")[0]
+
+
+def test_launches_and_waits_of_a_call() -> None:
+    def event(name: str, start: float, end: float, kind: DeviceType = DeviceType.CPU) -> FunctionEvent:
+        return FunctionEvent(id=0, name=name, thread=0, start_us=start, end_us=end, device_type=kind)
+
+    events = [
+        event(CALL, 0, 5000, DeviceType.CUDA),
+        event("cudaDeviceSynchronize", 200, 201),  # ours
+        event("cudaStreamSynchronize", 50, 51),
+        event("cudaMemcpyAsync", 60, 61),
+        event("Memset (Device)", 1500, 1501, DeviceType.CUDA),
+        event("kernel", 1000, 1001, DeviceType.CUDA),
+        event("cudaLaunchKernel", 10, 11),
+        event(CALL, 0, 100),
+    ]
+    assert launches_and_waits(events) == (["kernel", "Memset (Device)"], ["cudaStreamSynchronize"])
+
+
+def test_a_profiler_that_sees_nothing_is_no_zero() -> None:
+    class Blind(Host):
+        def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
+            return [], super().launched(call)[1]
+
+    found = list(launch_rows(SMALL, Blind()))
+    assert found and all(math.isnan(row.value) and row.note == "the profiler saw no launch" for row in found)
+
+
+def does_nothing() -> list[Case]:
+    return [Case("", lambda: None)]
+
+
+def is_slow() -> list[Case]:
+    time.sleep(30)
+    return does_nothing()
+
+
+def fails_later() -> list[Case]:
+    calls = iter(range(20))
+    return [Case("", lambda: next(calls))]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "note"), [(is_slow, "took more than 1 s to prepare"), (fails_later, "StopIteration: ")]
+)
+def test_who_fails_is_told_and_holds_nobody_up(prepare: Callable[[], list[Case]], note: str) -> None:
+    competitors = [Competitor("one", prepare), Competitor("other", does_nothing)]
+    outcomes = compete(competitors, 0.1, Host(), Budget(60, 0.6))
+    assert outcomes["one"] == ([], note)
+    assert outcomes["other"].samples and outcomes["other"].note is None
+    assert compete(competitors, 0.1, Host(), Budget(0, 10)) == dict.fromkeys(("one", "other"), ([], LEFT_OUT))
+
+
+@pytest.mark.parametrize("error", [ValueError("broken\nby that"), TimeLimit("broken")])
+def test_a_part_that_breaks_off_keeps_its_rows(error: BaseException) -> None:
+    def part() -> Iterator[Row]:
+        yield Row("before", "fused", 1.0, "us")
+        raise error
+
+    first, second = command.guarded("some part", part)
+    assert first.what == "before" and second.what == "some part" and math.isnan(second.value)
+    assert "broken" in str(second.note) and "by that" not in str(second.note)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_steps_of_all_competitors(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
+    monkeypatch.setitem(steps.MODELS, "step_mlp", (partial(steps.perceptron, (1, 8, 8), 16, 3), (4, 1, 8, 8)))
+    found = steps.rows("step_mlp", autocast, 0.01, Host(), Budget(100, 100))
+    names = ("eager", "fused", "compiled", "fused_compiled", "model_alone")
+    assert {row.competitor for row in found} == {name + graph for name in names for graph in ("", "_graph")}
+    assert all(row.value > 0 and (row.batch, row.features, row.latent) == (4, 64, 3) for row in found), found
+    assert {row.dtype for row in found} == {"autocast bfloat16" if autocast else "float32"}
