@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
-from cases import DTYPES, REDUCTIONS, data, generator, leaf, posterior
+import truth
+from cases import DTYPES, REDUCTIONS, assert_relative, data, generator, leaf, posterior
 from families import LIKELIHOODS, SCALES
+from tolerances import LOSS
 
 import pyvae
 from pyvae import _noise
@@ -65,3 +67,10 @@ def test_one_launch_for_the_textbook_loss(shape: tuple[int, ...], likelihood: st
         alone = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction="sum")
         torch.testing.assert_close(together.recon, alone)
         torch.testing.assert_close(together.loss, alone + 0.5 * together.kl)
+
+
+def test_a_block_takes_several_spans_of_short_rows() -> None:
+    """Where rows are many: each span's values leave the shared memory before the next one's come."""
+    recon, target = data("gaussian", (6401, 1000))  # two rows a span, 3201 spans, three to a block
+    got = pyvae.reconstruction_loss(recon, target, likelihood="gaussian")
+    assert_relative(got, truth.reconstruction("gaussian", recon, target), LOSS)
