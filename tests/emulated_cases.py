@@ -69,8 +69,11 @@ def test_one_launch_for_the_textbook_loss(shape: tuple[int, ...], likelihood: st
         torch.testing.assert_close(together.loss, alone + 0.5 * together.kl)
 
 
-def test_a_block_takes_several_spans_of_short_rows() -> None:
+@pytest.mark.parametrize(
+    "shape", [(6401, 1000), (600_001, 8)]
+)  # three spans a block, a warp a row; two, a thread a row
+def test_a_block_takes_several_spans_of_short_rows(shape: tuple[int, ...]) -> None:
     """Where rows are many: each span's values leave the shared memory before the next one's come."""
-    recon, target = data("gaussian", (6401, 1000))  # two rows a span, 3201 spans, three to a block
+    recon, target = data("gaussian", shape)
     got = pyvae.reconstruction_loss(recon, target, likelihood="gaussian")
     assert_relative(got, truth.reconstruction("gaussian", recon, target), LOSS)
