@@ -46,9 +46,10 @@ struct ObjectiveOperands {
   Operand recon, target;       // [rows, features]
   Operand weight, pos_weight;  // [rows, features]; absent: the numbers below
   double weight_number = 1, pos_weight_number = 1;
-  Operand gradient;    // [rows, features], written; absent: not wanted
-  double factor = 1;   // of the gradient
-  int likelihood = 0;  // Likelihoods (math/likelihood.h)
+  bool is_weighted = false, is_pos_weighted = false;  // by something that is not the number 1
+  Operand gradient;                                   // [rows, features], written; absent: not wanted
+  double factor = 1;                                  // of the gradient
+  int likelihood = 0;                                 // Likelihoods (math/likelihood.h)
 };
 
 }  // namespace pyvae

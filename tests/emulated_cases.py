@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 import truth
-from cases import DTYPES, REDUCTIONS, assert_relative, data, generator, leaf, posterior
-from families import LIKELIHOODS, SCALES
-from tolerances import LOSS
+from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
+from families import LIKELIHOODS, SCALES, family
+from tolerances import LOSS, SCALED_GRADIENT_ULP
 
 import pyvae
 from pyvae import _noise
@@ -77,3 +77,46 @@ def test_a_block_takes_several_spans_of_short_rows(shape: tuple[int, ...]) -> No
     recon, target = data("gaussian", shape)
     got = pyvae.reconstruction_loss(recon, target, likelihood="gaussian")
     assert_relative(got, truth.reconstruction("gaussian", recon, target), LOSS)
+
+
+WEIGHTS = {
+    "number": lambda shape, dtype: torch.tensor(0.75),
+    "row": lambda shape, dtype: torch.rand(shape[1], generator=generator(5)).to(dtype),
+    "full": lambda shape, dtype: torch.rand(shape, generator=generator(6)),
+    "mask": lambda shape, dtype: torch.rand(shape, generator=generator(7)) < 0.5,
+    "sample": lambda shape, dtype: torch.rand(shape[0], 1, generator=generator(8)),  # takes the general kernel
+}
+
+
+@pytest.mark.parametrize("features", [16, 1032, 2050])  # whole vectors to a row: short, long; and not
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("dtypes", MIXED_DTYPES, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_factors_and_types_beside_recon(
+    likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], weight: str, features: int
+) -> None:
+    """Vectors of recon's type, and beside them others of any type: the target's, a weight's, a pos_weight's; the
+    upstream gradient of 16-bit ones comes per row."""
+    shape = (5, features)
+    recon, target = data(likelihood, shape, dtypes)
+    factor = WEIGHTS[weight](shape, dtypes[0])
+    pos_weights = [WEIGHTS[weight](shape, torch.float32), 2.5] if family(likelihood).takes_pos_weight else [None]
+    for pos_weight in pos_weights:
+        x, given = leaf(recon), 1.0 if pos_weight is None else pos_weight
+        loss = pyvae.reconstruction_loss(x, target, likelihood=likelihood, weight=factor, pos_weight=pos_weight)
+        assert_relative(loss, truth.reconstruction(likelihood, recon, target, factor, given), LOSS)
+        upstream = torch.arange(1.0, 6.0).to(loss.dtype)
+        (slope,) = torch.autograd.grad(loss, x, upstream)
+        factors = truth.spread(factor, recon) * upstream.double()[:, None]
+        assert_slope(slope, likelihood, recon, target, factors, pos_weight=given, bound=SCALED_GRADIENT_ULP)
+
+
+def test_terms_may_share_memory_and_are_no_views() -> None:
+    recon, target = data("gaussian", (3, 16))
+    mu, logvar = posterior("logvar", (3, 4))
+    terms = pyvae.elbo_terms(leaf(recon), target, mu, logvar, likelihood="gaussian", beta=0.5)
+    assert not any(x._is_view() for x in terms)
+    before = [x.item() for x in terms]
+    terms.recon.detach().mul_(0)
+    terms.loss.mul_(2)  # what a view of an operator's output would refuse
+    assert [x.item() for x in terms] == [2 * before[0], 0, before[2]]

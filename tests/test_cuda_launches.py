@@ -117,6 +117,21 @@ def test_the_other_functions_are_one_launch() -> None:
         assert_launches(1, call)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_users_pass_takes_the_vector_kernels(dtype: torch.dtype) -> None:
+    """Numbers, a row or a whole tensor as factors, a mask, another type of data, and an upstream gradient per row."""
+    recon, target = inputs("bernoulli_logits", SMALL, dtype)[:2]
+    row, mask = torch.rand(SMALL[1], device="cuda"), torch.rand(SMALL, device="cuda") < 0.5
+    for weight, pos_weight in ((None, 2.5), (row, None), (mask, row), (torch.rand_like(target), row)):
+        names = launches(
+            lambda w=weight, p=pos_weight: pyvae.reconstruction_loss(
+                recon, target, likelihood="bernoulli_logits", weight=w, pos_weight=p
+            ).backward(torch.ones(SMALL[0], device="cuda"))
+        )
+        ours = [name for name in names if "pyvae" in name]
+        assert ours and all("Packed" in name for name in ours), names
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 

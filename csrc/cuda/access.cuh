@@ -1,8 +1,8 @@
 // Ways into a tensor: V consecutive elements of the index space as T, and back.
 //
-// Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler: the hot
-// kernels. Any: every type, stride and alignment, found out at run time (the same way in all threads), element by
-// element.
+// Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler, or
+// (PackedAny) found out at run time, the same way in all threads, the likely one first: the hot kernels. Any: every
+// type, stride and alignment, element by element.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -81,32 +81,48 @@ __device__ __forceinline__ int64_t divide(int64_t i, int64_t size, int64_t& rest
   return quotient;
 }
 
+// Where a vector begins. In two dimensions the tensors are rows of wider ones, as `chunk` gives mu and logvar, or one
+// row for all of them, as a weight per feature is.
+struct PackedPlace {
+  int64_t i, row;
+
+  PackedPlace() = default;
+  __device__ __forceinline__ PackedPlace(const Shape& shape, int64_t i) : i(i), row(0) {
+    int64_t column;
+    if (shape.dims > 1) row = divide(i, shape.sizes[1], column);
+  }
+  __device__ __forceinline__ int64_t offset(const Shape& shape, const Operand& operand) const {
+    return i + row * (operand.strides[0] - shape.sizes[1]);
+  }
+};
+
 template <class Stored>
 struct Packed {
   static constexpr bool kGeneral = false;
 
-  // Where a vector begins. In two dimensions the tensors are rows of wider ones, as `chunk` gives mu and logvar.
-  struct Place {
-    int64_t i, row;
-  };
-  static __device__ __forceinline__ Place place(const Shape& shape, int64_t i) {
-    int64_t column;
-    return {i, shape.dims == 1 ? 0 : divide(i, shape.sizes[1], column)};
-  }
+  using Place = PackedPlace;
+  static __device__ __forceinline__ Place place(const Shape& shape, int64_t i) { return {shape, i}; }
 
   template <class T, int V>
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, Place at, T (&out)[V]) {
-    Vector<Stored, V>::load(static_cast<const Stored*>(operand.data) + offset(shape, operand, at), out);
+    Vector<Stored, V>::load(static_cast<const Stored*>(operand.data) + at.offset(shape, operand), out);
   }
 
   template <class T, int V>
   static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, Place at, const T (&in)[V]) {
-    Vector<Stored, V>::store(static_cast<Stored*>(operand.data) + offset(shape, operand, at), in);
+    Vector<Stored, V>::store(static_cast<Stored*>(operand.data) + at.offset(shape, operand), in);
   }
+};
 
- private:
-  static __device__ __forceinline__ int64_t offset(const Shape& shape, const Operand& operand, Place at) {
-    return at.i + at.row * (operand.strides[0] - shape.sizes[1]);
+template <class Likely>
+struct PackedAny {
+  using Place = PackedPlace;
+
+  template <class T, int V>
+  static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, Place at, T (&out)[V]) {
+    if (operand.type == kTypeCode<Likely>) return Packed<Likely>::load(shape, operand, at, out);
+    visit(StoredTypes{}, operand.type,
+          [&](auto tag) { Packed<typename decltype(tag)::type>::load(shape, operand, at, out); });
   }
 };
 

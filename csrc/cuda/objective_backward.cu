@@ -88,7 +88,8 @@ const char* launch(const ObjectiveBackward& a, void* stream) {
         o.in_double, suits,
         [&](auto way) { return run(rescale_kernel<typename decltype(way)::type>, a, blocks, stream); });
   }
-  return choose(o, /*packed=*/is_scalar(a), [&](auto likelihood, auto way) {
+  const bool packed = is_packed(o.shape, a.grad_loss) && is_packed(o.shape, a.grad_recon);
+  return choose(o, packed, [&](auto likelihood, auto way) {
     const auto kernel = objective_gradient_kernel<typename decltype(likelihood)::type, typename decltype(way)::type>;
     return run(kernel, a, blocks, stream);
   });

@@ -12,11 +12,11 @@ namespace cuda {
 // Eight warps: enough for their barriers to be cheap, few enough for several blocks an SM.
 constexpr int kThreads = 256;
 // Blocks that must fit a multiprocessor at once, which bounds a thread's registers: to 80 where float vectors want that
-// many loads in flight and terms of polynomials; to 64 where doubles, or the gradient alone, need no more; to 128 in
-// general kernels, which keep an offset for every element and would spill.
+// many loads in flight and terms of polynomials; to 64 where doubles need no more; to 48 for the gradient alone; to 128
+// in general kernels, which keep an offset for every element and would spill.
 template <class T>
 constexpr int kPackedBlocks = sizeof(T) == 4 ? 3 : 4;
-constexpr int kGradientBlocks = 4, kGeneralBlocks = 2;
+constexpr int kGradientBlocks = 5, kGeneralBlocks = 2;
 
 // ---- a thread ----
 

@@ -8,6 +8,10 @@
 
 namespace pyvae {
 
+// What an objective returns besides its loss: nothing, its two terms, or its two terms as an operator must return them,
+// in memory of their own.
+enum class Terms { kNone, kWanted, kApart };
+
 struct Device {
   // Whether the kernels can run on the device of this index; null: there is nothing to run, only shapes to tell.
   bool (*is_runnable)(int index);
@@ -24,8 +28,8 @@ struct Device {
                                                 const OptionalTensor& grad_kl);
 
   // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and d(reconstruction term)/d recon
-  // (empty unless wanted), made in the same pass. Without `with_terms` the second and third may be undefined.
-  std::tuple<Tensor, Tensor, Tensor, Tensor> (*elbo_forward)(const ElboArguments&, bool with_gradient, bool with_terms);
+  // (empty unless wanted), made in the same pass. With kNone the second and third may be undefined.
+  std::tuple<Tensor, Tensor, Tensor, Tensor> (*elbo_forward)(const ElboArguments&, bool with_gradient, Terms terms);
   // upstream[b] * weight * d value / d recon, shaped and typed as recon; upstream [B].
   Tensor (*elbo_gradient)(const LikelihoodArguments&, const Tensor& upstream);
   // The backward pass in place: gradient (if there is one left, as elbo_forward wrote it) times grad_loss + grad_recon;

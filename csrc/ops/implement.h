@@ -40,7 +40,7 @@ struct Checked {
 
   static std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient) {
     check("elbo_forward", refuse(a));
-    return device.elbo_forward(a, with_gradient, /*with_terms=*/true);
+    return device.elbo_forward(a, with_gradient, Terms::kApart);
   }
 
   static Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream) {

@@ -138,6 +138,8 @@ void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands&
   out.in_double = recon_type(a) == at::kDouble;
   out.weight_number = weight_number;
   out.pos_weight_number = pos_weight_number;
+  out.is_weighted = weight.defined() || weight_number != 1;
+  out.is_pos_weighted = pos_weight.defined() || pos_weight_number != 1;
   out.likelihood = int(a.likelihood);
 }
 

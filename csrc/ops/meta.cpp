@@ -30,7 +30,7 @@ std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const Optio
   return {at::empty_like(a.mu), at::empty_like(a.scale)};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms) {
   return {reduced(a.recon, a.reduction, loss_type(a)), reduced(a.recon, a.reduction, recon_type(a)),
           reduced(a.recon, a.reduction, kl_type(a)),
           with_gradient ? at::empty_like(a.recon) : at::empty({0}, a.recon.options())};

@@ -12,7 +12,7 @@ namespace {
 auto forward(const ElboArguments& a, bool with_gradient, bool with_terms) {
   if (const Device* const device = direct_device(a.recon, a)) {
     RECORD_FUNCTION("pyvae::elbo_forward", c10::ArrayRef<const c10::IValue>());
-    return device->elbo_forward(a, with_gradient, with_terms);
+    return device->elbo_forward(a, with_gradient, with_terms ? Terms::kWanted : Terms::kNone);
   }
   using Operator = std::tuple<Tensor, Tensor, Tensor, Tensor> (*)(const ElboArguments&, bool);
   static const auto op = find_operator<Operator>("pyvae::elbo_forward");

@@ -14,7 +14,7 @@ std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const Optio
                                            const OptionalTensor& grad_kl);
 Doubles divergence(const LatentArguments& a, int64_t reduction);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool with_terms);
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms);
 Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream);
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
                       const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl);

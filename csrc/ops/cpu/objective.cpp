@@ -41,7 +41,8 @@ double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool with_terms) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms) {
+  const bool with_terms = terms != Terms::kNone;
   const int64_t rows = a.recon.size(0);
   LikelihoodTensors tensors(a);
   if (with_gradient) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());

@@ -12,7 +12,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const s
 std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
                                            const OptionalTensor& grad_kl);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool with_terms);
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms);
 Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream);
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
                       const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl);

@@ -2,6 +2,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include <array>
+
 #include "ops/cuda/device.h"
 #include "ops/cuda/tensors.h"
 
@@ -25,15 +27,32 @@ Tensor set_beta(const ElboArguments& a, Objective& out) {
   return tensor;
 }
 
+// The loss and, where they are wanted, its terms. Scalars of one type share an allocation if they may, which takes as
+// long as a small kernel; none of them is a view, so that each can be written in place.
+std::array<Tensor, 3> empty_results(const ElboArguments& a, Terms terms) {
+  if (terms == Terms::kNone) return {empty_result(a.recon, a.reduction, loss_type(a)), Tensor(), Tensor()};
+  const at::ScalarType types[] = {loss_type(a), recon_type(a), kl_type(a)};
+  std::array<Tensor, 3> out;
+  if (terms == Terms::kApart || a.reduction == kNone || types[1] != types[0] || types[2] != types[0]) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = empty_result(a.recon, a.reduction, types[i]);
+    return out;
+  }
+  const Tensor all = at::empty({int64_t(out.size())}, a.recon.options().dtype(types[0]));
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(all.storage()), all.key_set(), all.dtype());
+    out[i].unsafeGetTensorImpl()->set_sizes_contiguous({});
+    out[i].unsafeGetTensorImpl()->set_storage_offset(int64_t(i));
+  }
+  return out;
+}
+
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, bool with_terms) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms) {
   Call call("elbo_forward", a.recon);
   LikelihoodTensors tensors(a);
   if (with_gradient) tensors.gradient = at::empty_like(tensors.recon);
-  const Tensor loss = empty_result(a.recon, a.reduction, loss_type(a));
-  const Tensor recon_term = with_terms ? empty_result(a.recon, a.reduction, recon_type(a)) : Tensor();
-  const Tensor kl_term = with_terms ? empty_result(a.recon, a.reduction, kl_type(a)) : Tensor();
+  const auto [loss, recon_term, kl_term] = empty_results(a, terms);
 
   Objective o{};
   tensors.lay_out(a, o);
@@ -42,7 +61,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, 
   o.factor = o.mean = mean_of(a);
   const Tensor beta = set_beta(a, o);
   o.loss = result(loss);
-  if (with_terms) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
+  if (terms != Terms::kNone) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
 
   // The KL: a second segment of the launch; per row, or where it needs the other precision, a launch of its own.
   DivergenceSegment& segment = o.divergence;
