@@ -1,18 +1,24 @@
 // What may be tuned of the CUDA kernels, each with its reason. The last bits of sums depend on the shape and on the
 // numbers under "partition", and on nothing else. tools/machine_code.py reads kThreads here.
-//
-// tools/timing.py tries other values of some: PYVAE_TUNED(kName, value) is `value`, or with -DPYVAE_kName=,other (the
-// comma moves it to second place) `other`.
 #pragma once
 
 #include <cstdint>
 
-#define PYVAE_TUNED(name, value) PYVAE_EXPAND(PYVAE_##name, value, )
-#define PYVAE_EXPAND(...) PYVAE_SECOND(__VA_ARGS__)
-#define PYVAE_SECOND(first, second, ...) second
-
 namespace pyvae {
 namespace cuda {
+
+// PYVAE_TUNED(kName, value) is `value`, or with -DPYVAE_kName=number that number: tools/timing.py tries some.
+#define PYVAE_TUNED(name, value) number_or(PYVAE_TEXT(PYVAE_##name), value)
+#define PYVAE_TEXT(macro) PYVAE_QUOTED(macro)
+#define PYVAE_QUOTED(text) #text
+
+// The number that `text` is; `value` where it is a name, that of a macro which is not defined.
+constexpr int64_t number_or(const char* text, int64_t value) {
+  if (*text < '0' || *text > '9') return value;
+  int64_t number = 0;
+  for (; *text; ++text) number = 10 * number + (*text - '0');
+  return number;
+}
 
 // ---- a block ----
 
