@@ -7,7 +7,7 @@
 namespace pyvae {
 namespace cuda {
 
-// PYVAE_TUNED(kName, value) is `value`, or with -DPYVAE_kName=number that number: tools/timing.py tries some.
+// PYVAE_TUNED(name, value) is `value`, or with -DPYVAE_name=number that number: tools/timing.py tries some.
 #define PYVAE_TUNED(name, value) number_or(PYVAE_TEXT(PYVAE_##name), value)
 #define PYVAE_TEXT(macro) PYVAE_QUOTED(macro)
 #define PYVAE_QUOTED(text) #text
