@@ -90,6 +90,21 @@ def test_what_a_failed_compilation_says() -> None:
         timing_build.command_output([sys.executable, "-c", "print('wrong'); exit(2)"])
 
 
+def test_kernels_that_are_not_measured_are_not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The program picks kernels by an overload, which a change of the library's may leave behind."""
+    toolkit, printed = cuda_toolkit.Toolkit("nvcc", "13.0", "include"), PTXAS
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(timing_build, "BUILD", tmp_path)
+    monkeypatch.setattr(cuda_toolkit, "runtime", lambda toolkit: Path("lib/libcudart.so.13"))
+    monkeypatch.setattr(timing_build, "command_output", lambda command: commands.append(command) or printed)
+    built = timing_build.build(toolkit, ["sm_80", "sm_90"], "kSmallPart=512")
+    assert built.program == tmp_path / "sm_80-sm_90" / "kSmallPart=512" / "timing" and len(built.kernels) == 2
+    assert all("-DPYVAE_kSmallPart=512" in command for command in commands) and len(commands) == 2
+    printed += PTXAS.replace("14rescale_kernelIfEEvv", "14rescale_kernelI9GeneralAsEEvv")
+    with pytest.raises(Failed, match="rescale_kernel<GeneralAs> is compiled"):
+        timing_build.build(toolkit, ["sm_90"], SHIPPED)
+
+
 def test_no_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_toolkit, "programs", lambda name: [])
     with pytest.raises(SystemExit, match="no nvcc that runs"):

@@ -1,5 +1,5 @@
 // Times the CUDA kernels, without torch, beside device-to-device copies of as many bytes: tools/timing.py builds and
-// runs this program. Lines that begin with # tell of the GPU; the others are CSV, written as they come.
+// runs this program. Lines that begin with # are remarks; the others are CSV, written as they come.
 //
 //   timing [--sizes 2048x65536,128x784] [--kernels sampler_forward] [--types float32] [--samples 40]
 #include <algorithm>
