@@ -31,7 +31,7 @@ bench: $(BUILT)
 lint: $(SETUP)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp $(C_FILES))
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp tools $(C_FILES))
 	$(VENV)/bin/mypy
 
 # The CPU kernels alone, without torch or Python, in every variant that this machine can run. Flags as in setup.py.

@@ -7,6 +7,19 @@
 namespace pyvae {
 namespace cuda {
 
+// PYVAE_TUNED(name, value) is `value`, or with -DPYVAE_name=number that number: tools/timing.py tries some.
+#define PYVAE_TUNED(name, value) number_or(PYVAE_TEXT(PYVAE_##name), value)
+#define PYVAE_TEXT(macro) PYVAE_QUOTED(macro)
+#define PYVAE_QUOTED(text) #text
+
+// The number that `text` is; `value` where it is a name, that of a macro which is not defined.
+constexpr int64_t number_or(const char* text, int64_t value) {
+  if (*text < '0' || *text > '9') return value;
+  int64_t number = 0;
+  for (; *text; ++text) number = 10 * number + (*text - '0');
+  return number;
+}
+
 // ---- a block ----
 
 // Eight warps: enough for their barriers to be cheap, few enough for several blocks an SM.
@@ -15,15 +28,15 @@ constexpr int kThreads = 256;
 // many loads in flight and terms of polynomials; to 64 where doubles need no more; to 48 for the gradient alone; to 128
 // in general kernels, which keep an offset for every element and would spill.
 template <class T>
-constexpr int kPackedBlocks = sizeof(T) == 4 ? 3 : 4;
-constexpr int kGradientBlocks = 5, kGeneralBlocks = 2;
+constexpr int kPackedBlocks = sizeof(T) == 4 ? PYVAE_TUNED(kPackedBlocks, 3) : 4;
+constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks = 2;
 
 // ---- a thread ----
 
 // Elements at a time. Packed: two 16-byte loads of float32 and one of 16 bits, the noise of two Philox calls; doubles
 // are 16 bytes by themselves. General: element by element anyhow, so that fewer of their offsets are kept.
 template <class T>
-constexpr int kPackedVector = sizeof(T) == 4 ? 8 : 2;
+constexpr int kPackedVector = sizeof(T) == 4 ? PYVAE_TUNED(kPackedVector, 8) : 2;
 template <class T>
 constexpr int kGeneralVector = sizeof(T) == 4 ? 4 : 2;
 // Of the kernel that only multiplies a gradient: one 16-byte load and store.
@@ -33,11 +46,14 @@ constexpr int kRescaleVector = 16 / sizeof(T);
 // ---- partition ----
 
 constexpr int kVector = 8;  // parts of rows begin at multiples of it: the widest of the vectors above
+static_assert(kVector % kPackedVector<float> == 0, "a part begins where a vector does");
 
 // Elements of a part of a row: as many as give every SM of an H200 (132) eight blocks, which evens out their ends, but
 // at least half a vector for each thread, and no more than four iterations of a block, after which its prologue and
 // epilogue no longer count. Only above kMostParts parts, 64 KiB of partial sums, do they grow further.
-constexpr int64_t kGoodBlocks = 1056, kSmallPart = 1024, kLargePart = 8192, kMostParts = 8192;
+constexpr int64_t kGoodBlocks = 1056;
+constexpr int64_t kSmallPart = PYVAE_TUNED(kSmallPart, 1024), kLargePart = PYVAE_TUNED(kLargePart, 8192);
+constexpr int64_t kMostParts = PYVAE_TUNED(kMostParts, 8192);
 
 // Elements of the short rows that a block sums at a time: they pass through 8 KiB of shared memory, one vector a
 // thread.
