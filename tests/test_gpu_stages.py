@@ -104,6 +104,11 @@ def test_an_unknown_stage_is_refused_in_words(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_limit_is_for_everything(ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert main(monkeypatch, str(tmp_path), "--limit", "80", "benchmark", "sanitizers") is False  # make's order
+    assert ran.names == [*BUILD, *STEPS["benchmark"], *STEPS["sanitizers"]] and max(ran.seconds) <= 80
+
+
 @pytest.mark.parametrize("failed", ("device", "build", "build_info"))
 def test_what_needs_the_build_does_not_run_without(
     failed: str, ran: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the logs, the summary and the CSV")
     parser.add_argument("stages", nargs="*", metavar="stage", help="which ones; all in order, if none is named")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # as in `folder --limit 300 first`
     if unknown := [name for name in options.stages if name not in STAGES]:
         parser.error(f"there is no stage {unknown[0]!r}: expected one of {', '.join(STAGES)}")
     folder = options.out.resolve()

@@ -126,7 +126,7 @@ def tests(folder: Path, left: float) -> list[Step]:
     left_out = {EMULATED, LARGE}.union(*(OPTIONAL[name] for name in missing()))
     names = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")} - left_out
     cuda_first = sorted(names, key=lambda name: ("test_cuda" not in name, name))
-    steps = [pytest("large", 120, 60, LARGE, workers=1), pytest("tests", left, 120, *cuda_first)]
+    steps = [pytest("large", 120, 60, LARGE, workers=1), pytest("tests", left, 180, *cuda_first)]
     if missing():
         say = "; ".join(f"no {name}: without {', '.join(OPTIONAL[name])}" for name in missing())
         steps.insert(0, Step("packages", [PYTHON, "-c", f"print({say!r})"], last_line, 30))
