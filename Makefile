@@ -80,9 +80,10 @@ $(SETUP): pyproject.toml
 clean:
 	rm -rf build dist pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)
 
-# On a machine with a GPU, in the Python that is there: nothing is downloaded and no environment made. Builds, tests,
-# sanitizes and measures within nine minutes; logs and the benchmark's CSV go into OUT.
+# On a machine with a GPU, in the Python that is there: nothing is downloaded and no environment made. Logs, a summary
+# and the benchmark's CSV go into OUT. STAGE is first, harness, tests, benchmark or sanitizers; without it all of them, in
+# this order and as far as they come in LIMIT seconds.
 .PHONY: gpu-check
 gpu-check:
 	@test -n '$(OUT)' || { echo 'say where the results go: make gpu-check OUT=folder'; exit 1; }
-	$(PYTHON) tools/gpu_check.py '$(OUT)'
+	$(PYTHON) tools/gpu_check.py '$(OUT)' $(if $(LIMIT),--limit $(LIMIT)) $(STAGE)

@@ -1,4 +1,4 @@
-"""`make gpu-check`: how it runs its stages, what it makes of their logs, and the table at its end."""
+"""`make gpu-check`: how it runs its steps, what it makes of their logs, and what it leaves when killed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-import cuda_toolkit
 import gpu_check
-from gpu_check import Failed, Result, Stage, run
+import gpu_logs
+from gpu_check import run
+from gpu_logs import Failed
+from gpu_stages import Step
 
 HEADER = "pyvae: kernels built; cuda tested"
 PASSED = "================= 812 passed, 9 deselected in 101.25s (0:01:41) ================="
@@ -28,60 +30,82 @@ READ = """
 =========
 """
 OURS, TORCHS = READ.format(kernel="pyvae::cuda::latent_forward_kernel"), READ.format(kernel="at::native::reduce_kernel")
-MEMCHECK, RACECHECK, INITCHECK = (partial(gpu_check.sanitized, tool) for tool in ("memcheck", "racecheck", "initcheck"))
+MEMCHECK, RACECHECK, INITCHECK = (partial(gpu_logs.sanitized, tool) for tool in ("memcheck", "racecheck", "initcheck"))
 
 
-def python(code: str, **environment: str) -> Stage:
-    return Stage("stage", [sys.executable, "-c", code], "stage.log", gpu_check.last_line, tuple(environment.items()))
+def python(code: str, **environment: str) -> Step:
+    return Step("step", [sys.executable, "-c", code], gpu_logs.last_line, environment=tuple(environment.items()))
 
 
-def test_a_stage_runs_into_its_log(tmp_path: Path) -> None:
-    result = run(python("import os; print('said', os.environ['PYVAE_SAYS'])", PYVAE_SAYS="so"), tmp_path, 60)
+def test_a_step_runs_into_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "stage.log"
+    result = run(python("import os; print('said', os.environ['PYVAE_SAYS'])", PYVAE_SAYS="so"), log, 60)
     assert result.good and result.note == "said so"
-    second = run(python("print('more')"), tmp_path, 60)
-    assert second.note == "more" and (tmp_path / "stage.log").read_text() == "said so\nmore\n"
+    assert run(python("print('more')"), log, 60).note == "more"
+    printed = [line for line in log.read_text().splitlines() if not line.startswith("==> step: ")]
+    assert printed == ["said so", "more"]
 
 
 @pytest.mark.parametrize(
-    ("stage", "allowed", "note"),
+    ("step", "allowed", "note"),
     [
         (python("import sys; print('why'); sys.exit(3)"), 60, "exit status 3: why"),
         (python("import time; time.sleep(600)"), 0.2, "took more than 0 s"),
+        (python("import time; print('t.py::a PASSED\\nt.py::b ', flush=True); time.sleep(600)"), 5, "1 passed by then"),
         (python(""), 0, "no time was left"),
         (python("")._replace(command=["no-such-program"]), 60, "No such file or directory: 'no-such-program'"),
     ],
 )
-def test_a_stage_that_fails_says_why(stage: Stage, allowed: float, note: str, tmp_path: Path) -> None:
-    result = run(stage, tmp_path, allowed)
+def test_a_step_that_fails_says_why(step: Step, allowed: float, note: str, tmp_path: Path) -> None:
+    result = run(step, tmp_path / "stage.log", allowed)
     assert not result.good and result.note.endswith(note)
 
 
-def test_what_a_stage_started_ends_with_it(tmp_path: Path) -> None:
+def test_what_a_step_started_ends_with_it(tmp_path: Path) -> None:
     """A sanitizer's own child, say, which would keep the GPU."""
-    child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    parent = f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {child!r}], check=True))"
-    result = run(python(parent), tmp_path, 5)
-    assert not result.good and ended((tmp_path / "stage.log").read_text())
+    parent = f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {SLEEPS!r}], check=True))"
+    result = run(python(parent), tmp_path / "stage.log", 5)
+    assert not result.good and ended(last_line(tmp_path / "stage.log"))
 
 
-def test_a_signal_ends_everything(tmp_path: Path) -> None:
-    """Stages are sessions of their own, which a terminal's or a timeout's signal does not reach."""
-    code = """
+SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+TWO_STEPS = f"""
 import sys
 from pathlib import Path
 import gpu_check
-child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-gpu_check.end_with_signals()
-gpu_check.run(gpu_check.Stage("stage", [sys.executable, "-c", child], "stage.log", print), Path(sys.argv[1]), 600)
+from gpu_stages import STAGES, PYTHON, Stage, Step
+commands = {{"quick": "print('quick words')", "long": {SLEEPS!r}}}
+steps = [Step(name, [PYTHON, "-c", code], gpu_check.last_line) for name, code in commands.items()]
+STAGES["first"] = Stage("stands in", lambda folder, left: steps, needs_build=False)
+sys.argv = ["gpu_check", sys.argv[1], "first"]
+gpu_check.main()
 """
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=gpu_check.ROOT / "tools") as process:
-        log = tmp_path / "stage.log"
-        while not (log.exists() and log.read_text().endswith("\n")):
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL))
+def test_what_was_found_outlives_the_check(number: int, tmp_path: Path) -> None:
+    """Ended by a signal it ends its steps; by one that no program sees, whoever sends that has to."""
+    command = [sys.executable, "-c", TWO_STEPS, str(tmp_path)]
+    log, tools = tmp_path / "first.log", gpu_check.ROOT / "tools"
+    with subprocess.Popen(command, cwd=tools, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        while not (log.exists() and last_line(log).isdigit()):
             assert process.poll() is None
             time.sleep(0.05)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
-    assert ended(log.read_text())
+        child = int(last_line(log))
+        assert os.getsid(child) == process.pid  # found by whoever ends the session
+        process.send_signal(number)
+        status = process.wait(60)
+    if number == signal.SIGKILL:
+        os.kill(child, number)
+    assert status == (-number if number == signal.SIGKILL else 128 + number) and ended(str(child))
+    assert "quick words" in log.read_text().splitlines()
+    assert (tmp_path / gpu_check.SUMMARY).read_text().splitlines()[1].split()[:2] == ["quick", "ok"]
+
+
+def last_line(log: Path) -> str:
+    """If it is whole."""
+    text = log.read_text()
+    return text.splitlines()[-1] if text.endswith("\n") else ""
 
 
 def ended(pid: str) -> bool:
@@ -103,13 +127,13 @@ TABLE = "| a | b | c | yes |\n| a | b | c | **no** |\n| a | b | c | yes |\nx lef
 @pytest.mark.parametrize(
     ("judge", "text", "note"),
     [
-        (gpu_check.made_of, "torch 2.11\ncuda_architectures   sm_90, compute_90\n", "sm_90, compute_90"),
-        (gpu_check.tested, f"{HEADER}\n{PASSED}", "812 passed, 9 deselected in 101.25s"),
-        (gpu_check.tested, "3 passed in 0.10s\n" + HEADER, "3 passed in 0.10s"),
+        (gpu_logs.made_of, "torch 2.11\ncuda_architectures   sm_90, compute_90\n", "sm_90, compute_90"),
+        (gpu_logs.tested, f"{HEADER}\n{PASSED}", "812 passed, 9 deselected in 101.25s"),
+        (gpu_logs.tested, "3 passed in 0.10s\n" + HEADER, "3 passed in 0.10s"),
         (MEMCHECK, f"{SUMMARY} 0 errors", "24 passed, 800 deselected, 0 reports"),
         (RACECHECK, "24 passed in 9.00s\n========= RACECHECK SUMMARY: 0 hazards displayed", "24 passed, 0 reports"),
         (INITCHECK, f"{TORCHS}\n{SUMMARY} 1 error", "24 passed, 800 deselected, 1 reports about other kernels"),
-        (gpu_check.measured, TABLE, "2 of 3 targets reached, 1 rows left out"),
+        (gpu_logs.measured, TABLE, "2 of 3 targets reached, 1 rows left out"),
     ],
 )
 def test_what_went_well(judge: Callable[[str, int], str], text: str, note: str) -> None:
@@ -119,11 +143,11 @@ def test_what_went_well(judge: Callable[[str, int], str], text: str, note: str) 
 @pytest.mark.parametrize(
     ("judge", "text", "status", "reason"),
     [
-        (gpu_check.made_of, "cuda_architectures   -\n", 0, "no CUDA kernels"),
-        (gpu_check.tested, f"{HEADER}\n=== 1 failed, 2 passed in 1.00s ===", 1, "1 failed, 2 passed in 1.00s"),
-        (gpu_check.tested, f"pyvae: cuda not tested: no CUDA device\n{PASSED}", 0, "CUDA was not tested"),
-        (gpu_check.tested, PASSED, 0, "no header"),
-        (gpu_check.tested, HEADER, 2, "did not come to its end"),
+        (gpu_logs.made_of, "cuda_architectures   -\n", 0, "no CUDA kernels"),
+        (gpu_logs.tested, f"{HEADER}\n=== 1 failed, 2 passed in 1.00s ===", 1, "1 failed, 2 passed in 1.00s"),
+        (gpu_logs.tested, f"pyvae: cuda not tested: no CUDA device\n{PASSED}", 0, "CUDA was not tested"),
+        (gpu_logs.tested, PASSED, 0, "no header"),
+        (gpu_logs.tested, HEADER, 2, "did not come to its end"),
         (MEMCHECK, f"{TORCHS}\n{SUMMARY} 1 error", 0, "1 reports, 0 of them"),
         (INITCHECK, f"{OURS}\n{SUMMARY} 1 error", 0, "1 reports, 1 of them"),
         (INITCHECK, f"{SUMMARY} 2000 errors", 0, "2000 reports"),
@@ -131,62 +155,9 @@ def test_what_went_well(judge: Callable[[str, int], str], text: str, note: str) 
         (RACECHECK, "800 deselected in 9.00s\n========= ERROR SUMMARY: 0 errors", 5, "800 deselected"),
         (RACECHECK, "24 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors", 0, "24 skipped"),
         (RACECHECK, "========= Error: Device not supported", 1, "did not come to its end"),
-        (gpu_check.measured, TABLE, 1, "2 of 3 targets reached, 1 rows left out; exit status 1"),
+        (gpu_logs.measured, TABLE, 1, "2 of 3 targets reached, 1 rows left out; exit status 1"),
     ],
 )
 def test_what_went_wrong(judge: Callable[[str, int], str], text: str, status: int, reason: str) -> None:
     with pytest.raises(Failed, match=reason):
         judge(text, status)
-
-
-def test_a_missing_sanitizer_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cuda_toolkit, "programs", lambda name: [])
-    results = [run(stage, tmp_path, 60) for stage in gpu_check.sanitizer_stages(sys.executable)]
-    assert [result.name for result in results if not result.good] == list(gpu_check.SANITIZERS)
-    assert all("no compute-sanitizer in" in result.note for result in results)
-
-
-def test_sanitizers_take_the_options_that_they_know(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "compute-sanitizer"
-    program.write_text("#!/bin/sh\necho '  --kernel-regex arg (=) Filter.  --port arg (=49152)'\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(cuda_toolkit, "programs", lambda name: [str(program)])
-    commands = {stage.name: list(stage.command) for stage in gpu_check.sanitizer_stages("python3")}
-    filtered = {tool for tool, command in commands.items() if "kns=pyvae" in command}
-    assert filtered == {"racecheck", "synccheck"} and "--kernel-regex" in commands["racecheck"]
-    assert "--report-api-errors" in commands["memcheck"]
-    assert len({command[command.index("--port") + 1] for command in commands.values()}) == len(gpu_check.SANITIZERS)
-
-
-def test_every_stage_runs_and_the_table_comes_last(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With every command replaced; the first stage fails, and the rest runs all the same."""
-    ran: dict[str, float] = {}
-    logs = set()
-
-    def instead(stage: Stage, folder: Path, allowed: float) -> Result:
-        ran[stage.name] = allowed
-        logs.add(stage.log)
-        return Result(stage.name, stage.name != "device", 1.0, "a note", f"| {stage.name} | yes |\nlast words\n")
-
-    monkeypatch.setattr(gpu_check, "run", instead)
-    monkeypatch.setattr(sys, "argv", ["gpu_check", str(tmp_path / "out")])
-    with pytest.raises(SystemExit, match="True"):
-        gpu_check.main()
-    names = ["device", "build", "build_info", "tests", *gpu_check.SANITIZERS, "benchmark"]
-    assert sorted(ran) == sorted(names) and list(ran)[-1] == "benchmark" and len(logs) <= 7
-    assert max(ran.values()) <= gpu_check.LIMIT and ran["benchmark"] >= gpu_check.BENCHMARK
-
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[1:6] == ["--- the end of device", "| device | yes |", "last words", "", "| benchmark | yes |"]
-    results = [line.split()[:3] for line in printed[-len(names) :]]
-    assert results == [[name, "FAILED" if name == "device" else "ok", "1"] for name in names]
-
-
-def test_gpu_check_wants_a_folder() -> None:
-    # Within `make gpu-check OUT=...` these tests run too, and must not start all over.
-    environment = {"PATH": os.environ["PATH"]}
-    run_make = ["make", "gpu-check", "OUT=", "PYTHON=false"]
-    done = subprocess.run(run_make, cwd=gpu_check.ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode and "make gpu-check OUT=folder" in done.stdout
