@@ -1,8 +1,8 @@
 // Ways into a tensor: V consecutive elements of the index space as T, and back.
 //
 // Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler: the hot
-// kernels. Any: every type, stride and alignment, found out at run time (the same way in all threads), element by
-// element.
+// kernels. AnyOf<List>: every stride and alignment, and every type of a list, found out at run time (the same way in
+// all threads), element by element.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -112,7 +112,8 @@ struct Packed {
 
 // ---- every layout ---------------------------------------------------------------------------------------------------
 
-struct Any {
+template <class List>
+struct AnyOf {
   static constexpr bool kGeneral = true;
 
   using Place = int64_t;
@@ -122,7 +123,7 @@ struct Any {
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    visit(StoredTypes{}, operand.type, [&](auto tag) {
+    visit(List{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
@@ -134,7 +135,7 @@ struct Any {
                                                const T (&in)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    visit(StoredTypes{}, operand.type, [&](auto tag) {
+    visit(FloatingTypes{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);
@@ -172,6 +173,8 @@ struct Any {
     for (int k = 0; k < V; ++k) at[k] += outer[k] * operand.strides[0];
   }
 };
+
+using Any = AnyOf<StoredTypes>;  // of data
 
 // ---- one number per row ---------------------------------------------------------------------------------------------
 
