@@ -21,6 +21,7 @@ SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 
 def posterior(
@@ -125,7 +126,7 @@ def probabilities(function: str, call: ObjectiveArguments) -> None:
 
 def _data(function: str, recon: Tensor, target: Tensor) -> None:
     _floating(function, "recon", recon, ".float()")
-    _floating(function, "target", target, ".to(recon.dtype)")
+    _tensor(function, "target", target, ".float()", (*FLOATS, *INTEGERS))
     _batched(function, "recon", recon)
     _batched(function, "target", target)
     came, expected = tuple(target.shape), tuple(recon.shape)
@@ -144,7 +145,7 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
         if given:
             came = " and ".join(f"`{name}`" for name in given)
             raise ValueError(f"{function}: `kl` must be given without a posterior, but came with {came}")
-        _floating(function, "kl", kl, ".float()", (torch.float32, torch.float64))
+        _tensor(function, "kl", kl, ".float()", (torch.float32, torch.float64))
         if tuple(kl.shape) != (batch,):
             raise ValueError(
                 f"{function}: `kl` must have shape ({batch},), one value a sample, but has shape {tuple(kl.shape)}"
@@ -176,7 +177,7 @@ def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
 
 
 def _factor(function: str, name: str, factor: Tensor, recon: Tensor) -> None:
-    _floating(function, name, factor, ".to(recon.dtype)", (*FLOATS, torch.bool))
+    _tensor(function, name, factor, ".to(recon.dtype)", (*FLOATS, torch.bool))
     came, expected = tuple(factor.shape), tuple(recon.shape)
     aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
     if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
@@ -213,7 +214,11 @@ def _choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> N
         raise ValueError(f'{function}: `{name}` must be one of {listed}, but is "{value}"')
 
 
-def _floating(function: str, name: str, value: Any, remedy: str, dtypes: tuple[torch.dtype, ...] = FLOATS) -> None:
+def _floating(function: str, name: str, value: Any, remedy: str) -> None:
+    _tensor(function, name, value, remedy, FLOATS)
+
+
+def _tensor(function: str, name: str, value: Any, remedy: str, dtypes: tuple[torch.dtype, ...]) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{function}: `{name}` must be a Tensor, but is {_kind(value)}")
     if value.dtype not in dtypes:

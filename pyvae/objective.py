@@ -65,7 +65,9 @@ def elbo_loss(
     Args:
         recon: the decoder's output, shape (B, ...): probabilities, logits or means, by `likelihood`.
         target: the data, in recon's shape; either of the two may be the flattened (B, D) form of the other. Dtypes may
-            differ (bfloat16 activations against float32 data).
+            differ (bfloat16 activations against float32 data), and target may be uint8, int8, int16, int32, int64 or
+            bool: read as it is, and not scaled (bytes 0 ... 255 stay those numbers). Integers are computed in float32
+            (float64 if recon is), so that those above 2^24 round as by `target.float()`.
         mu, logvar, std, logstd: the posterior, as for `kl_divergence`; or
         kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
         likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;

@@ -3,8 +3,9 @@
 It is what the kernels are tested against, what they use for second derivatives, forward mode and the `torch.func`
 transforms, and what runs where there are no kernels. Autograd derives every gradient from the values written here.
 
-Types. The objective computes in float64 when recon or target is float64, else in float32, and so does the sampler by mu
-and the scale. The noise and the KL are computed in float64, where the device is known to have it, and rounded once.
+Types. The objective computes in float64 when recon or target is float64, else in float32, integer data included, and so
+does the sampler by mu and the scale. The noise and the KL are computed in float64, where the device is known to have
+it, and rounded once.
 
 Source: Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 and appendix B.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 Bound = dict[torch.dtype, float]
 REDUCTIONS = ("none", "sum", "batchmean")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MIXED_DTYPES = (
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)  # of targets
+MIXED_DTYPES = (  # of recon and target
     *((dtype, dtype) for dtype in DTYPES),
     (torch.bfloat16, torch.float32),
     (torch.float16, torch.float32),
@@ -24,6 +25,10 @@ MIXED_DTYPES = (
     (torch.float16, torch.bfloat16),
     (torch.float32, torch.float64),
     (torch.float64, torch.float16),
+    *((torch.float32, dtype) for dtype in INTEGERS),
+    (torch.bfloat16, torch.uint8),
+    (torch.float16, torch.bool),
+    (torch.float64, torch.int64),
 )
 
 
@@ -51,21 +56,27 @@ SHAPES: tuple[tuple[int, ...], ...] = (
 # ---- layouts: the same values laid out otherwise ---------------------------------------------------------------------
 
 
+def _unread(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Filled with what shows in every result: NaN, or the largest of x's integers."""
+    floating = x.is_floating_point()
+    return x.new_full(shape, math.nan if floating else x.dtype == torch.bool or torch.iinfo(x.dtype).max)
+
+
 def _strided(x: Tensor) -> Tensor:
     """Every second column of a wider tensor."""
-    wide = x.new_full((*x.shape[:-1], 2 * x.shape[-1] + 1), float("nan"))
+    wide = _unread(x, (*x.shape[:-1], 2 * x.shape[-1] + 1))
     return wide[..., 1::2].copy_(x)
 
 
 def _sliced(x: Tensor) -> Tensor:
-    """The inside of a tensor with a border of NaN, which must not be read."""
-    padded = x.new_full([n + 3 for n in x.shape], float("nan"))
+    """The inside of a tensor with a border that must not be read."""
+    padded = _unread(x, [n + 3 for n in x.shape])
     return padded[tuple(slice(1, n + 1) for n in x.shape)].copy_(x)
 
 
 def _odd_offset(x: Tensor) -> Tensor:
     """Contiguous, but starting one element past the allocation: no vector load is aligned."""
-    storage = x.new_full((x.numel() + 1,), float("nan"))
+    storage = _unread(x, (x.numel() + 1,))
     return storage[1:].view(x.shape).copy_(x)
 
 
@@ -115,8 +126,11 @@ def data(
     seed: int = 0,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """recon and target."""
+    """recon and target; an integer target is the nearest that its dtype holds."""
     recon, target = family(likelihood).draw(shape, generator(seed))
+    if dtypes[1] in INTEGERS:
+        low, high = (0, 1) if dtypes[1] == torch.bool else (torch.iinfo(dtypes[1]).min, torch.iinfo(dtypes[1]).max)
+        target = target.round().clamp(low, high)
     return recon.to(device, dtypes[0]), target.to(device, dtypes[1])
 
 

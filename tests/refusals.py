@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cases import data
+from cases import INTEGERS, data
 from families import LIKELIHOODS, SCALES, family
 
 OBJECTIVES = ("reconstruction_loss", "elbo_loss", "elbo_terms")
@@ -72,7 +72,8 @@ def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], no_n
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
 
-ILL_TYPED = (torch.uint8, torch.bool, torch.int32, torch.complex64, torch.float8_e4m3fn)
+DATA_DTYPES = f"{ANY}, uint8, int8, int16, int32, int64, bool"
+ILL_TYPED = (torch.uint16, torch.uint32, torch.uint64, torch.complex64, torch.float8_e4m3fn)
 MISSHAPEN = ((4, 3, 2), (4, 2), (4, 7), (4, 3), (24,), (2, 12), (4, 1, 6), (1, 2, 3), (4, 2, 3, 1))
 PROBABILITIES = (
     'hold probabilities in [0, 1] for likelihood="bernoulli", but holds {}; logits go with '
@@ -81,8 +82,8 @@ PROBABILITIES = (
 DATA = [
     no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
     no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
-    dtype(OBJECTIVES, "recon", (4, 2, 3), torch.int64, ".float()"),
-    *(dtype(OBJECTIVES, "target", (4, 2, 3), came, ".to(recon.dtype)") for came in ILL_TYPED),
+    *(dtype(OBJECTIVES, "recon", (4, 2, 3), came, ".float()") for came in (*INTEGERS, *ILL_TYPED)),
+    *(dtype(OBJECTIVES, "target", (4, 2, 3), came, ".float()", DATA_DTYPES) for came in ILL_TYPED),
     *(
         kind(OBJECTIVES, "target", x, f"be a dense (strided) Tensor, but {came}")
         for x, came in (
@@ -204,6 +205,7 @@ ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (OBJECTIVES, {"recon": torch.full((4, 6), 0.5)}),
     (OBJECTIVES, {"recon": torch.full((4,), 0.5), "target": torch.ones(4, 1)}),
     (OBJECTIVES, {"recon": torch.tensor([[0.0, 1.0]] * 4), "target": torch.ones(4, 2)}),
+    *((OBJECTIVES, {"target": torch.ones(4, 6, dtype=dtype)}) for dtype in INTEGERS),
     (OBJECTIVES, {"weight": torch.tensor(True)}),
     (OBJECTIVES, {"weight": torch.ones(4, 1, 1, dtype=torch.bool)}),
     (OBJECTIVES, {"likelihood": POSITIVE, "pos_weight": 2}),

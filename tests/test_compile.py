@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
+from cases import INTEGERS, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
 from families import LIKELIHOODS, SCALES, cycled, family
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor, nn
@@ -66,6 +66,14 @@ def test_compiled_training_step(likelihood: str, compiler: str, device: str) -> 
     want = run(step, given, likelihood)
     for _ in range(2):
         assert_same(run(compiled, given, likelihood), want)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_compiled_training_step_on_integers(dtype: torch.dtype, device: str) -> None:
+    given = inputs(device)
+    given[1] = data("bernoulli_logits", (6, 70), (torch.float32, dtype), device=device)[1]
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    assert_same(run(compiled, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "aot_eager_decomp_partition", "inductor"])
@@ -219,6 +227,8 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "elbo_gradient", (recon, target.flatten(1), weight, positive, code, torch.rand(3, device=device))
         mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
         yield "elbo", (recon, target, None, None, code, mu, s, 1, None, None, 0.5, reduction)
+        whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]
+        yield "elbo", (recon, whole, None, None, code, mu, s, 1, None, None, 0.5, reduction)
         yield "elbo", (recon, target, weight, positive, code, None, None, 0, kl, beta, 1.0, reduction)
 
 

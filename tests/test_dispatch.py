@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import leaf, step_inputs
+from cases import INTEGERS, LAYOUTS, data, leaf, step_inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
@@ -40,6 +40,16 @@ def test_plain_calls_cross_the_dispatcher_for_memory_alone(name: str) -> None:
     others = [event for event in crossed if event != kernel]
     assert set(others) <= {"aten::empty"}
     assert len(others) <= allocations
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integer_data_is_not_copied(dtype: torch.dtype, layout: str) -> None:
+    recon, target = data("gaussian", (4, 3, 5, 6), (torch.float32, dtype))
+    recon, target = leaf(recon), LAYOUTS[layout](target)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        pyvae.elbo_loss(recon, target, likelihood="gaussian")
+    assert {event.name for event in recorded.events() if event.name.startswith("aten::")} == {"aten::empty"}
 
 
 class Seen(TorchDispatchMode):

@@ -10,6 +10,7 @@ import torch
 import truth
 from cases import (
     DTYPES,
+    INTEGERS,
     LAYOUTS,
     REDUCTIONS,
     assert_relative,
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
 
 dtypes, likelihoods, scales, reductions = map(st.sampled_from, (DTYPES, LIKELIHOODS, SCALES, REDUCTIONS))
+target_dtypes = st.sampled_from((*DTYPES, *INTEGERS))
 shapes = st.one_of(
     st.tuples(st.integers(0, 5), st.integers(0, 1100)),
     st.tuples(st.integers(0, 700), st.integers(0, 4)),
@@ -56,7 +58,7 @@ def wild(draw: Any, rows: int, columns: int, within: Range, dtype: torch.dtype, 
 
 
 @relaxed
-@given(likelihoods, dtypes, dtypes, shapes, layouts, layouts, reductions, st.booleans())
+@given(likelihoods, dtypes, target_dtypes, shapes, layouts, layouts, reductions, st.booleans())
 def test_objective_of_any_shape_and_layout(
     device: str,
     likelihood: str,

@@ -140,7 +140,8 @@ def test_shapes(shape: tuple[int, ...], device: str) -> None:
 
 @pytest.mark.parametrize(("recon_layout", "target_layout"), list(itertools.product(LAYOUTS, LAYOUTS)))
 def test_layouts_of_the_data(recon_layout: str, target_layout: str, device: str) -> None:
-    for likelihood, dtypes in itertools.product(LIKELIHOODS, ((torch.float32,) * 2, (torch.bfloat16, torch.float32))):
+    pairs = (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.float32, torch.uint8)
+    for likelihood, dtypes in itertools.product(LIKELIHOODS, pairs):
         recon, target = data(likelihood, (3, 4, 5, 6), dtypes, device=device)
         recon, target = LAYOUTS[recon_layout](recon), LAYOUTS[target_layout](target)
         got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)

@@ -32,7 +32,7 @@ void read_run(const Operand& operand, int64_t offset, int64_t stride, int n, T* 
 
 template <class T>
 void write_run(const Operand& operand, int64_t offset, int64_t stride, int n, const T* __restrict in) {
-  visit(StoredTypes{}, operand.type, [&](auto tag) {
+  visit(FloatingTypes{}, operand.type, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
     Stored* out = static_cast<Stored*>(operand.data) + offset;
     if (stride == 1) {

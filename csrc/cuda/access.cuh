@@ -1,8 +1,8 @@
 // Ways into a tensor: V consecutive elements of the index space as T, and back.
 //
 // Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler, or
-// (PackedAny) found out at run time, the same way in all threads, the likely one first: the hot kernels. Any: every
-// type, stride and alignment, element by element.
+// (PackedAny<Likely, List>) one of a list, found out at run time, the same way in all threads: the hot kernels.
+// AnyOf<List>: every stride and alignment, and every type of a list, element by element.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -114,21 +114,21 @@ struct Packed {
   }
 };
 
-template <class Likely>
+template <class Likely, class List>
 struct PackedAny {
   using Place = PackedPlace;
 
   template <class T, int V>
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, Place at, T (&out)[V]) {
     if (operand.type == kTypeCode<Likely>) return Packed<Likely>::load(shape, operand, at, out);
-    visit(StoredTypes{}, operand.type,
-          [&](auto tag) { Packed<typename decltype(tag)::type>::load(shape, operand, at, out); });
+    visit(List{}, operand.type, [&](auto tag) { Packed<typename decltype(tag)::type>::load(shape, operand, at, out); });
   }
 };
 
 // ---- every layout ---------------------------------------------------------------------------------------------------
 
-struct Any {
+template <class List>
+struct AnyOf {
   static constexpr bool kGeneral = true;
 
   using Place = int64_t;
@@ -138,7 +138,7 @@ struct Any {
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    visit(StoredTypes{}, operand.type, [&](auto tag) {
+    visit(List{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
@@ -150,7 +150,7 @@ struct Any {
                                                const T (&in)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    visit(StoredTypes{}, operand.type, [&](auto tag) {
+    visit(FloatingTypes{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);

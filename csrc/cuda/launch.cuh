@@ -45,7 +45,7 @@ struct PackedAs {
 };
 template <class T_>
 struct GeneralAs {
-  using Access = Any;
+  using Access = AnyOf<FactorTypes>;
   using T = T_;
   static constexpr int kVector = kGeneralVector<T>;
   static constexpr int kBlocks = kGeneralBlocks;

@@ -16,7 +16,6 @@ template <class Likelihood, class Way>
 struct NegativeLogLikelihood {
   using T = typename Way::T;
   using Access = typename Way::Access;  // recon's and its gradient's
-  using Other = typename Way::Other;    // of the tensors whose type is found out at run time
   using Place = typename Access::Place;
   const Objective& a;
   T factor;
@@ -27,7 +26,7 @@ struct NegativeLogLikelihood {
     const Place at = Access::place(a.shape, i);
     T recon[V], target[V], gradient[V];
     Access::load(a.shape, a.recon, at, recon);
-    Other::load(a.shape, a.target, at, target);
+    Way::Target::load(a.shape, a.target, at, target);
     if (Likelihood::kTakesPosWeight && a.is_pos_weighted) {
       T pos_weight[V];
       load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
@@ -52,7 +51,7 @@ struct NegativeLogLikelihood {
  private:
   template <int V>
   __device__ __forceinline__ void load_factor(const Operand& factor, double value, Place at, T (&out)[V]) const {
-    if (factor.data) return Other::load(a.shape, factor, at, out);
+    if (factor.data) return Way::Factor::load(a.shape, factor, at, out);
     for (int k = 0; k < V; ++k) out[k] = T(value);
   }
 
@@ -72,14 +71,17 @@ struct NegativeLogLikelihood {
 };
 
 // The types of recon that have kernels of their own, and their arithmetic; and every other.
+using VectorTypes = Joined<FactorTypes, Types<uint8_t>>;  // of targets: the wider integers would cost registers
 template <class Stored, class Math_, class T = float>
 struct PackedRecon : PackedAs<Stored, T> {
-  using Other = PackedAny<Stored>;
+  using Target = PackedAny<Stored, VectorTypes>;
+  using Factor = PackedAny<Stored, FactorTypes>;
   using Math = Math_;
 };
 template <class T>
 struct GeneralRecon : GeneralAs<T> {
-  using Other = Any;
+  using Target = AnyOf<StoredTypes>;
+  using Factor = AnyOf<FactorTypes>;
   using Math = Accurate;
 };
 using PackedRecons = Types<PackedRecon<float, Accurate>,        //
@@ -91,6 +93,7 @@ using PackedRecons = Types<PackedRecon<float, Accurate>,        //
 // rest of the call lets vectors be taken.
 template <class Launch>
 const char* choose(const Objective& a, bool packed, const Launch& launch) {
+  packed &= a.target.type < VectorTypes::kCount;
   for (const Operand* other : {&a.target, &a.weight, &a.pos_weight}) packed &= is_packed(a.shape, *other, other->type);
   const auto suits = [&](auto way) {
     using Way = typename decltype(way)::type;
@@ -112,8 +115,8 @@ struct PosteriorDivergence {
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&values)[V]) const {
     T mu[V], scale[V];
-    Any::load(a.shape, a.mu, i, mu);
-    Any::load(a.shape, a.scale, i, scale);
+    AnyOf<FactorTypes>::load(a.shape, a.mu, i, mu);
+    AnyOf<FactorTypes>::load(a.shape, a.scale, i, scale);
     visit(Scales{}, a.scale_kind, [&](auto form) {
       using Scale = typename decltype(form)::type;
       for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::divergence(mu[k], scale[k]);

@@ -1,5 +1,6 @@
-// The types that tensors store: each to the type that is computed in, exactly, and back, rounded to nearest, ties to
-// even. 16-bit values are passed as their bits.
+// The types that tensors store, to the type that is computed in: exactly, but for integers above its 24 or 53 bits,
+// which are rounded to nearest, ties to even; and the floating ones back, rounded likewise. 16-bit floating values are
+// passed as their bits.
 #pragma once
 
 #include "math/types.h"
@@ -60,8 +61,11 @@ struct Bool {
   uint8_t bits;
 };
 
-// In the order of their codes, Operand::type.
-using StoredTypes = Types<float, double, Half, BFloat16, Bool>;
+// In the order of their codes, Operand::type. Only floating types are written; masks are read as well, and data may be
+// integers.
+using FloatingTypes = Types<float, double, Half, BFloat16>;
+using FactorTypes = Joined<FloatingTypes, Types<Bool>>;
+using StoredTypes = Joined<FactorTypes, Types<uint8_t, int8_t, int16_t, int32_t, int64_t>>;
 
 template <class Stored>
 constexpr int8_t kTypeCode = int8_t(kCode<Stored, StoredTypes>);
@@ -89,9 +93,8 @@ PYVAE_HD Stored narrow(T x) {
     return {float_to_half(float(x))};
   } else if constexpr (kTypeCode<Stored> == kTypeCode<BFloat16>) {
     return {float_to_bfloat16(float(x))};
-  } else if constexpr (kTypeCode<Stored> == kTypeCode<Bool>) {
-    return {uint8_t(x != T(0))};
   } else {
+    static_assert(kTypeCode<Stored> < FloatingTypes::kCount, "only floating types are written");
     return Stored(x);
   }
 }

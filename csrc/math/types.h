@@ -12,6 +12,16 @@ struct Types {
   static constexpr int kCount = sizeof...(Members);
 };
 
+// One list after the other: the first one's members keep their codes.
+template <class First, class Second>
+struct Join;
+template <class... First, class... Second>
+struct Join<Types<First...>, Types<Second...>> {
+  using Type = Types<First..., Second...>;
+};
+template <class First, class Second>
+using Joined = typename Join<First, Second>::Type;
+
 // A type as a value, to hand to a function.
 template <class T>
 struct Tag {

@@ -4,25 +4,13 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <iterator>
 #include <numeric>
 
-#include "math/stored.h"
 #include "ops/types.h"
 
 namespace pyvae {
 
 namespace {
-
-// torch's names of the StoredTypes, in their order.
-constexpr at::ScalarType kScalarTypes[] = {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16, at::kBool};
-static_assert(std::size(kScalarTypes) == StoredTypes::kCount);
-
-int8_t type_code(at::ScalarType type) {
-  const auto* const found = std::find(std::begin(kScalarTypes), std::end(kScalarTypes), type);
-  TORCH_CHECK_TYPE(found != std::end(kScalarTypes), "pyvae: no kernels for ", type);
-  return int8_t(found - kScalarTypes);
-}
 
 // An operand's tensor and its place in the call.
 struct Binding {
@@ -45,7 +33,7 @@ Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
     if (!b.tensor->defined()) continue;
     // data_ptr would materialize lazily cloned memory of inputs that are only read.
     b.operand->data = const_cast<void*>(b.tensor->const_data_ptr());
-    b.operand->type = type_code(b.tensor->scalar_type());
+    b.operand->type = int8_t(type_code(b.tensor->scalar_type()));
     contiguous &= b.tensor->is_contiguous();
   }
   if (contiguous || first.numel() == 0) {

@@ -22,8 +22,7 @@ bool is_at_hand(const Tensor& factor, const Tensor& other) {
 // A factor on recon's elements: weight or pos_weight.
 const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
   if (!factor) return nullptr;
-  if (!is_supported_type(factor->scalar_type()) && factor->scalar_type() != at::kBool)
-    return "weights must be floating or bool";
+  if (!is_factor_type(factor->scalar_type())) return "weights must be floating or bool";
   if (!is_at_hand(*factor, recon)) return "weights must be on recon's device";
   if (!at::is_expandable_to(factor->sym_sizes(), recon.sym_sizes())) return "weights must be broadcastable to recon";
   return nullptr;
@@ -63,8 +62,8 @@ const char* refuse(const LatentArguments& a) {
 }
 
 const char* refuse(const LikelihoodArguments& a) {
-  if (!is_supported_type(a.recon.scalar_type()) || !is_supported_type(a.target.scalar_type()))
-    return "recon and target must be floating";
+  if (!is_supported_type(a.recon.scalar_type())) return "recon must be floating";
+  if (!is_data_type(a.target.scalar_type())) return "target must be floating, bool or an integer of 8 to 64 bits";
   if (a.recon.dim() == 0) return "recon must have a batch dimension";
   if (a.recon.device() != a.target.device()) return "recon and target must be on one device";
   if (a.recon.sym_sizes() != a.target.sym_sizes() && !is_flattened_form(a.recon, a.target) &&

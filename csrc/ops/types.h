@@ -1,16 +1,30 @@
 // Types and shapes of results, the same on every device.
 #pragma once
 
+#include <algorithm>
+#include <iterator>
+
+#include "math/stored.h"
 #include "ops/arguments.h"
 #include "ops/codes.h"
 
 namespace pyvae {
 
-inline bool is_supported_type(at::ScalarType type) {
-  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+// torch's names of the StoredTypes, in their order.
+constexpr at::ScalarType kScalarTypes[] = {at::kFloat, at::kDouble, at::kHalf,  at::kBFloat16, at::kBool,
+                                           at::kByte,  at::kChar,   at::kShort, at::kInt,      at::kLong};
+static_assert(std::size(kScalarTypes) == StoredTypes::kCount);
+
+// The type's code, which is StoredTypes::kCount where it is none of them.
+inline int type_code(at::ScalarType type) {
+  return int(std::find(std::begin(kScalarTypes), std::end(kScalarTypes), type) - std::begin(kScalarTypes));
 }
 
-// float64 if one of them is, else float32
+inline bool is_supported_type(at::ScalarType type) { return type_code(type) < FloatingTypes::kCount; }
+inline bool is_factor_type(at::ScalarType type) { return type_code(type) < FactorTypes::kCount; }
+inline bool is_data_type(at::ScalarType type) { return type_code(type) < StoredTypes::kCount; }
+
+// float64 if one of them is, else float32, in which integers are computed too
 inline at::ScalarType compute_type(const Tensor& a, const Tensor& b) {
   return a.scalar_type() == at::kDouble || b.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }

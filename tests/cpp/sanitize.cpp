@@ -33,6 +33,7 @@ void expect(bool holds, const std::string& what) {
 using Type = int8_t;  // StoredTypes
 constexpr Type kFloat = kTypeCode<float>, kDouble = kTypeCode<double>, kHalf = kTypeCode<Half>;
 constexpr Type kBFloat16 = kTypeCode<BFloat16>, kBool = kTypeCode<Bool>;
+constexpr int kIntegers = StoredTypes::kCount - FloatingTypes::kCount;  // and bool: the last of the types
 
 size_t size_of(Type type) {
   return visit(StoredTypes{}, type, [](auto tag) { return sizeof(typename decltype(tag)::type); });
@@ -40,7 +41,15 @@ size_t size_of(Type type) {
 
 void store(char* to, Type type, double value) {
   visit(StoredTypes{}, type, [&](auto tag) {
-    const auto stored = narrow<typename decltype(tag)::type>(value);
+    using Stored = typename decltype(tag)::type;
+    Stored stored;
+    if constexpr (kTypeCode<Stored> < FloatingTypes::kCount) {
+      stored = narrow<Stored>(value);
+    } else if constexpr (kTypeCode<Stored> == kBool) {
+      stored = {uint8_t(value != 0)};
+    } else {
+      stored = Stored(16 * value);
+    }
     std::memcpy(to, &stored, sizeof(stored));
   });
 }
@@ -118,6 +127,7 @@ struct Case {
   int code;          // scale or likelihood
   int variant;       // which optional operands are there, a bit each
   uint64_t first_index;
+  Type data;  // of the target
 };
 
 // Inputs: multiples of 1/16 in (0, 1), which every type holds exactly, with a few values that are special.
@@ -163,7 +173,7 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
 
 template <class T>
 std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
-  Block recon(c.shape, c.type, in), target(c.shape, c.other, in), gradient(c.shape, c.type, out);
+  Block recon(c.shape, c.type, in), target(c.shape, c.data, in), gradient(c.shape, c.type, out);
   Block weight(c.shape, c.variant & 16 ? kBool : c.type, in), pos_weight(c.shape, c.other, in);
   const bool probability = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kProbability; });
   recon.fill(is_broadcast(in) ? half : probability ? plain : special);
@@ -198,8 +208,9 @@ void check(const Kernels& kernels, Result result, const Case& c, const std::stri
       const std::string& same = is_broadcast(in) ? broadcast : expected;
       expect(result(kernels, c, in, out, by_chunk) == same,
              name + " code " + std::to_string(c.code) + " variant " + std::to_string(c.variant) + " types " +
-                 std::to_string(int(c.type)) + std::to_string(int(c.other)) + " layout " + std::to_string(in) +
-                 " rows " + std::to_string(c.shape.rows) + " features " + std::to_string(c.shape.features));
+                 std::to_string(int(c.type)) + std::to_string(int(c.other)) + std::to_string(int(c.data)) + " layout " +
+                 std::to_string(in) + " rows " + std::to_string(c.shape.rows) + " features " +
+                 std::to_string(c.shape.features));
     }
   }
 }
@@ -227,10 +238,12 @@ void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>&
         const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
         // Bits: eps given; no sample; no divergence (never both left out).
         const int sampler = std::vector<int>{0, 1, 2, 4, 5}[size_t(turn) % 5];
-        check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index}, "latent");
+        check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index, other}, "latent");
         // Bits: weight; pos_weight; upstream and no sums; no gradient; weight is a mask.
         const int decoder = std::vector<int>{0, 1, 2, 3, 4, 7, 8, 11, 17, 27, 21}[size_t(turn) % 11];
-        check(kernels, objective<T>, {shape, type, other, code % Likelihoods::kCount, decoder, 0}, "objective");
+        // Every second target consists of integers, of each type in turn.
+        const Type data = turn / 4 % 2 ? Type(FloatingTypes::kCount + turn / 8 % kIntegers) : other;
+        check(kernels, objective<T>, {shape, type, other, code % Likelihoods::kCount, decoder, 0, data}, "objective");
       }
     }
   }
