@@ -25,8 +25,8 @@ constexpr int64_t number_or(const char* text, int64_t value) {
 // Eight warps: enough for their barriers to be cheap, few enough for several blocks an SM.
 constexpr int kThreads = 256;
 // Blocks that must fit a multiprocessor at once, which bounds a thread's registers: to 80 where float vectors want that
-// many loads in flight and terms of polynomials; to 64 where doubles need no more; to 48 for the gradient alone; and to 80
-// in general kernels, which keep an offset for every element.
+// many loads in flight and terms of polynomials; to 64 where doubles need no more; to 48 for the gradient alone; and to
+// 80 in general kernels, which keep an offset for every element.
 template <class T>
 constexpr int kPackedBlocks = sizeof(T) == 4 ? PYVAE_TUNED(kPackedBlocks, 3) : 4;
 constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks = 3;
