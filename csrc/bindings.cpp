@@ -71,6 +71,25 @@ struct Arguments {
     return -1;
   }
 
+  // A likelihood's name, or an object that has parameters: (name, parameter, second, log_library) is what it answers to
+  // `resolved`.
+  struct Likelihood {
+    int64_t code = -1;
+    OptionalTensor parameter, second_parameter, log_library;
+  };
+  Likelihood likelihood(py::handle value) {
+    if (PyUnicode_Check(value.ptr())) return {code(value, kLikelihoodNames), {}, {}, {}};
+    py::object parts = py::reinterpret_steal<py::object>(PyObject_GetAttrString(value.ptr(), "resolved"));
+    if (!parts || !PyTuple_Check(parts.ptr()) || PyTuple_GET_SIZE(parts.ptr()) != 4) {
+      PyErr_Clear();
+      plain = false;
+      return {};
+    }
+    const auto part = [&](int i) { return py::handle(PyTuple_GET_ITEM(parts.ptr(), i)); };
+    return {code(part(0), kLikelihoodNames), optional_tensor(part(1)), optional_tensor(part(2)),
+            optional_tensor(part(3))};
+  }
+
   // A number, if that is what it is.
   std::optional<double> number(py::handle value) {
     if (PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
@@ -164,10 +183,23 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
   const OptionalTensor positive =
       positive_number ? OptionalTensor(c10::scalar_to_tensor(*positive_number)) : in.optional_tensor(pos_weight);
-  const int64_t like = in.code(likelihood, kLikelihoodNames), reduce = in.code(reduction, kReductionNames);
-  const ElboArguments a{
-      output, data, factor, positive, like, mean, scale, kind, divergence, beta_tensor, beta_number.value_or(1.0),
-      reduce};
+  const int64_t reduce = in.code(reduction, kReductionNames);
+  const Arguments::Likelihood like = in.likelihood(likelihood);
+  const ElboArguments a{output,
+                        data,
+                        factor,
+                        positive,
+                        like.code,
+                        like.parameter,
+                        like.second_parameter,
+                        like.log_library,
+                        mean,
+                        scale,
+                        kind,
+                        divergence,
+                        beta_tensor,
+                        beta_number.value_or(1.0),
+                        reduce};
   if (!in.plain || refuse(a)) return py::none();
   variable_list out;
   {

@@ -2,7 +2,7 @@
 // adds what its kernels need besides (cpu/kernels.h, cuda/kernels.h).
 #pragma once
 
-#include "math/platform.h"
+#include "math/terms.h"
 
 namespace pyvae {
 
@@ -50,6 +50,11 @@ struct ObjectiveOperands {
   Operand gradient;                                   // [rows, features], written; absent: not wanted
   double factor = 1;                                  // of the gradient
   int likelihood = 0;                                 // Likelihoods (math/likelihood.h)
+
+  // Of likelihoods that go by rows.
+  Operand parameters[kMaxParameters];           // [rows, features], broadcast
+  Operand parameter_gradients[kMaxParameters];  // [rows, features], written; absent: not wanted, or summed
+  bool softmax = false;                         // recon holds scores: the mean is library * softmax(recon) over the row
 };
 
 }  // namespace pyvae

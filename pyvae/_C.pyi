@@ -1,6 +1,7 @@
 """The compiled module (csrc/bindings.cpp). The entries answer None to anything but a plain eager call."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def elbo(
     std: Tensor | None,
     logstd: Tensor | None,
     kl: Tensor | None,
-    likelihood: str,
+    likelihood: Any,
     beta: float | Tensor,
     weight: Tensor | None,
     pos_weight: Tensor | float | None,

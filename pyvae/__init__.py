@@ -11,6 +11,14 @@ from ._gradient import reference_gradient
 from ._route import backend
 from ._version import __version__
 from .latent import kl_divergence, reparameterize, reparameterize_kl
+from .likelihoods import (
+    Gaussian,
+    Laplace,
+    Multinomial,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+)
 from .modules import ELBOLoss
 from .objective import elbo_loss, elbo_terms, reconstruction_loss
 from .reference import ELBO
@@ -21,6 +29,12 @@ if _C is not None:
 __all__ = [
     "ELBO",
     "ELBOLoss",
+    "Gaussian",
+    "Laplace",
+    "Multinomial",
+    "NegativeBinomial",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
     "__version__",
     "backend",
     "build_info",

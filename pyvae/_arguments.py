@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class ObjectiveArguments(NamedTuple):
     std: Tensor | None
     logstd: Tensor | None
     kl: Tensor | None
-    likelihood: str
+    likelihood: Any  # a name, or an object of likelihoods.py
     beta: float | Tensor
     weight: Tensor | None
     pos_weight: Tensor | float | None

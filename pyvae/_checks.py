@@ -15,10 +15,12 @@ from torch import Tensor
 
 from ._arguments import LatentArguments, ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
+from .likelihoods import CLASSES, Resolved, resolve
 
 # The position of a name is its code in the compiled kernels.
 SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
+NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
@@ -87,12 +89,38 @@ def reduction(function: str, reduction: str) -> None:
     _choice(function, "reduction", reduction, REDUCTIONS)
 
 
-def likelihood(function: str, likelihood: str, pos_weight: Tensor | float | None) -> None:
-    """Check that `likelihood` is one of `LIKELIHOODS` and that it is the one that takes `pos_weight`, if given."""
-    _choice(function, "likelihood", likelihood, tuple(LIKELIHOODS))
+def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None) -> None:
+    """Check that `likelihood` is the name of one without parameters, or an object, and that it is the one that takes
+    `pos_weight`, if given."""
+    if not isinstance(likelihood, CLASSES):
+        if isinstance(likelihood, str) and likelihood in LIKELIHOODS and LIKELIHOODS[likelihood].parameters:
+            names = ", ".join(LIKELIHOODS[likelihood].parameters)
+            raise ValueError(
+                f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object, '
+                "as pyvae.NegativeBinomial(log_theta) is"
+            )
+        _choice(function, "likelihood", likelihood, NAMES)
+    likelihood = resolve(likelihood).name
     if pos_weight is not None and not LIKELIHOODS[likelihood].takes_pos_weight:
         takers = " or ".join(f'likelihood="{name}"' for name, member in LIKELIHOODS.items() if member.takes_pos_weight)
         raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
+
+
+def _parameters(function: str, parts: Resolved, recon: Tensor) -> None:
+    """Check the tensors of a likelihood: each parameter broadcasts to recon, and log_library is a number a sample."""
+    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
+        _factor(function, name, value, recon, FLOATS)
+        _same_device(function, name, value, "recon", recon)
+    library, batch = parts.log_library, recon.shape[0]
+    if library is None:
+        return
+    _floating(function, "log_library", library, ".to(recon.dtype)")
+    if tuple(library.shape) not in ((batch,), (batch, 1)):
+        raise ValueError(
+            f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has shape "
+            f"{tuple(library.shape)}"
+        )
+    _same_device(function, "log_library", library, "recon", recon)
 
 
 def likelihood_code(name: str) -> int:
@@ -106,6 +134,7 @@ def objective(function: str, call: ObjectiveArguments) -> Posterior | None:
     likelihood(function, call.likelihood, call.pos_weight)
     recon = call.recon
     _data(function, recon, call.target)
+    _parameters(function, resolve(call.likelihood), recon)
     if call.weight is not None:
         _factor(function, "weight", call.weight, recon)
     if call.pos_weight is not None and not isinstance(call.pos_weight, (int, float)):
@@ -119,8 +148,18 @@ def probabilities(function: str, call: ObjectiveArguments) -> None:
     outside = call.recon.detach()[(call.recon < 0) | (call.recon > 1)]
     if outside.numel():
         raise ValueError(
-            f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="{call.likelihood}", but holds '
+            f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds '
             f'{outside[0].item():g}; logits go with likelihood="bernoulli_logits"'
+        )
+
+
+def counts(function: str, call: ObjectiveArguments) -> None:
+    """Refuse a `target` with negative values; NaN passes, to be seen in the loss. Reads the data."""
+    negative = call.target.detach()[call.target < 0]
+    if negative.numel():
+        raise ValueError(
+            f'{function}: `target` must hold counts >= 0 for likelihood="{resolve(call.likelihood).name}", but holds '
+            f"{negative[0].item():g}"
         )
 
 
@@ -176,8 +215,10 @@ def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
         _same_device(function, "beta", beta, "recon", recon)
 
 
-def _factor(function: str, name: str, factor: Tensor, recon: Tensor) -> None:
-    _tensor(function, name, factor, ".to(recon.dtype)", (*FLOATS, torch.bool))
+def _factor(
+    function: str, name: str, factor: Tensor, recon: Tensor, dtypes: tuple[torch.dtype, ...] = (*FLOATS, torch.bool)
+) -> None:
+    _tensor(function, name, factor, ".to(recon.dtype)", dtypes)
     came, expected = tuple(factor.shape), tuple(recon.shape)
     aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
     if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):

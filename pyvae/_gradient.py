@@ -12,6 +12,7 @@ from torch import Tensor
 from . import reference
 from ._checks import REDUCTIONS, SCALES
 from ._likelihoods import LIKELIHOODS
+from .likelihoods import Resolved, restore
 
 Outputs = tuple[Tensor, ...]
 Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
@@ -31,7 +32,7 @@ def _kl_divergence(inputs: Tensors, codes: Sequence[int], beta: float) -> Output
 
 
 def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
-    recon, target, mu, scale, kl, weight, pos_weight, beta_tensor = inputs
+    recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, *parts = inputs
     likelihood, scale_kind, reduction = codes
     return reference.elbo_terms(
         recon,
@@ -39,7 +40,7 @@ def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
         mu,
         **{SCALES[scale_kind]: scale},
         kl=kl,
-        likelihood=tuple(LIKELIHOODS)[likelihood],
+        likelihood=restore(Resolved(tuple(LIKELIHOODS)[likelihood], *parts)),
         beta=beta if beta_tensor is None else beta * beta_tensor,
         weight=weight,
         pos_weight=pos_weight,

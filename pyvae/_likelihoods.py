@@ -12,13 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._noise import exact_dtype
+
 
 class Likelihood(NamedTuple):
-    """-log p(target | recon) of one element in nats: value(recon, target, pos_weight), all of one floating dtype."""
+    """-log p(target | recon) of one element in nats: value(recon, target, pos_weight, *parameters), all of one floating
+    dtype."""
 
-    value: Callable[[Tensor, Tensor, Tensor | float], Tensor]
+    value: Callable[..., Tensor]
+    parameters: tuple[str, ...] = ()  # of its own, each of which broadcasts to recon
     takes_pos_weight: bool = False
     is_probability: bool = False  # recon outside [0, 1] is an error
+    is_count: bool = False  # a negative target is an error
+    softmax: str = "never"  # or "optional", with a log_library, or "always": recon holds scores
 
 
 def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
@@ -57,9 +63,88 @@ def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     return (median - t).abs()
 
 
+def _gaussian_logvar(mean: Tensor, t: Tensor, _: Tensor | float, logvar: Tensor) -> Tensor:
+    """1/2 (t - mean)^2 e^-logvar + 1/2 logvar: without the constant 1/2 log(2 pi)."""
+    difference = mean - t
+    return (difference * (difference * torch.exp(-logvar)) + logvar) / 2
+
+
+def _laplace_logscale(median: Tensor, t: Tensor, _: Tensor | float, logscale: Tensor) -> Tensor:
+    """|t - median| e^-logscale + logscale: without the constant log 2."""
+    return (median - t).abs() * torch.exp(-logscale) + logscale
+
+
+def _count(x: Tensor) -> Tensor:
+    return torch.where(x < 0, torch.nan, x)
+
+
+def _poisson(log_mean: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
+    """e^a - x a + lgamma(x + 1), in float64, where the terms of large counts cancel."""
+    exact = exact_dtype(x.device)
+    a, x = log_mean.to(exact), _count(x.to(exact))
+    return (torch.exp(a) - x * a + torch.lgamma(x + 1)).to(log_mean.dtype)
+
+
+def _negative_binomial(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor) -> Tensor:
+    """-log of Gamma(x + theta) / (Gamma(theta) x!) (theta / (theta + mu))^theta (mu / (theta + mu))^x, in float64."""
+    exact = exact_dtype(x.device)
+    return _nb(log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact)).to(log_mean.dtype)
+
+
+def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """By lgamma where theta = e^r is below 8. Above, where lgamma(x + theta) - lgamma(theta) loses digits with theta,
+    by Stirling's series R(z) = lgamma(z) - (z - 1/2) log z + z - 1/2 log(2 pi), with w = (mu - x) / (theta + x):
+    (theta + x) log1p(w) + x - x a + 1/2 log1p(x / theta) - R(theta + x) + R(theta) + lgamma(x + 1)."""
+    small = r < 2.0794415416798357  # log 8
+    near, far = torch.where(small, r, 0.0), torch.where(small, 3.0, r)  # each branch stays finite where it is not used
+    theta, log_factorial = torch.exp(near), torch.lgamma(x + 1)
+    ways = torch.lgamma(x + theta) - torch.lgamma(theta) - log_factorial
+    by_gamma = -theta * F.logsigmoid(near - a) - x * F.logsigmoid(a - near) - ways
+    theta = torch.exp(far)
+    total = theta + x
+    saturated = torch.log1p(x / theta) / 2 - _stirling(total) + _stirling(theta) + log_factorial
+    by_stirling = total * torch.log1p((torch.exp(a) - x) / total) + x - x * a + saturated
+    return torch.where(small, by_gamma, by_stirling)
+
+
+def _stirling(z: Tensor) -> Tensor:
+    """R(z) for z >= 8, to 1e-14."""
+    y = 1 / z
+    s = y * y
+    series = 1 / 1188 - s * (691 / 360360 - s * (1 / 156 - s * 3617 / 122400))
+    return y * (1 / 12 - s * (1 / 360 - s * (1 / 1260 - s * (1 / 1680 - s * series))))
+
+
+def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
+    """Negative binomial, or 0 with probability sigmoid(rho): softplus(rho) + NB for x > 0, and for x = 0, with the
+    negative binomial's n, -log(sigmoid(rho) + sigmoid(-rho) e^-n)."""
+    exact = exact_dtype(x.device)
+    a, x, r, rho = log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact), zi_logits.to(exact)
+    n = _nb(a, x, r)
+    zero = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-n))
+    far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)  # where log1p's argument comes near -1
+    small = torch.sigmoid(-rho) * -torch.expm1(-n) < 0.5
+    value = torch.where(x == 0, torch.where(small, zero, far), n - F.logsigmoid(-rho))
+    return value.to(log_mean.dtype)
+
+
+def _multinomial(log_probability: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
+    """-x log p, p = softmax of recon: without the multinomial coefficient. 0 where x is, whatever p."""
+    x = _count(x)
+    return -x * torch.where(x == 0, log_probability.clamp_min(-1), log_probability)
+
+
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Likelihood(_bernoulli, is_probability=True),
     "bernoulli_logits": Likelihood(_bernoulli_logits, takes_pos_weight=True),
     "gaussian": Likelihood(_gaussian),
     "laplace": Likelihood(_laplace),
+    "gaussian_logvar": Likelihood(_gaussian_logvar, ("logvar",)),
+    "laplace_logscale": Likelihood(_laplace_logscale, ("logscale",)),
+    "poisson": Likelihood(_poisson, is_count=True, softmax="optional"),
+    "negative_binomial": Likelihood(_negative_binomial, ("log_theta",), is_count=True, softmax="optional"),
+    "zero_inflated_negative_binomial": Likelihood(
+        _zero_inflated, ("log_theta", "zi_logits"), is_count=True, softmax="optional"
+    ),
+    "multinomial": Likelihood(_multinomial, is_count=True, softmax="always"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from . import _checks, objective
+from .likelihoods import LikelihoodObject
 
 
 class ELBOLoss(nn.Module):
@@ -37,7 +38,7 @@ class ELBOLoss(nn.Module):
     def __init__(
         self,
         *,
-        likelihood: str = "bernoulli",
+        likelihood: str | LikelihoodObject = "bernoulli",
         beta: float | Tensor = 1.0,
         reduction: str = "sum",
         weight: Tensor | None = None,

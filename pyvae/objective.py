@@ -10,6 +10,7 @@ from torch import Tensor
 from . import _checks, _route, reference
 from ._arguments import ObjectiveArguments
 from ._extension import _C
+from .likelihoods import LikelihoodObject, resolve
 from .reference import ELBO
 
 
@@ -17,7 +18,7 @@ def reconstruction_loss(
     recon: Tensor,
     target: Tensor,
     *,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "none",
@@ -52,7 +53,7 @@ def elbo_loss(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
@@ -112,7 +113,7 @@ def elbo_terms(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
@@ -146,8 +147,8 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
     if _route.direct():
         try:
             out = _C.elbo(terms, *arguments)
-        except ValueError:  # found by the kernel: a probability outside [0, 1]
-            _checks.probabilities(function, ObjectiveArguments(*arguments))
+        except ValueError:  # found by the kernel: a probability outside [0, 1], or a negative count
+            reference.refuse_data(function, ObjectiveArguments(*arguments))
             raise
         if out is not None:
             return ELBO(*out) if terms else out
@@ -156,8 +157,10 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
+    like = resolve(call.likelihood)
     pos_weight, beta = _as_tensor(call.pos_weight), _as_tensor(call.beta) if symbolic else None
-    if not _route.operators(call.recon, call.target, call.mu, scale, call.kl, call.weight, pos_weight, beta):
+    tensors = (call.recon, call.target, call.mu, scale, call.kl, call.weight, pos_weight, beta, *like[1:])
+    if not _route.operators(*tensors):
         out = reference.evaluate(function, call, posterior)
     else:
         out = torch.ops.pyvae.elbo(
@@ -165,7 +168,8 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
             call.target,
             call.weight,
             pos_weight,
-            _checks.likelihood_code(call.likelihood),
+            _checks.likelihood_code(like.name),
+            *like[1:],
             call.mu,
             scale,
             _checks.SCALES.index(kind),

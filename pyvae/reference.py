@@ -21,6 +21,7 @@ from . import _checks
 from ._arguments import LatentArguments, ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
+from .likelihoods import LikelihoodObject, resolve
 
 __all__ = [
     "ELBO",
@@ -140,7 +141,7 @@ def reconstruction_loss(
     recon: Tensor,
     target: Tensor,
     *,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "none",
@@ -159,7 +160,7 @@ def elbo_loss(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
@@ -180,7 +181,7 @@ def elbo_terms(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str = "bernoulli",
+    likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | None = None,
     pos_weight: Tensor | float | None = None,
@@ -213,14 +214,29 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
 
 def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     """-log p(target | recon) of each sample, shape (B,)."""
-    likelihood = LIKELIHOODS[call.likelihood]
-    if likelihood.is_probability and _is_readable(call.recon):
-        _checks.probabilities(function, call)
+    parts = resolve(call.likelihood)
+    likelihood = LIKELIHOODS[parts.name]
+    if _is_readable(call.recon) and _is_readable(call.target):
+        refuse_data(function, call)
     dtype = _compute_dtype(call.recon, call.target)
     recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
     pos_weight = call.pos_weight.to(dtype) if isinstance(call.pos_weight, Tensor) else call.pos_weight
-    value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight)
+    parameters = [value.to(dtype) for value in parts[1 : 1 + len(likelihood.parameters)]]
+    if likelihood.softmax == "always" or parts.log_library is not None:
+        recon = torch.log_softmax(recon.flatten(1), 1).reshape(recon.shape) if recon.ndim > 1 else recon * 0
+    if parts.log_library is not None:
+        recon = recon + parts.log_library.to(dtype).reshape(-1, *(1,) * (recon.ndim - 1))
+    value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight, *parameters)
     return _sum_features(value if call.weight is None else value * call.weight.to(dtype))
+
+
+def refuse_data(function: str, call: ObjectiveArguments) -> None:
+    """Refuse what no tensor of recon or target may hold for this likelihood. Reads the data."""
+    likelihood = LIKELIHOODS[resolve(call.likelihood).name]
+    if likelihood.is_probability:
+        _checks.probabilities(function, call)
+    if likelihood.is_count:
+        _checks.counts(function, call)
 
 
 def _sum_features(value: Tensor) -> Tensor:

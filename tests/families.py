@@ -18,7 +18,10 @@ from torch.distributions import Bernoulli
 from pyvae import _likelihoods
 from pyvae._checks import SCALES as SCALES
 
-LIKELIHOODS = tuple(_likelihoods.LIKELIHOODS)
+# Those without parameters or counts; the others go by rows (parametric.py).
+LIKELIHOODS = tuple(
+    name for name, member in _likelihoods.LIKELIHOODS.items() if not (member.parameters or member.is_count)
+)
 
 Formula = Callable[[Tensor, Tensor, Tensor | float], Tensor]  # of recon, target and pos_weight
 Shape = tuple[int, ...]

@@ -11,6 +11,8 @@ import torch
 from cases import INTEGERS, data
 from families import LIKELIHOODS, SCALES, family
 
+from pyvae._checks import NAMES
+
 OBJECTIVES = ("reconstruction_loss", "elbo_loss", "elbo_terms")
 WITH_KL = ("elbo_loss", "elbo_terms")
 SAMPLERS = ("reparameterize", "reparameterize_kl")
@@ -102,7 +104,7 @@ DATA = [
 ]
 
 OPTIONS = [
-    *one_of(OBJECTIVES, "likelihood", LIKELIHOODS, 1, "an int"),
+    *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int"),
     *one_of(REDUCED, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
     value(
         REDUCED,

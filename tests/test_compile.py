@@ -197,6 +197,9 @@ def test_tracing_and_export(device: str) -> None:
 # ---- torch.library.opcheck -------------------------------------------------------------------------------------------
 
 
+NO_PARAMETERS = (None, None, None)
+
+
 def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Samples of every operator: each code, each optional argument there and absent, and layouts."""
     seed = torch.tensor([3], device=device)
@@ -221,15 +224,18 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         weight = torch.rand(4, 1, 5, device=device)
         positive = weight if family(likelihood).takes_pos_weight else None
         beta = torch.tensor(0.5, device=device)
-        for with_gradient in (True, False):
+        for wanted in (1, 0):
             kl = (mu, s, 1, None, beta, 2.0, reduction)
-            yield "elbo_forward", (recon, target, weight, positive, code, *kl, with_gradient)
-        yield "elbo_gradient", (recon, target.flatten(1), weight, positive, code, torch.rand(3, device=device))
+            yield "elbo_forward", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, wanted)
+        yield (
+            "elbo_gradient",
+            (recon, target.flatten(1), weight, positive, code, *NO_PARAMETERS, torch.rand(3, device=device), 1),
+        )
         mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
-        yield "elbo", (recon, target, None, None, code, mu, s, 1, None, None, 0.5, reduction)
+        yield "elbo", (recon, target, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
         whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]
-        yield "elbo", (recon, whole, None, None, code, mu, s, 1, None, None, 0.5, reduction)
-        yield "elbo", (recon, target, weight, positive, code, None, None, 0, kl, beta, 1.0, reduction)
+        yield "elbo", (recon, whole, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
+        yield "elbo", (recon, target, weight, positive, code, *NO_PARAMETERS, None, None, 0, kl, beta, 1.0, reduction)
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,7 @@ def test_more_than_2_to_the_31_elements(device: str) -> None:
     wide = recon[:1].expand(shape), target[:1].expand(shape)
     # The operator itself, which has no way to the reference: that would need 2^31 float32 of each operand.
     no_kl = (None, None, 0, None, None, 1.0, REDUCTIONS.index("sum"))
-    got, *_ = torch.ops.pyvae.elbo_forward(*wide, None, None, LIKELIHOODS.index("gaussian"), *no_kl, False)
+    got, *_ = torch.ops.pyvae.elbo_forward(
+        *wide, None, None, LIKELIHOODS.index("gaussian"), None, None, None, *no_kl, 0
+    )
     assert_relative(got, shape[0] * truth.reconstruction("gaussian", recon[:1], target[:1], reduction="sum"), LOSS)

@@ -2,7 +2,7 @@
 #include "cpu/kernels.h"
 
 #include "cpu/latent.h"
-#include "cpu/objective.h"
+#include "cpu/rows.h"
 
 #define PYVAE_STRING_(x) #x
 #define PYVAE_STRING(x) PYVAE_STRING_(x)
@@ -14,8 +14,8 @@ inline namespace PYVAE_ISA {
 extern const cpu::InstructionSet kKernels;
 const cpu::InstructionSet kKernels = {
     PYVAE_STRING(PYVAE_ISA),
-    {latent_forward<float>, latent_backward<float>, objective<float>},
-    {latent_forward<double>, latent_backward<double>, objective<double>},
+    {latent_forward<float>, latent_backward<float>, objective<float>, objective_by_rows<float>},
+    {latent_forward<double>, latent_backward<double>, objective<double>, objective_by_rows<double>},
 };
 
 }  // namespace PYVAE_ISA

@@ -44,15 +44,36 @@ struct LatentBackward : LatentOperands {
 };
 
 struct Objective : ObjectiveOperands {
-  const double* upstream = nullptr;  // [rows], a factor of the gradient; null: 1
-  double* sums = nullptr;            // [partials], written; null: not wanted
+  const double* upstream = nullptr;  // [rows], a factor of the gradients; null: 1
+  double* sums = nullptr;            // [partials], or by rows [rows], written; null: not wanted
+
+  // By rows.
+  const double* log_library = nullptr;       // [rows]; null: 0
+  double* library_gradient = nullptr;        // [rows], written; null: not wanted
+  double* row_sums[kMaxParameters] = {};     // [rows], of a parameter's gradient, written; null: not wanted
+  double* column_sums[kMaxParameters] = {};  // [groups, features], likewise
 };
 
-// Each kernel works on chunks [begin, end) of the call's Chunks; chunks are independent of each other.
+// How a call by rows is cut: into groups of rows, by the shape alone. Fewer of them where they have sums per column,
+// which are a fourth of recon's memory at most.
+struct Groups {
+  Groups(const Shape& shape, bool with_columns) : rows(shape.rows) {
+    const int64_t most = with_columns ? kMostGroups : rows, least = with_columns ? kGroupRows : 1;
+    rows_each = most > 0 ? (rows + most - 1) / most : 1;
+    if (rows_each < least) rows_each = least;
+    count = (rows + rows_each - 1) / rows_each;
+  }
+  int64_t rows, rows_each, count;
+};
+
+// Each kernel works on chunks [begin, end) of the call's Chunks, or (by rows) of its Groups; they are independent of
+// each other.
 struct Kernels {
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
-  bool (*objective)(const Objective&, int64_t begin, int64_t end);  // false: a probability outside [0, 1]
+  // False: a probability outside [0, 1], or a negative count.
+  bool (*objective)(const Objective&, int64_t begin, int64_t end);
+  bool (*objective_by_rows)(const Objective&, int64_t begin, int64_t end);
 };
 
 struct InstructionSet {

@@ -73,8 +73,14 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
 
 template <class T>
 bool objective(const Objective& a, int64_t begin, int64_t end) {
-  return visit(Likelihoods{}, a.likelihood,
-               [&](auto likelihood) { return objective_of<typename decltype(likelihood)::type, T>(a, begin, end); });
+  return visit(Likelihoods{}, a.likelihood, [&](auto tag) {
+    using Likelihood = typename decltype(tag)::type;
+    if constexpr (Likelihood::kByRows) {
+      return false;  // rows.h
+    } else {
+      return objective_of<Likelihood, T>(a, begin, end);
+    }
+  });
 }
 
 }  // namespace PYVAE_ISA

@@ -14,6 +14,10 @@ constexpr int kLine = 16;
 // Lanes that a sum runs in before it is added up in double: one AVX-512 or two AVX2 registers of floats.
 constexpr int kSumLanes = 16;
 
+// Sums per column are added up in groups of at least so many rows, and so many groups at most: what threads can share,
+// against memory for each group.
+constexpr int64_t kGroupRows = 8, kMostGroups = 64;
+
 // Philox groups at a time: one AVX-512 register of 64-bit lanes, two of AVX2, four of NEON or SSE2.
 constexpr int kNoiseLanes = 8;
 
@@ -21,6 +25,7 @@ constexpr int kNoiseLanes = 8;
 // 16 chunks of the objective; a chunk of the sampler takes twice as long).
 constexpr int64_t kObjectiveGrain = 16;
 constexpr int64_t kLatentGrain = 8;
+constexpr int64_t kByRowsGrain = 4;
 
 }  // namespace cpu
 }  // namespace pyvae

@@ -110,6 +110,24 @@ struct Objective : ObjectiveOperands {
   Workspace workspace;
 };
 
+// Decoder side, row by row: likelihoods with parameters, and those by softmax. `partition` is by rows, which blocks
+// take one after the other; what is wanted of the results is summed by the last of them, from workspace.partials
+// [rows].
+struct ObjectiveByRows : Objective {
+  PerRow log_library;                        // [rows]
+  PerRow upstream;                           // [rows], a factor of the gradients; absent: 1
+  double* normalizers = nullptr;             // [rows], written: log sum exp of recon; null: not wanted
+  double* library_gradient = nullptr;        // [rows], written; null: not wanted
+  double* row_sums[kMaxParameters] = {};     // [rows], of a parameter's gradient, written; null: not wanted
+  double* column_sums[kMaxParameters] = {};  // [groups, features], written by ColumnSums
+};
+
+// The sums per column, after ObjectiveByRows, whose normalizers they read: over `rows_each` rows to a group.
+struct ColumnSums {
+  ObjectiveByRows objective;
+  int64_t groups = 0, rows_each = 0;
+};
+
 // Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
 //   gradient: computed anew as factor * upstream * d likelihood / d recon, or multiplied by upstream (`rescale`)
 //   to_kl = mean * (beta grad_loss + grad_kl)
@@ -127,6 +145,8 @@ const char* launch(const LatentForward& call, void* stream);
 const char* launch(const LatentBackward& call, void* stream);
 const char* launch(const Objective& call, void* stream);
 const char* launch(const ObjectiveBackward& call, void* stream);
+const char* launch(const ObjectiveByRows& call, void* stream);
+const char* launch(const ColumnSums& call, void* stream);
 
 // Whether the kernels have machine code for the current device.
 bool has_image();

@@ -5,16 +5,6 @@ namespace pyvae {
 namespace cuda {
 namespace {
 
-// loss = likelihood + beta KL of one row, from the sums of both.
-__device__ __forceinline__ void write_terms(const Objective& a, int64_t row, double recon_term, double kl_term) {
-  recon_term *= a.mean;
-  kl_term *= a.mean;
-  const double beta = a.beta_tensor.data ? a.beta * read(a.beta_tensor, 0) : a.beta;
-  write(a.loss, row, negative_elbo(recon_term, kl_term, beta));
-  write(a.recon_term, row, recon_term);
-  write(a.kl_term, row, kl_term);
-}
-
 // All in one row: the first blocks sum the likelihood, the others the KL, and the last one to finish adds up.
 template <int V, class Map>
 __device__ __forceinline__ void sum_segments(const Objective& a, const Map& map) {

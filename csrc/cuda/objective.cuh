@@ -101,9 +101,22 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
     return packed && a.in_double == (sizeof(typename Way::T) == 8) && is_packed(a.shape, a.recon, kType) &&
            is_packed(a.shape, a.gradient, kType);
   };
-  return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) {
-    return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
+  return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
+    if constexpr (decltype(likelihood)::type::kByRows)
+      return "this likelihood goes by rows";  // by_rows.cu
+    else
+      return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
   });
+}
+
+// loss = likelihood + beta KL of one row, from the sums of both.
+__device__ __forceinline__ void write_terms(const Objective& a, int64_t row, double recon_term, double kl_term) {
+  recon_term *= a.mean;
+  kl_term *= a.mean;
+  const double beta = a.beta_tensor.data ? a.beta * read(a.beta_tensor, 0) : a.beta;
+  write(a.loss, row, negative_elbo(recon_term, kl_term, beta));
+  write(a.recon_term, row, recon_term);
+  write(a.kl_term, row, kl_term);
 }
 
 // value: the divergence of one element of the posterior

@@ -62,5 +62,9 @@ constexpr int kSpan = 2048;
 // spans that one block takes one after the other, while there still are kGoodBlocks.
 constexpr int64_t kSpread = 264, kMostSpans = 8;
 
+// Sums per column of rows: groups of at least so many rows, and so many groups at most. Their parts are an eighth of
+// recon's memory in double, and there are a few thousand blocks for 20,000 columns.
+constexpr int64_t kColumnRows = 16, kColumnGroups = 64;
+
 }  // namespace cuda
 }  // namespace pyvae

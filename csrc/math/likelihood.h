@@ -2,29 +2,22 @@
 //
 // `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (elementary.h) on the CPU.
 //
-// To add one: a functor here, at the end of `Likelihoods`; its reference in pyvae/_likelihoods.py; its entry in the
-// tests' registry.
+// To add one: a functor here or in counts.h, at the end of `Likelihoods`; its reference in pyvae/_likelihoods.py; its
+// entry in the tests' registry.
 #pragma once
 
-#include "math/elementary.h"
-#include "math/types.h"
+#include "math/counts.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
-
-template <class T>
-struct Term {
-  T value, derivative;
-};
 
 // recon = p, the probability of a one. Both logarithms are clamped at -100 and the derivative's denominator at 1e-12,
 // as in torch's binary_cross_entropy.
 //   value      -(t log p + (1 - t) log(1 - p))
 //   derivative (p - t) / (p (1 - p))
-struct Bernoulli {
+struct Bernoulli : Traits {
   static constexpr const char* kName = "bernoulli";
-  static constexpr bool kProbability = true;  // recon outside [0, 1] is an error
-  static constexpr bool kTakesPosWeight = false;
+  static constexpr bool kProbability = true;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
     const T log_p = at_least(Math::log_unit(p), T(-100));
@@ -40,9 +33,8 @@ struct Bernoulli {
 // Both hold the same two factors, which change places with the sign of x:
 //   x > 0:  near = 1 - t, far = -w t;  else the other way round
 //   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
-struct BernoulliLogits {
+struct BernoulliLogits : Traits {
   static constexpr const char* kName = "bernoulli_logits";
-  static constexpr bool kProbability = false;
   static constexpr bool kTakesPosWeight = true;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {
@@ -58,10 +50,8 @@ struct BernoulliLogits {
 // recon = the mean of N(recon, 1); the constant 1/2 log(2 pi) is left out.
 //   value      1/2 (recon - t)^2
 //   derivative recon - t
-struct Gaussian {
+struct Gaussian : Traits {
   static constexpr const char* kName = "gaussian";
-  static constexpr bool kProbability = false;
-  static constexpr bool kTakesPosWeight = false;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
     const T difference = recon - t;
@@ -72,10 +62,8 @@ struct Gaussian {
 // recon = the median of Laplace(recon, 1); the constant log 2 is left out.
 //   value      |recon - t|
 //   derivative sign(recon - t), 0 at 0
-struct Laplace {
+struct Laplace : Traits {
   static constexpr const char* kName = "laplace";
-  static constexpr bool kProbability = false;
-  static constexpr bool kTakesPosWeight = false;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T recon, T t, T /*pos_weight*/) {
     const T difference = recon - t;
@@ -84,8 +72,43 @@ struct Laplace {
   }
 };
 
+// recon = the mean of N(recon, e^s), s = log of the variance; the constant 1/2 log(2 pi) is left out.
+//   value    1/2 (recon - t)^2 e^-s + 1/2 s
+//   by recon (recon - t) e^-s
+//   by s     1/2 - 1/2 (recon - t)^2 e^-s
+struct GaussianLogvar : Traits {
+  static constexpr const char* kName = "gaussian_logvar";
+  static constexpr bool kByRows = true;
+  static constexpr int kParameters = 1;
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate(T recon, T t, const T (&parameters)[1]) {
+    const T s = parameters[0], difference = recon - t, scaled = difference * exp(-s);
+    const T half_square = T(0.5) * difference * scaled;
+    return {half_square + T(0.5) * s, scaled, {T(0.5) - half_square}};
+  }
+};
+
+// recon = the median of Laplace(recon, e^s), s = log of the scale; the constant log 2 is left out.
+//   value    |recon - t| e^-s + s
+//   by recon sign(recon - t) e^-s, 0 at 0
+//   by s     1 - |recon - t| e^-s
+struct LaplaceLogscale : Traits {
+  static constexpr const char* kName = "laplace_logscale";
+  static constexpr bool kByRows = true;
+  static constexpr int kParameters = 1;
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate(T recon, T t, const T (&parameters)[1]) {
+    const T s = parameters[0], difference = recon - t, rate = exp(-s);
+    const T scaled = absolute(difference) * rate;
+    // The difference itself where it is 0 or NaN.
+    const T slope = difference > T(0) ? rate : (difference < T(0) ? -rate : difference);
+    return {scaled + s, slope, {T(1) - scaled}};
+  }
+};
+
 // In the order of their codes.
-using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian, Laplace>;
+using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian, Laplace, GaussianLogvar, LaplaceLogscale, Poisson,
+                          NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial>;
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -35,10 +35,16 @@ struct LikelihoodArguments {
   const OptionalTensor& weight;      // broadcastable to recon
   const OptionalTensor& pos_weight;  // broadcastable to recon
   int64_t likelihood;                // Likelihoods (math/likelihood.h)
+  const OptionalTensor& parameter;   // its own, broadcastable to recon
+  const OptionalTensor& second_parameter;
+  const OptionalTensor& log_library;  // [B] or [B, 1]: the mean is e^it softmax(recon)
 
-  auto fields() const { return std::tie(recon, target, weight, pos_weight, likelihood); }
+  auto fields() const {
+    return std::tie(recon, target, weight, pos_weight, likelihood, parameter, second_parameter, log_library);
+  }
   static constexpr const char* kSchema =
-      "Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, int likelihood";
+      "Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, int likelihood, Tensor? parameter, "
+      "Tensor? second_parameter, Tensor? log_library";
 };
 
 // And with its KL, which comes from mu and scale, or from `kl`, or is 0.

@@ -9,6 +9,19 @@ namespace pyvae {
 constexpr auto kScaleNames = names_of(Scales{});
 constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 
+// What the likelihoods say of themselves (math/terms.h), by their codes.
+struct Trait {
+  bool takes_pos_weight, is_count, goes_by_rows;
+  int parameters;
+  Softmax softmax;
+};
+template <class... Members>
+constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
+  return {{Trait{Members::kTakesPosWeight, Members::kIsCount, Members::kByRows, Members::kParameters,
+                 Members::kSoftmax}...}};
+}
+constexpr auto kTraits = traits_of(Likelihoods{});
+
 enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions };
 constexpr Table<const char*, kReductions> kReductionNames = {{"none", "sum", "batchmean"}};
 

@@ -4,13 +4,13 @@
 
 #include <ATen/core/Generator.h>
 
-#include "ops/arguments.h"
+#include "ops/gradients.h"
 
 namespace pyvae {
 
 // What an objective returns besides its loss: nothing, its two terms, or its two terms as an operator must return them,
 // in memory of their own.
-enum class Terms { kNone, kWanted, kApart };
+enum class Breakdown { kNone, kWanted, kApart };
 
 struct Device {
   // Whether the kernels can run on the device of this index; null: there is nothing to run, only shapes to tell.
@@ -27,11 +27,11 @@ struct Device {
   std::tuple<Tensor, Tensor> (*latent_backward)(const LatentArguments&, const OptionalTensor& grad_z,
                                                 const OptionalTensor& grad_kl);
 
-  // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and d(reconstruction term)/d recon
-  // (empty unless wanted), made in the same pass. With kNone the second and third may be undefined.
-  std::tuple<Tensor, Tensor, Tensor, Tensor> (*elbo_forward)(const ElboArguments&, bool with_gradient, Terms terms);
-  // upstream[b] * weight * d value / d recon, shaped and typed as recon; upstream [B].
-  Tensor (*elbo_gradient)(const LikelihoodArguments&, const Tensor& upstream);
+  // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and the reconstruction term's gradients
+  // that are wanted (bits of GradientOf), made in the same pass. With kNone the second and third may be undefined.
+  std::tuple<Tensor, Tensor, Tensor, Gradients> (*elbo_forward)(const ElboArguments&, int64_t wanted, Breakdown terms);
+  // upstream[b] * weight * the derivatives of the value, shaped and typed as what they are by; upstream [B].
+  Gradients (*elbo_gradient)(const LikelihoodArguments&, const Tensor& upstream, int64_t wanted);
   // The backward pass in place: gradient (if there is one left, as elbo_forward wrote it) times grad_loss + grad_recon;
   // and, if `to_kl`, the KL's gradient mean * (beta grad_loss + grad_kl), [B] without reduction, else a scalar (not
   // wanted: empty).

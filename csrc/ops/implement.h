@@ -38,16 +38,21 @@ struct Checked {
     return device.latent_backward(a, grad_z, grad_kl);
   }
 
-  static std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient) {
+  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a,
+                                                                                         int64_t wanted) {
     check("elbo_forward", refuse(a));
-    return device.elbo_forward(a, with_gradient, Terms::kApart);
+    check("elbo_forward", refuse_wanted(a, wanted));
+    const auto [loss, recon_term, kl_term, gradients] = device.elbo_forward(a, wanted, Breakdown::kApart);
+    return std::tuple_cat(std::make_tuple(loss, recon_term, kl_term), to_tuple(gradients, a.recon));
   }
 
-  static Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream) {
+  static std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream,
+                                                                  int64_t wanted) {
     check("elbo_gradient", refuse(a));
     const bool per_row = upstream.dim() == 1 && upstream.sym_size(0) == a.recon.sym_size(0);
     check("elbo_gradient", per_row && is_supported_type(upstream.scalar_type()) ? nullptr : "upstream must be (B,)");
-    return device.elbo_gradient(a, upstream);
+    check("elbo_gradient", refuse_wanted(a, wanted));
+    return to_tuple(device.elbo_gradient(a, upstream, wanted), a.recon);
   }
 
   static Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,

@@ -114,21 +114,28 @@ LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(withi
   target = within_dims(a.target.sizes() == sizes ? a.target : a.target.reshape(sizes));
   weight = spread(a.weight, weight_number);
   pos_weight = spread(a.pos_weight, pos_weight_number);
+  if (a.parameter) parameters[0] = within_dims(a.parameter->expand(sizes));
+  if (a.second_parameter) parameters[1] = within_dims(a.second_parameter->expand(sizes));
 }
 
-void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const {
+void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands& out, bool in_order) const {
   out.shape = pyvae::lay_out({{&recon, &out.recon},
                               {&target, &out.target},
                               {&weight, &out.weight},
                               {&pos_weight, &out.pos_weight},
-                              {&gradient, &out.gradient}},
-                             /*any_order=*/true);
+                              {&gradient, &out.gradient},
+                              {&parameters[0], &out.parameters[0]},
+                              {&parameters[1], &out.parameters[1]},
+                              {&parameter_gradients[0], &out.parameter_gradients[0]},
+                              {&parameter_gradients[1], &out.parameter_gradients[1]}},
+                             /*any_order=*/!in_order);
   out.in_double = recon_type(a) == at::kDouble;
   out.weight_number = weight_number;
   out.pos_weight_number = pos_weight_number;
   out.is_weighted = weight.defined() || weight_number != 1;
   out.is_pos_weighted = pos_weight.defined() || pos_weight_number != 1;
   out.likelihood = int(a.likelihood);
+  out.softmax = has_softmax(a);
 }
 
 }  // namespace pyvae

@@ -18,12 +18,14 @@ struct LatentTensors {
 // In recon's shape; a number for weight or pos_weight stays one.
 struct LikelihoodTensors {
   Tensor recon, target;
-  Tensor weight, pos_weight, gradient;  // undefined: absent
+  Tensor weight, pos_weight, gradient;                                     // undefined: absent
+  Tensor parameters[kMaxParameters], parameter_gradients[kMaxParameters];  // likewise
   double weight_number = 1, pos_weight_number = 1;
 
   LikelihoodTensors() = default;
   explicit LikelihoodTensors(const LikelihoodArguments& a);
-  void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const;
+  // `in_order`: features are numbered in the logical order, which sums per column are.
+  void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out, bool in_order = false) const;
 };
 
 }  // namespace pyvae

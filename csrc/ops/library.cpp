@@ -25,6 +25,8 @@ TORCH_LIBRARY(pyvae, m) {
   m.set_python_module("pyvae");
   const std::string latent = LatentArguments::kSchema, likelihood = LikelihoodArguments::kSchema;
   const std::string elbo = likelihood + ", " + ElboArguments::kSchema;
+  const std::string gradients =
+      "Tensor gradient, Tensor parameter_gradient, Tensor second_parameter_gradient, Tensor library_gradient";
   // Pure functions of their arguments, the noise included: a compiler may merge, reorder and recompute them. That is
   // why the seed is a tensor drawn outside (two random operators with equal arguments would be merged).
   const std::vector<at::Tag> pure = {at::Tag::pt2_compliant_tag}, drawn = {at::Tag::nondeterministic_seeded};
@@ -42,10 +44,10 @@ TORCH_LIBRARY(pyvae, m) {
   define("latent_forward(" + latent + ", bool with_z, bool with_kl, int reduction) -> (Tensor z, Tensor kl)", pure);
   define("latent_backward(" + latent + ", Tensor? grad_z, Tensor? grad_kl) -> (Tensor grad_mu, Tensor grad_scale)",
          pure);
-  define("elbo_forward(" + elbo +
-             ", bool with_gradient) -> (Tensor loss, Tensor recon_term, Tensor kl_term, Tensor gradient)",
-         pure);
-  define("elbo_gradient(" + likelihood + ", Tensor upstream) -> Tensor", pure);
+  define(
+      "elbo_forward(" + elbo + ", int wanted) -> (Tensor loss, Tensor recon_term, Tensor kl_term, " + gradients + ")",
+      pure);
+  define("elbo_gradient(" + likelihood + ", Tensor upstream, int wanted) -> (" + gradients + ")", pure);
 
   // For eager mode alone: the first advances a generator, the second works in place.
   define("latent_draw(" + latent + ", Generator? generator, bool with_kl) -> (Tensor z, Tensor kl, Tensor seed)",

@@ -30,13 +30,23 @@ std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const Optio
   return {at::empty_like(a.mu), at::empty_like(a.scale)};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms) {
-  return {reduced(a.recon, a.reduction, loss_type(a)), reduced(a.recon, a.reduction, recon_type(a)),
-          reduced(a.recon, a.reduction, kl_type(a)),
-          with_gradient ? at::empty_like(a.recon) : at::empty({0}, a.recon.options())};
+Gradients empty_gradients(const LikelihoodArguments& a, int64_t wanted) {
+  Gradients out;
+  if (wants(wanted, kOfRecon)) out[kOfRecon] = at::empty_like(a.recon);
+  if (wants(wanted, kOfParameter)) out[kOfParameter] = at::empty_like(*a.parameter);
+  if (wants(wanted, kOfSecondParameter)) out[kOfSecondParameter] = at::empty_like(*a.second_parameter);
+  if (wants(wanted, kOfLibrary)) out[kOfLibrary] = at::empty_like(*a.log_library);
+  return out;
 }
 
-Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor&) { return at::empty_like(a.recon); }
+std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown) {
+  return {reduced(a.recon, a.reduction, loss_type(a)), reduced(a.recon, a.reduction, recon_type(a)),
+          reduced(a.recon, a.reduction, kl_type(a)), empty_gradients(a, wanted)};
+}
+
+Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor&, int64_t wanted) {
+  return empty_gradients(a, wanted);
+}
 
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                       const OptionalTensor&, bool to_kl) {

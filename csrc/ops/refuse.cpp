@@ -3,6 +3,7 @@
 #include <ATen/ExpandUtils.h>
 
 #include "ops/codes.h"
+#include "ops/gradients.h"
 #include "ops/types.h"
 
 namespace pyvae {
@@ -34,11 +35,26 @@ bool is_per_row(const Tensor& numbers, const Tensor& like, bool scalar) {
   return scalar ? numbers.dim() == 0 : numbers.dim() == 1 && numbers.sym_size(0) == like.sym_size(0);
 }
 
-template <class... Members>
-constexpr Table<bool, sizeof...(Members)> takes_pos_weight(Types<Members...>) {
-  return {{Members::kTakesPosWeight...}};
+// A parameter of the likelihood, its first or its second.
+const char* refuse_parameter(const OptionalTensor& parameter, bool expected, const Tensor& recon) {
+  if (parameter.has_value() != expected) return "the likelihood has another number of parameters";
+  if (!parameter) return nullptr;
+  if (!is_supported_type(parameter->scalar_type())) return "parameters must be floating";
+  if (parameter->device() != recon.device()) return "parameters must be on recon's device";
+  if (!at::is_expandable_to(parameter->sym_sizes(), recon.sym_sizes())) return "parameters must broadcast to recon";
+  return nullptr;
 }
-constexpr auto kTakesPosWeight = takes_pos_weight(Likelihoods{});
+
+const char* refuse_library(const LikelihoodArguments& a) {
+  if (!a.log_library) return nullptr;
+  const Tensor& library = *a.log_library;
+  if (kTraits[a.likelihood].softmax != Softmax::kOptional) return "this likelihood takes no log_library";
+  if (!is_supported_type(library.scalar_type())) return "log_library must be floating";
+  if (library.device() != a.recon.device()) return "log_library must be on recon's device";
+  const bool per_row = library.dim() == 1 || (library.dim() == 2 && library.sym_size(1) == 1);
+  if (!per_row || library.sym_size(0) != a.recon.sym_size(0)) return "log_library must have shape (B,) or (B, 1)";
+  return nullptr;
+}
 
 }  // namespace
 
@@ -71,7 +87,11 @@ const char* refuse(const LikelihoodArguments& a) {
     return "recon and target must have one shape, or one of them be the flattened form";
   }
   if (a.likelihood < 0 || a.likelihood >= Likelihoods::kCount) return "unknown likelihood";
-  if (a.pos_weight && !kTakesPosWeight[a.likelihood]) return "this likelihood takes no pos_weight";
+  const Trait& trait = kTraits.values[a.likelihood];
+  if (a.pos_weight && !trait.takes_pos_weight) return "this likelihood takes no pos_weight";
+  if (const char* refusal = refuse_parameter(a.parameter, trait.parameters > 0, a.recon)) return refusal;
+  if (const char* refusal = refuse_parameter(a.second_parameter, trait.parameters > 1, a.recon)) return refusal;
+  if (const char* refusal = refuse_library(a)) return refusal;
   if (const char* refusal = refuse_factor(a.weight, a.recon)) return refusal;
   return refuse_factor(a.pos_weight, a.recon);
 }
@@ -106,6 +126,14 @@ const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& gra
   if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0))
     return "grad_kl must have shape (B,) or (), on mu's device";
   return nullptr;
+}
+
+const char* refuse_wanted(const LikelihoodArguments& a, int64_t wanted) {
+  if (wanted < 0 || wanted >> kGradients != 0) return "unknown gradients are wanted";
+  const bool absent = (wants(wanted, kOfParameter) && !a.parameter) ||
+                      (wants(wanted, kOfSecondParameter) && !a.second_parameter) ||
+                      (wants(wanted, kOfLibrary) && !a.log_library);
+  return absent ? "a gradient is wanted by what is absent" : nullptr;
 }
 
 const char* refuse_gradients(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,

@@ -35,6 +35,11 @@ inline at::ScalarType sample_type(const LatentArguments& a) {
 
 inline at::ScalarType recon_type(const LikelihoodArguments& a) { return compute_type(a.recon, a.target); }
 
+// Whether recon holds scores, of which the softmax gives the mean.
+inline bool has_softmax(const LikelihoodArguments& a) {
+  return kTraits[a.likelihood].softmax == Softmax::kAlways || a.log_library;
+}
+
 // Of the KL term; without one it is 0, in the type of the reconstruction term.
 inline at::ScalarType kl_type(const ElboArguments& a) {
   if (a.kl) return a.kl->scalar_type();

@@ -9,14 +9,35 @@ namespace pyvae {
 namespace {
 
 // With terms where the dispatcher is asked: an operator's results are all there.
-auto forward(const ElboArguments& a, bool with_gradient, bool with_terms) {
+std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t wanted, bool with_terms) {
   if (const Device* const device = direct_device(a.recon, a)) {
     RECORD_FUNCTION("pyvae::elbo_forward", c10::ArrayRef<const c10::IValue>());
-    return device->elbo_forward(a, with_gradient, with_terms ? Terms::kWanted : Terms::kNone);
+    return device->elbo_forward(a, wanted, with_terms ? Breakdown::kWanted : Breakdown::kNone);
   }
-  using Operator = std::tuple<Tensor, Tensor, Tensor, Tensor> (*)(const ElboArguments&, bool);
+  using Operator =
+      std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> (*)(const ElboArguments&, int64_t);
   static const auto op = find_operator<Operator>("pyvae::elbo_forward");
-  return call(op, a, with_gradient);
+  auto [loss, recon_term, kl_term, of_recon, of_first, of_second, of_library] = call(op, a, wanted);
+  return {loss, recon_term, kl_term, {of_recon, of_first, of_second, of_library}};
+}
+
+Gradients gradients(const LikelihoodArguments& a, const Device* device, const Tensor& upstream, int64_t wanted) {
+  if (device) {
+    RECORD_FUNCTION("pyvae::elbo_gradient", c10::ArrayRef<const c10::IValue>());
+    return device->elbo_gradient(a, upstream, wanted);
+  }
+  using Operator = std::tuple<Tensor, Tensor, Tensor, Tensor> (*)(const LikelihoodArguments&, const Tensor&, int64_t);
+  static const auto op = find_operator<Operator>("pyvae::elbo_gradient");
+  auto [of_recon, of_first, of_second, of_library] = call(op, a, upstream, wanted);
+  return {of_recon, of_first, of_second, of_library};
+}
+
+// Whether the forward pass makes the gradients: not those by a likelihood's parameters where each row has an upstream
+// gradient of its own, which sums over rows cannot be multiplied by afterwards; and not in 16 bits, which would round
+// them before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the backward kernel sees to
+// that.
+bool are_made_early(const ElboArguments& a) {
+  return !kTraits[a.likelihood].goes_by_rows || (a.reduction != kNone && at::elementSize(a.recon.scalar_type()) > 2);
 }
 
 // The sum of two gradients of which each may be absent (undefined).
@@ -30,19 +51,42 @@ Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
 }
 
 struct Elbo : torch::autograd::Function<Elbo> {
+  // The gradients that the forward pass made, among saved_data.
+  static constexpr const char* kBuffers[kGradients] = {"gradient", "parameter_gradient", "second_parameter_gradient",
+                                                       "library_gradient"};
   // The inputs as saved, and as the reference takes them.
-  enum Input { kRecon, kTarget, kMu, kScale, kKl, kWeight, kPosWeight, kBeta, kInputs };
+  enum Input {
+    kRecon,
+    kTarget,
+    kMu,
+    kScale,
+    kKl,
+    kWeight,
+    kPosWeight,
+    kBeta,
+    kParameter,
+    kSecondParameter,
+    kLibrary,
+    kInputs
+  };
+  static constexpr Input kGradientInputs[kGradients] = {kRecon, kParameter, kSecondParameter, kLibrary};
 
   template <class... Inputs>
   static variable_list forward(AutogradContext* ctx, const ElboArguments* a, bool with_terms, const Inputs&... inputs) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const bool with_gradient = a->recon.requires_grad();
-    auto [loss, recon_term, kl_term, gradient] = pyvae::forward(*a, with_gradient, with_terms);
+    const auto requires_grad = [](const OptionalTensor& tensor) { return tensor && tensor->requires_grad(); };
+    int64_t wanted = a->recon.requires_grad() << kOfRecon | requires_grad(a->parameter) << kOfParameter |
+                     requires_grad(a->second_parameter) << kOfSecondParameter |
+                     requires_grad(a->log_library) << kOfLibrary;
+    if (!are_made_early(*a)) wanted = 0;
+    auto [loss, recon_term, kl_term, gradients] = pyvae::forward(*a, wanted, with_terms);
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({value_or_undefined(inputs)...});
     ctx->saved_data["beta"] = a->beta;
     ctx->saved_data["codes"] = std::vector<int64_t>{a->likelihood, a->scale_kind, a->reduction};
-    if (with_gradient) ctx->saved_data["gradient"] = gradient;
+    for (int of = 0; of < kGradients; ++of) {
+      if (wants(wanted, of)) ctx->saved_data[kBuffers[of]] = gradients[of];
+    }
     return with_terms ? variable_list{loss, recon_term, kl_term} : variable_list{loss};
   }
 
@@ -59,6 +103,9 @@ struct Elbo : torch::autograd::Function<Elbo> {
                           given[kWeight],
                           given[kPosWeight],
                           codes[0],
+                          given[kParameter],
+                          given[kSecondParameter],
+                          given[kLibrary],
                           given[kMu],
                           given[kScale],
                           codes[1],
@@ -74,7 +121,11 @@ struct Elbo : torch::autograd::Function<Elbo> {
       std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
       return out;
     }
-    const bool to_recon = wanted[kRecon] && (grads[0].defined() || grads[1].defined());
+    const bool has_upstream = grads[0].defined() || grads[1].defined();
+    int64_t to_make = 0;
+    for (int of = 0; of < kGradients; ++of) {
+      to_make |= int64_t(has_upstream && wanted[kGradientInputs[of]]) << of;
+    }
     const bool to_kl = (wanted[kKl] || wanted[kMu] || wanted[kScale]) && (grads[0].defined() || grads[2].defined());
     const at::AutoDispatchBelowADInplaceOrView below;
     const OptionalTensor grad_loss = optional(grads[0]), grad_recon = optional(grads[1]), grad_kl = optional(grads[2]);
@@ -82,28 +133,39 @@ struct Elbo : torch::autograd::Function<Elbo> {
         is_plain(grad_loss) && is_plain(grad_recon) && is_plain(grad_kl) ? direct_device(a.recon, a) : nullptr;
     Tensor kl_gradient;  // [B], or one for all rows
     if (direct) {
-      if (to_recon) to(kRecon) = take_buffer(ctx);
-      // On the CPU it can be seen here that the buffer is the gradient as it was written; CUDA's kernel finds out
+      for (int of = 0; of < kGradients; ++of) {
+        if (wants(to_make, of)) to(kGradientInputs[of]) = take_buffer(ctx, kBuffers[of]);
+      }
+      // On the CPU it can be seen here that the buffers are the gradients as they were written; CUDA's kernel finds out
       // itself.
-      const bool done = to(kRecon).defined() && a.recon.is_cpu() && is_one(plus(grads[0], grads[1]));
+      const bool done = has_upstream && a.recon.is_cpu() && is_one(plus(grads[0], grads[1]));
+      for (int of = kOfParameter; of < kGradients && !done; ++of) {
+        Tensor& gradient = to(kGradientInputs[of]);
+        if (gradient.defined()) gradient.mul_(plus(grads[0], grads[1]));
+      }
       const OptionalTensor buffer = done ? std::nullopt : optional(to(kRecon));
       if (buffer || to_kl) {
         kl_gradient = run<&Device::elbo_backward_>("pyvae::elbo_backward_", direct, a, buffer, grad_loss, grad_recon,
                                                    grad_kl, to_kl);
       }
     } else {
-      const auto entry = ctx->saved_data.find("gradient");
-      if (to_recon && entry != ctx->saved_data.end()) {
-        to(kRecon) = scaled(entry->second.toTensor(), plus(grads[0], grads[1]));
+      for (int of = 0; of < kGradients; ++of) {
+        const auto entry = ctx->saved_data.find(kBuffers[of]);
+        if (!wants(to_make, of) || entry == ctx->saved_data.end()) continue;
+        to(kGradientInputs[of]) = scaled(entry->second.toTensor(), plus(grads[0], grads[1]));
       }
       if (to_kl) kl_gradient = traced_kl_gradient(a, grads);
     }
-    if (to_recon && !to(kRecon).defined()) {
+    for (int of = 0; of < kGradients; ++of) {
+      if (to(kGradientInputs[of]).defined()) to_make &= ~(int64_t(1) << of);
+    }
+    if (to_make != 0) {
       const Tensor upstream = plus(grads[0], grads[1]);
       const Tensor each = a.reduction == kBatchMean ? upstream.div(batch_size(a.recon)) : upstream;
-      to(kRecon) =
-          run<&Device::elbo_gradient>("pyvae::elbo_gradient", direct, static_cast<const LikelihoodArguments&>(a),
-                                      each.expand_symint({a.recon.sym_size(0)}));
+      const Gradients found = gradients(a, direct, each.expand_symint({a.recon.sym_size(0)}), to_make);
+      for (int of = 0; of < kGradients; ++of) {
+        if (wants(to_make, of)) to(kGradientInputs[of]) = found[of];
+      }
     }
     if (to_kl && wanted[kKl]) {
       to(kKl) = kl_gradient.dim() == 0 ? kl_gradient.expand_symint({a.recon.sym_size(0)}) : kl_gradient;
@@ -127,8 +189,8 @@ struct Elbo : torch::autograd::Function<Elbo> {
 
   // The buffer, at most once, since a caller holds it from then on. Undefined where it is spent. Besides being dropped
   // here it is marked by its version, for a context that was copied before (compiled autograd does so).
-  static Tensor take_buffer(AutogradContext* ctx) {
-    const auto entry = ctx->saved_data.find("gradient");
+  static Tensor take_buffer(AutogradContext* ctx, const char* name) {
+    const auto entry = ctx->saved_data.find(name);
     if (entry == ctx->saved_data.end()) return Tensor();
     const Tensor buffer = entry->second.toTensor();
     ctx->saved_data.erase(entry);
@@ -138,7 +200,8 @@ struct Elbo : torch::autograd::Function<Elbo> {
   }
 
   static variable_list of(const ElboArguments& a, bool with_terms) {
-    return apply(&a, with_terms, a.recon, a.target, a.mu, a.scale, a.kl, a.weight, a.pos_weight, a.beta_tensor);
+    return apply(&a, with_terms, a.recon, a.target, a.mu, a.scale, a.kl, a.weight, a.pos_weight, a.beta_tensor,
+                 a.parameter, a.second_parameter, a.log_library);
   }
 };
 
@@ -152,11 +215,12 @@ std::tuple<Tensor, Tensor, Tensor> checked_elbo(const ElboArguments& a) {
 }  // namespace
 
 variable_list elbo(const ElboArguments& a, bool with_terms) {
-  if (needs_gradient({&a.recon, &a.target}, {&a.mu, &a.scale, &a.kl, &a.weight, &a.pos_weight, &a.beta_tensor})) {
+  if (needs_gradient({&a.recon, &a.target}, {&a.mu, &a.scale, &a.kl, &a.weight, &a.pos_weight, &a.beta_tensor,
+                                             &a.parameter, &a.second_parameter, &a.log_library})) {
     return Elbo::of(a, with_terms);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
-  auto [loss, recon_term, kl_term, none] = forward(a, /*with_gradient=*/false, with_terms);
+  auto [loss, recon_term, kl_term, none] = forward(a, /*wanted=*/0, with_terms);
   return {loss, recon_term, kl_term};
 }
 

@@ -14,8 +14,8 @@ std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const Optio
                                            const OptionalTensor& grad_kl);
 Doubles divergence(const LatentArguments& a, int64_t reduction);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms);
-Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream);
+std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms);
+Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted);
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
                       const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl);
 

@@ -6,7 +6,7 @@
 
 #include "math/elbo.h"
 #include "ops/autograd/function.h"
-#include "ops/cpu/device.h"
+#include "ops/cpu/by_rows.h"
 #include "ops/layout.h"
 #include "ops/types.h"
 
@@ -25,14 +25,16 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, double 
   const Chunks chunks(call.shape);
   if (partials) partials->assign(chunks.partials(), 0.0);
   call.sums = partials ? partials->data() : nullptr;
-  if (a.recon.numel() == 0) return;
-  const auto kernel = (call.in_double ? instruction_set()->in_double : instruction_set()->in_float).objective;
-  std::atomic<bool> legal{true};
-  at::parallel_for(0, chunks.count, kObjectiveGrain, [&](int64_t begin, int64_t end) {
-    if (!kernel(call, begin, end)) legal = false;
-  });
-  TORCH_CHECK_VALUE(legal, "`recon` must hold probabilities in [0, 1] for likelihood='", kLikelihoodNames[a.likelihood],
-                    "', but holds values outside; for logits use likelihood='bernoulli_logits'");
+  run(a, call, chunks.count, kObjectiveGrain, &Kernels::objective);
+}
+
+// The likelihood of each row, if it is wanted, and the wanted gradients times factor times upstream [rows].
+Gradients run(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream, Doubles* partials) {
+  if (kTraits[a.likelihood].goes_by_rows) return run_by_rows(a, wanted, factor, upstream, partials);
+  LikelihoodTensors tensors(a);
+  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+  run(a, tensors, factor, upstream, partials);
+  return {tensors.gradient};
 }
 
 double mean_of(const ElboArguments& a) { return a.reduction == kBatchMean ? 1.0 / double(a.recon.size(0)) : 1.0; }
@@ -41,13 +43,26 @@ double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms) {
-  const bool with_terms = terms != Terms::kNone;
+void run(const LikelihoodArguments& a, const Objective& call, int64_t count, int64_t grain,
+         bool (*Kernels::*kernel)(const Objective&, int64_t, int64_t)) {
+  if (a.recon.numel() == 0) return;
+  const auto run = (call.in_double ? instruction_set()->in_double : instruction_set()->in_float).*kernel;
+  std::atomic<bool> legal{true};
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    if (!run(call, begin, end)) legal = false;
+  });
+  TORCH_CHECK_VALUE(legal, "likelihood='", kLikelihoodNames[a.likelihood], "': ",
+                    kTraits[a.likelihood].is_count
+                        ? "`target` must hold counts >= 0, but holds negative values"
+                        : "`recon` must hold probabilities in [0, 1], but holds values outside; for logits use "
+                          "likelihood='bernoulli_logits'");
+}
+
+std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
+  const bool with_terms = terms != Breakdown::kNone;
   const int64_t rows = a.recon.size(0);
-  LikelihoodTensors tensors(a);
-  if (with_gradient) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
   Doubles partials;
-  run(a, tensors, mean_of(a), nullptr, &partials);
+  const Gradients gradients = run(a, wanted, mean_of(a), nullptr, &partials);
   const int64_t per_row = rows > 0 ? int64_t(partials.size()) / rows : 0;
   const Doubles recon_term = reduce_rows(rows, per_row, partials.data(), a.reduction);
 
@@ -62,15 +77,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, 
   for (size_t i = 0; i < loss.size(); ++i) loss[i] = negative_elbo(recon_term[i], kl_term[i], beta);
   return {to_tensor(loss, a.reduction, loss_type(a)),
           with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
-          with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(),
-          with_gradient ? tensors.gradient : at::empty({0}, a.recon.options())};
+          with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
 }
 
-Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream) {
-  LikelihoodTensors tensors(a);
-  tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
-  run(a, tensors, 1, read_doubles(upstream).data(), nullptr);
-  return tensors.gradient;
+Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted) {
+  return run(a, wanted, 1, read_doubles(upstream).data(), nullptr);
 }
 
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,

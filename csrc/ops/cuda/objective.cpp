@@ -4,8 +4,8 @@
 
 #include <array>
 
+#include "ops/cuda/by_rows.h"
 #include "ops/cuda/device.h"
-#include "ops/cuda/tensors.h"
 
 namespace pyvae {
 namespace cuda {
@@ -29,11 +29,11 @@ Tensor set_beta(const ElboArguments& a, Objective& out) {
 
 // The loss and, where they are wanted, its terms. Scalars of one type share an allocation if they may, which takes as
 // long as a small kernel; none of them is a view, so that each can be written in place.
-std::array<Tensor, 3> empty_results(const ElboArguments& a, Terms terms) {
-  if (terms == Terms::kNone) return {empty_result(a.recon, a.reduction, loss_type(a)), Tensor(), Tensor()};
+std::array<Tensor, 3> empty_results(const ElboArguments& a, Breakdown terms) {
+  if (terms == Breakdown::kNone) return {empty_result(a.recon, a.reduction, loss_type(a)), Tensor(), Tensor()};
   const at::ScalarType types[] = {loss_type(a), recon_type(a), kl_type(a)};
   std::array<Tensor, 3> out;
-  if (terms == Terms::kApart || a.reduction == kNone || types[1] != types[0] || types[2] != types[0]) {
+  if (terms == Breakdown::kApart || a.reduction == kNone || types[1] != types[0] || types[2] != types[0]) {
     for (size_t i = 0; i < out.size(); ++i) out[i] = empty_result(a.recon, a.reduction, types[i]);
     return out;
   }
@@ -48,20 +48,17 @@ std::array<Tensor, 3> empty_results(const ElboArguments& a, Terms terms) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, bool with_gradient, Terms terms) {
+std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
   Call call("elbo_forward", a.recon);
-  LikelihoodTensors tensors(a);
-  if (with_gradient) tensors.gradient = at::empty_like(tensors.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
-
-  Objective o{};
-  tensors.lay_out(a, o);
-  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;
-  o.partition = by_row ? Partition(o.shape.rows, o.shape.features) : Partition(1, a.recon.numel());
+  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // results; the kernel may go by rows anyhow
+  const bool goes_by_rows = kTraits[a.likelihood].goes_by_rows;
+  ObjectiveByRows o{};
   o.factor = o.mean = mean_of(a);
   const Tensor beta = set_beta(a, o);
   o.loss = result(loss);
-  if (terms != Terms::kNone) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
+  if (terms != Breakdown::kNone) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
+  o.partition = by_row ? Partition(a.recon.size(0), a.recon.numel() / a.recon.size(0)) : Partition(1, a.recon.numel());
 
   // The KL: a second segment of the launch; per row, or where it needs the other precision, a launch of its own.
   DivergenceSegment& segment = o.divergence;
@@ -69,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, 
   std::optional<LatentTensors> posterior;
   if (a.mu) {
     const LatentArguments latent{*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0};
-    if (by_row || (kl_type(a) == at::kDouble) != o.in_double) {
+    if (by_row || goes_by_rows || kl_type(a) != recon_type(a)) {
       rows = std::get<1>(latent_forward(latent, /*with_z=*/false, /*with_kl=*/true, kNone));
     } else {
       posterior.emplace(latent);
@@ -83,26 +80,34 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a, 
     segment.given = per_row(rows);
     if (!by_row) segment.partition = Partition(1, rows.numel());
   }
+  if (goes_by_rows) return {loss, recon_term, kl_term, run_by_rows(call, a, wanted, Tensor(), o)};
 
+  LikelihoodTensors tensors(a);
+  if (wants(wanted, kOfRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  tensors.lay_out(a, o);
   const int64_t blocks = o.partition.blocks + segment.partition.blocks;
   if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
-  if (blocks > 0) call.launch(o);
-  return {loss, recon_term, kl_term, with_gradient ? tensors.gradient : at::empty({0}, a.recon.options())};
+  if (blocks > 0) call.launch(static_cast<const Objective&>(o));
+  return {loss, recon_term, kl_term, {tensors.gradient}};
 }
 
-Tensor elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream) {
+Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted) {
   Call call("elbo_gradient", a.recon);
-  LikelihoodTensors tensors(a);
-  tensors.gradient = at::empty_like(tensors.recon);
   const Tensor rows = as_real(upstream);
-  if (a.recon.numel() > 0) {
+  if (kTraits[a.likelihood].goes_by_rows) {
+    ObjectiveByRows o{};
+    return run_by_rows(call, a, wanted, rows, o);
+  }
+  LikelihoodTensors tensors(a);
+  if (wants(wanted, kOfRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  if (a.recon.numel() > 0 && tensors.gradient.defined()) {
     ObjectiveBackward b{};
     tensors.lay_out(a, b.objective);
     b.objective.partition = Partition(1, a.recon.numel());
     b.grad_loss = per_row(rows);
     call.launch(b);
   }
-  return tensors.gradient;
+  return {tensors.gradient};
 }
 
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,

@@ -1,0 +1,43 @@
+#include "ops/cpu/by_rows.h"
+
+#include <algorithm>
+
+#include "ops/layout.h"
+
+namespace pyvae {
+namespace cpu {
+
+Gradients run_by_rows(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream,
+                      Doubles* sums) {
+  const int64_t rows = a.recon.size(0);
+  Shape shape{};
+  shape.rows = rows;
+  const RowGradients gradients(a, wanted, Groups(shape, /*with_columns=*/true).count);
+  LikelihoodTensors tensors(a);
+  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+
+  Objective call{};
+  for (int k = 0; k < kMaxParameters; ++k) {
+    tensors.parameter_gradients[k] = gradients.elements[k];
+    call.row_sums[k] = gradients.row_sums[k], call.column_sums[k] = gradients.column_sums[k];
+  }
+  tensors.lay_out(a, call, /*in_order=*/gradients.with_columns());
+  call.factor = factor;
+  call.upstream = upstream;
+  if (sums) sums->assign(rows, 0.0);
+  call.sums = sums ? sums->data() : nullptr;
+  Doubles library;
+  if (a.log_library) library = read_doubles(*a.log_library), call.log_library = library.data();
+  call.library_gradient = gradients.library;
+
+  const int64_t count = Groups(call.shape, gradients.with_columns()).count;
+  const int64_t chunks = std::max<int64_t>(1, a.recon.numel() / kChunk / std::max<int64_t>(1, count));  // of a group
+  run(a, call, count, std::max<int64_t>(1, kByRowsGrain / chunks), &Kernels::objective_by_rows);
+
+  Gradients out = {tensors.gradient};
+  gradients.finish(out);
+  return out;
+}
+
+}  // namespace cpu
+}  // namespace pyvae

@@ -1,0 +1,69 @@
+#include "ops/gradients.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
+
+#include "ops/broadcast.h"
+#include "ops/types.h"
+
+namespace pyvae {
+
+namespace {
+
+enum Form { kElements, kRows, kColumns };
+
+// What a parameter's gradient is summed over, besides what remains to be summed at the end.
+Form form_of(const Tensor& parameter, const Tensor& recon) {
+  const int64_t features = std::min(parameter.dim(), recon.dim() - 1);  // dimensions of them that the parameter has
+  const auto sizes = parameter.sizes();
+  if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) return kRows;
+  const bool batched = parameter.dim() == recon.dim() && parameter.size(0) != 1;
+  return batched || recon.size(0) == 1 ? kElements : kColumns;
+}
+
+}  // namespace
+
+RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups) {
+  const auto in_double = a.recon.options().dtype(at::kDouble);
+  const OptionalTensor* const given[] = {&a.parameter, &a.second_parameter};
+  for (int k = 0; k < kMaxParameters; ++k) {
+    if (!wants(wanted, kOfParameter + k)) continue;
+    const Tensor& parameter = **given[k];
+    Part& part = parts_[kOfParameter + k];
+    part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
+    const Form form = form_of(parameter, a.recon);
+    if (form == kElements) {
+      const bool whole = parameter.sizes() == a.recon.sizes();
+      part.buffer = whole ? at::empty_like(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
+      elements[k] = part.buffer;
+      continue;
+    }
+    if (form == kRows) std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
+    if (form == kColumns) part.sizes[0] = groups;
+    part.buffer = at::empty(part.sizes, in_double);
+    (form == kRows ? row_sums : column_sums)[k] = part.buffer.mutable_data_ptr<double>();
+  }
+  if (wants(wanted, kOfLibrary)) {
+    parts_[kOfLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),
+                          *a.log_library};
+    library = parts_[kOfLibrary].buffer.mutable_data_ptr<double>();
+  }
+  if (a.recon.numel() > 0) return;
+  for (Part& part : parts_) {  // no kernel will run
+    if (part.buffer.defined()) part.buffer.zero_();
+  }
+}
+
+void RowGradients::finish(Gradients& out) const {
+  for (int of = kOfParameter; of < kGradients; ++of) {
+    const Part& part = parts_[of];
+    if (!part.buffer.defined()) continue;
+    const bool as_it_is = part.buffer.scalar_type() == part.of.scalar_type() && part.sizes == part.of.sizes();
+    out[of] = as_it_is ? part.buffer.view(part.sizes)
+                       : sum_to(part.buffer.view(part.sizes), part.of.sizes(), part.of.scalar_type());
+  }
+}
+
+}  // namespace pyvae
