@@ -197,9 +197,14 @@ PYVAE_HD T exp_excess(T x) {                         // kModerate: |x| <= 80
 
 // ---- log ------------------------------------------------------------------------------------------------------------
 
-// log x for normal, finite x > 0: x = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and `lift` is added to k.
+// Normal, finite x > 0 as 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2)
 template <class T>
-PYVAE_HD T log_normal(T x, T lift = T(0)) {
+struct Binary {
+  T k, f;
+};
+
+template <class T>
+PYVAE_HD Binary<T> split_binary(T x) {
   using R = Real<T>;
   using Bits = typename R::Bits;
   // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
@@ -207,10 +212,23 @@ PYVAE_HD T log_normal(T x, T lift = T(0)) {
   const Bits offset = bit_cast<Bits>(x) - bit_cast<Bits>(kSqrtHalf);
   const typename R::Int exponent = typename R::Int(offset) >> R::kMantissaBits;
   const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (Bits(exponent) << R::kMantissaBits))) - T(1);
-  const T k = T(exponent) + lift;
+  return {T(exponent), f};
+}
+
+// log(1 + f) - f for these f
+template <class T>
+PYVAE_HD T log_tail(T f) {
   const T square = f * f;
-  const T tail = fma(k, R::kLn2Lo, fma(square * f, log_polynomial(f), T(-0.5) * square));
-  return fma(k, R::kLn2Hi, f + tail);
+  return fma(square * f, log_polynomial(f), T(-0.5) * square);
+}
+
+// log x for normal, finite x > 0; `lift` is added to k.
+template <class T>
+PYVAE_HD T log_normal(T x, T lift = T(0)) {
+  using R = Real<T>;
+  const Binary<T> binary = split_binary(x);
+  const T k = binary.k + lift;
+  return fma(k, R::kLn2Hi, binary.f + fma(k, R::kLn2Lo, log_tail(binary.f)));
 }
 
 template <class T>

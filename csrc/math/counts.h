@@ -1,0 +1,224 @@
+// The likelihoods of counts: one element's full negative log-probability in nats, and its derivatives by `recon` and by
+// the likelihood's own parameters.
+//
+// recon = a, the log of the mean (of the multinomial: of the probability). x >= 0 is the count, an integer or not; a
+// negative x or NaN gives NaN. Formulas of lgamma and digamma differences lose every digit in float32 (a difference of
+// numbers near 10^9 for theta = 10^8); here each value is a sum of positive terms, after Loader (2000), "Fast and
+// accurate computation of binomial probabilities": the deviance, which is 0 where the mean fits x exactly, and the
+// saturated term, which is what is left there.
+#pragma once
+
+#include "math/gamma.h"
+#include "math/types.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+// The value in nats and its derivatives: by recon, and by each parameter.
+template <class T, int P>
+struct Terms {
+  T value, derivative;
+  T parameters[P > 0 ? P : 1];
+};
+
+template <class T>
+PYVAE_HD T count_or_nan(T x) {
+  return x >= T(0) ? x : T(__builtin_nan(""));
+}
+
+// A weight m that moves to m e^s: by how much, and by how much more than m s. Both are exact near s = 0.
+template <class T>
+struct Move {
+  T difference;  // m (e^s - 1)
+  T excess;      // m (e^s - 1 - s) >= 0
+};
+
+template <class T>
+PYVAE_HD Move<T> move(T m, T s, T moved) {
+  const bool near = absolute(s) <= T(0.34);  // the polynomial's interval
+  const T excess = s * s * exp_excess_polynomial(s);
+  const T difference = near ? m * (s + excess) : moved - m;
+  return {difference, near ? m * excess : difference - m * s};
+}
+
+// Poisson(e^a).
+//   value      e^a - x a + lgamma(x + 1) = x (e^d - 1 - d) + S(x),  d = a - log x
+//   derivative e^a - x                   = x (e^d - 1)
+struct Poisson {
+  static constexpr const char* kName = "poisson";
+  static constexpr int kParameters = 0;
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
+    x = count_or_nan(x);
+    const LogRatio<T> ratio = log_ratio(a, x);
+    const Move<T> mean = move(x, ratio.delta, exp(a));
+    return {mean.excess + saturated<Math>(x, ratio.log_x), mean.difference, {}};
+  }
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&)[1]) {
+    const T mean = exp(a);
+    return {mean, mean, {}};
+  }
+};
+
+// NegativeBinomial(mean mu = e^a, theta = e^r): variance mu + mu^2 / theta. psi = lgamma', log1p(w) = log(1 + w).
+//   value  theta log1p(mu/theta) + x log1p(theta/mu) - lgamma(x + theta) + lgamma(theta) + lgamma(x + 1)
+//   by a   theta (mu - x) / (theta + mu)
+//   by r   theta (log((theta + mu) / (theta + x)) - (mu - x) / (theta + mu) + log(1 + x/theta) - psi(theta + x)
+//                 + psi(theta))
+// With n = theta + x, the deviance of the value is n times the divergence of Bernoulli(x/n) from Bernoulli(mu/(theta +
+// mu)). That is symmetric in x and theta, so it is written by the smaller of them, m, with k the larger. The odds
+// differ by e^d, d = a - log x; s = +-d, positive sign where m = x:
+//   deviance = n log1p(w) - m s = m (e^s - 1 - s) - n (w - log1p(w)),  w = m (e^s - 1) / n >= -1/2
+//   by a     = +-k m (e^s - 1) / (k + m e^s)
+// The saturated term, and by r its part, by lgamma and psi at 1 + theta and 1 + n, e = x / (theta (1 + n)):
+//   saturated = S(x) + 1/2 log1p(x/(1 + theta)) + R(1 + theta) - R(1 + n) + (1 + theta) log1p(e) - x log1p(1/n)
+//   by r      = theta (h - K),  c = (mu - x)/(theta + mu),  h = -log1p(-c) - c >= 0
+//   K         = phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e)) >= 0, a sum of positive terms again
+struct NegativeBinomial {
+  static constexpr const char* kName = "negative_binomial";
+  static constexpr int kParameters = 1;  // r = log theta
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&parameters)[1]) {
+    x = count_or_nan(x);
+    const T theta = Math::exp_negative(clamp_log_theta(parameters[0]));
+    const T n = theta + x;
+    const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
+
+    const LogRatio<T> ratio = log_ratio(a, x);
+    const bool swap = theta < x;
+    const T m = swap ? theta : x, k = swap ? x : theta;
+    // Of e^s, or of mu itself. Where it is cut off, 1 + w is w, and the deviance grows by k for each unit of s.
+    const T exponent = swap ? -ratio.delta : a;
+    const T kept = at_most(exponent, T(kLargest)), cut = at_least(exponent - T(kLargest), T(0));
+    const T power = Math::exp_negative(kept);
+    const T moved = swap ? theta * power : power, s = swap ? kept : ratio.delta - cut;
+    const Move<T> move = pyvae::move(m, s, moved);
+    const T w = move.difference * inverse_n;
+    const Log1p<T> log_w = log1p(w);
+    const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -(m * s));
+
+    const T y_theta = Math::divide(T(1), T(1) + theta), y_n = Math::divide(T(1), T(1) + n);
+    const T x_y = x * y_theta, step = x_y * y_n;  // y_theta - y_n
+    const StirlingSlopes<T> slopes = stirling_slopes(y_theta, y_n);
+    const T e = x * y_n * inverse_theta;
+    const Log1p<T> log_e = log1p(e);
+    const T logarithms = fma(T(1) + theta, log_e.value, -(x * log1p(inverse_n).value));
+    const T saturated_theta = fma(step, slopes.remainder, fma(T(0.5), log1p(x_y).value, logarithms));
+
+    const T share = Math::divide(k, moved + k) * move.difference;
+    const T derivative = swap ? -share : share;
+    const T c = derivative * inverse_theta;
+    const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c)
+    const T h = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
+    const T difference = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
+    return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta),
+            derivative,
+            {theta * (h - difference)}};
+  }
+
+  // With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
+  //   t <= 0: value theta (q + l);      by a theta q;  by r theta l;  theta q = mu p
+  //   t > 0:  value theta (t + q + l);  by a theta p;  by r theta (t + q + l - p)
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&parameters)[1]) {
+    const T r = at_most(parameters[0], T(40)), t = a - r;
+    const T v = Math::exp_negative(-absolute(t));
+    const T p = Math::divide(T(1), T(1) + v), q = v * p;
+    const bool positive = t > T(0);
+    const T scale = Math::exp_negative(positive ? r : a);
+    const T near = positive ? q : p, above = positive ? t : T(0);  // theta q = mu p
+    const T l = near * q * log1m_excess_polynomial(q);
+    return {scale * (above + (near + l)), scale * p, {scale * (l + (above - (p - near)))}};
+  }
+
+  // Beyond, theta stays where it is: above, the distribution is Poisson's as far as mean/e^40 is nothing. Both numbers
+  // are in reach of exp_negative, which is good for positive arguments up to 43.
+  static constexpr int kLargest = 43;
+  template <class T>
+  PYVAE_HD static T clamp_log_theta(T r) {
+    return at_least(at_most(r, T(40)), T(-40));
+  }
+};
+
+template <class T>
+struct Sigmoid {
+  T value, complement;  // sigmoid(x), sigmoid(-x)
+  T u;                  // e^-|x|
+  T larger;             // of the two: 1/(1 + u)
+};
+
+template <class Math, class T>
+PYVAE_HD Sigmoid<T> sigmoid(T x) {
+  const T u = Math::exp_negative(-absolute(x));
+  const T larger = Math::divide(T(1), T(1) + u), smaller = u * larger;
+  const bool positive = x > T(0);
+  return {positive ? larger : smaller, positive ? smaller : larger, u, larger};
+}
+
+// NegativeBinomial, or 0 with probability sigmoid(rho). softplus(x) = log(1 + e^x).
+//   x > 0:  softplus(rho) + value;  by rho sigmoid(rho)
+//   x = 0, n the negative binomial's value: -log(sigmoid(rho) + sigmoid(-rho) e^-n)
+//           = -log1p(-y),  y = sigmoid(-rho) (1 - e^-n);  by n sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
+//   where y is not small: max(rho, 0) - max(rho, -n) - log((1 + e^-|rho + n|) / (1 + e^-|rho|))
+struct ZeroInflatedNegativeBinomial {
+  static constexpr const char* kName = "zero_inflated_negative_binomial";
+  static constexpr int kParameters = 2;  // log theta, rho = zi_logits
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&parameters)[2]) {
+    const T log_theta[1] = {parameters[0]};
+    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, log_theta);
+    const T rho = parameters[1];
+    const Sigmoid<T> sigmoid = pyvae::sigmoid<Math>(rho);
+    const Terms<T, 2> zero = inflate<Math>(base, rho, sigmoid);
+    const bool positive = x > T(0);
+    const T softplus = at_least(rho, T(0)) + log1p_unit(sigmoid.u);
+    return {positive ? base.value + softplus : zero.value,
+            positive ? base.derivative : zero.derivative,
+            {positive ? base.parameters[0] : zero.parameters[0], positive ? sigmoid.value : zero.parameters[1]}};
+  }
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
+    const T log_theta[1] = {parameters[0]};
+    const T rho = parameters[1];
+    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), rho, sigmoid<Math>(rho));
+  }
+
+  // Of a zero, whose negative binomial's terms are `base`
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, const Sigmoid<T>& sigmoid) {
+    const T n = base.value;
+    const Sigmoid<T> of_sum = pyvae::sigmoid<Math>(rho + n);
+    const T y = sigmoid.complement * -expm1(-n);
+    const bool near = y <= T(0.25);
+    const T ratio = (T(1) + of_sum.u) * sigmoid.larger;  // (1 + e^-|rho + n|) / (1 + e^-|rho|)
+    const T far = at_least(rho, T(0)) - at_least(-n, rho);
+    const T logarithm = log1p(near ? -y : ratio - T(1), near ? T(1) : ratio).value;
+    return {(near ? T(0) : far) - logarithm,
+            of_sum.complement * base.derivative,
+            {of_sum.complement * base.parameters[0], -(of_sum.value * y)}};
+  }
+};
+
+// Multinomial, a = log softmax; the coefficient is left out. x a is 0 where x is, also for a = -inf.
+//   value      -x a
+//   derivative -x
+struct Multinomial {
+  static constexpr const char* kName = "multinomial";
+  static constexpr int kParameters = 0;
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
+    x = count_or_nan(x);
+    return {-x * (x == T(0) ? at_least(a, T(-1)) : a), -x, {}};
+  }
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&parameters)[1]) {
+    return evaluate<Math>(a, T(0), parameters);
+  }
+};
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae
