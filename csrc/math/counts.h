@@ -21,24 +21,27 @@ struct Terms {
   T parameters[P > 0 ? P : 1];
 };
 
+// 0 for a count, NaN for what is none. It is added to results, not to x: g++ would follow a NaN into each comparison.
 template <class T>
-PYVAE_HD T count_or_nan(T x) {
-  return x >= T(0) ? x : T(__builtin_nan(""));
+PYVAE_HD T refusal(T x) {
+  return x >= T(0) ? T(0) : T(__builtin_nan(""));
 }
 
-// A weight m that moves to m e^s: by how much, and by how much more than m s. Both are exact near s = 0.
+// A weight m that moves to m e^s: by how much, and how that parts from its first order. Exact near s = 0; 0 s is 0.
 template <class T>
 struct Move {
   T difference;  // m (e^s - 1)
+  T linear;      // m s
   T excess;      // m (e^s - 1 - s) >= 0
 };
 
 template <class T>
-PYVAE_HD Move<T> move(T m, T s, T moved) {
+PYVAE_HD Move<T> move_weight(T m, T s, T moved) {
   const bool near = absolute(s) <= T(0.34);  // the polynomial's interval
-  const T excess = s * s * exp_excess_polynomial(s);
-  const T difference = near ? m * (s + excess) : moved - m;
-  return {difference, near ? m * excess : difference - m * s};
+  const T linear = m > T(0) ? m * s : T(0);
+  const T excess = m * (s * s * exp_excess_polynomial(s));
+  const T difference = near ? linear + excess : moved - m;
+  return {difference, linear, near ? excess : difference - linear};
 }
 
 // Poisson(e^a).
@@ -49,10 +52,10 @@ struct Poisson {
   static constexpr int kParameters = 0;
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
-    x = count_or_nan(x);
     const LogRatio<T> ratio = log_ratio(a, x);
-    const Move<T> mean = move(x, ratio.delta, exp(a));
-    return {mean.excess + saturated<Math>(x, ratio.log_x), mean.difference, {}};
+    const Move<T> mean = move_weight(x, ratio.delta, exp(a));
+    const T none = refusal(x);
+    return {mean.excess + saturated<Math>(x, ratio.log_x) + none, mean.difference + none, {}};
   }
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&)[1]) {
@@ -81,8 +84,7 @@ struct NegativeBinomial {
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&parameters)[1]) {
-    x = count_or_nan(x);
-    const T theta = Math::exp_negative(clamp_log_theta(parameters[0]));
+    const T theta = exp_moderate(clamp_log_theta(parameters[0]));
     const T n = theta + x;
     const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
 
@@ -94,10 +96,10 @@ struct NegativeBinomial {
     const T kept = at_most(exponent, T(kLargest)), cut = at_least(exponent - T(kLargest), T(0));
     const T power = Math::exp_negative(kept);
     const T moved = swap ? theta * power : power, s = swap ? kept : ratio.delta - cut;
-    const Move<T> move = pyvae::move(m, s, moved);
+    const Move<T> move = move_weight(m, s, moved);
     const T w = move.difference * inverse_n;
     const Log1p<T> log_w = log1p(w);
-    const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -(m * s));
+    const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -move.linear);
 
     const T y_theta = Math::divide(T(1), T(1) + theta), y_n = Math::divide(T(1), T(1) + n);
     const T x_y = x * y_theta, step = x_y * y_n;  // y_theta - y_n
@@ -113,9 +115,10 @@ struct NegativeBinomial {
     const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c)
     const T h = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
     const T difference = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
-    return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta),
-            derivative,
-            {theta * (h - difference)}};
+    const T none = refusal(x);
+    return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta) + none,
+            derivative + none,
+            {theta * (h - difference) + none}};
   }
 
   // With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
@@ -144,9 +147,8 @@ struct NegativeBinomial {
 
 template <class T>
 struct Sigmoid {
-  T value, complement;  // sigmoid(x), sigmoid(-x)
-  T u;                  // e^-|x|
-  T larger;             // of the two: 1/(1 + u)
+  T value, complement;   // sigmoid(x), sigmoid(-x)
+  T larger, smaller, u;  // of the two; smaller / larger = e^-|x|
 };
 
 template <class Math, class T>
@@ -154,14 +156,14 @@ PYVAE_HD Sigmoid<T> sigmoid(T x) {
   const T u = Math::exp_negative(-absolute(x));
   const T larger = Math::divide(T(1), T(1) + u), smaller = u * larger;
   const bool positive = x > T(0);
-  return {positive ? larger : smaller, positive ? smaller : larger, u, larger};
+  return {positive ? larger : smaller, positive ? smaller : larger, larger, smaller, u};
 }
 
-// NegativeBinomial, or 0 with probability sigmoid(rho). softplus(x) = log(1 + e^x).
-//   x > 0:  softplus(rho) + value;  by rho sigmoid(rho)
-//   x = 0, n the negative binomial's value: -log(sigmoid(rho) + sigmoid(-rho) e^-n)
-//           = -log1p(-y),  y = sigmoid(-rho) (1 - e^-n);  by n sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
-//   where y is not small: max(rho, 0) - max(rho, -n) - log((1 + e^-|rho + n|) / (1 + e^-|rho|))
+// NegativeBinomial, or 0 with probability sigmoid(rho). With n the negative binomial's value:
+//   x > 0: value  n + max(rho, 0) - log sigmoid(|rho|);  by n 1;  by rho sigmoid(rho)
+//   x = 0: value  -log(sigmoid(rho) + sigmoid(-rho) e^-n) = -log(1 - y),  y = sigmoid(-rho) (1 - e^-n)
+//          by n   sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
+//          or max(rho, 0) - max(rho, -n) - log(sigmoid(|rho|) / sigmoid(|rho + n|)), where 1 - y might cancel
 struct ZeroInflatedNegativeBinomial {
   static constexpr const char* kName = "zero_inflated_negative_binomial";
   static constexpr int kParameters = 2;  // log theta, rho = zi_logits
@@ -169,37 +171,30 @@ struct ZeroInflatedNegativeBinomial {
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&parameters)[2]) {
     const T log_theta[1] = {parameters[0]};
-    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, log_theta);
-    const T rho = parameters[1];
-    const Sigmoid<T> sigmoid = pyvae::sigmoid<Math>(rho);
-    const Terms<T, 2> zero = inflate<Math>(base, rho, sigmoid);
-    const bool positive = x > T(0);
-    const T softplus = at_least(rho, T(0)) + log1p_unit(sigmoid.u);
-    return {positive ? base.value + softplus : zero.value,
-            positive ? base.derivative : zero.derivative,
-            {positive ? base.parameters[0] : zero.parameters[0], positive ? sigmoid.value : zero.parameters[1]}};
+    return inflate<Math>(NegativeBinomial::evaluate<Math>(a, x, log_theta), parameters[1], x > T(0));
   }
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
     const T log_theta[1] = {parameters[0]};
-    const T rho = parameters[1];
-    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), rho, sigmoid<Math>(rho));
+    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), parameters[1], false);
   }
 
-  // Of a zero, whose negative binomial's terms are `base`
   template <class Math, class T>
-  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, const Sigmoid<T>& sigmoid) {
-    const T n = base.value;
-    const Sigmoid<T> of_sum = pyvae::sigmoid<Math>(rho + n);
-    const T y = sigmoid.complement * -expm1(-n);
+  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, bool counted) {
+    const T n = base.value, above = at_least(rho, T(0));
+    const Sigmoid<T> inflated = sigmoid<Math>(rho), joint = sigmoid<Math>(rho + n);
+    const T y = inflated.complement * -expm1(-n);
     const bool near = y <= T(0.25);
-    const T ratio = (T(1) + of_sum.u) * sigmoid.larger;  // (1 + e^-|rho + n|) / (1 + e^-|rho|)
-    const T far = at_least(rho, T(0)) - at_least(-n, rho);
-    const T logarithm = log1p(near ? -y : ratio - T(1), near ? T(1) : ratio).value;
-    return {(near ? T(0) : far) - logarithm,
-            of_sum.complement * base.derivative,
-            {of_sum.complement * base.parameters[0], -(of_sum.value * y)}};
+    const T ratio = (T(1) + joint.u) * inflated.larger;
+    // value = start - log(1 + w), by one logarithm for all three
+    const T start = counted ? n + above : (near ? T(0) : above - at_least(-n, rho));
+    const T w = counted ? -inflated.smaller : (near ? -y : ratio - T(1));
+    const T sum = counted ? inflated.larger : (near ? T(1) : ratio);
+    const T share = counted ? T(1) : joint.complement;
+    return {start - log1p(w, sum).value,
+            share * base.derivative,
+            {share * base.parameters[0], counted ? inflated.value : -(joint.value * y)}};
   }
 };
 
@@ -211,8 +206,8 @@ struct Multinomial {
   static constexpr int kParameters = 0;
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
-    x = count_or_nan(x);
-    return {-x * (x == T(0) ? at_least(a, T(-1)) : a), -x, {}};
+    const T none = refusal(x);
+    return {none - x * (x == T(0) ? at_least(a, T(-1)) : a), none - x, {}};
   }
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&parameters)[1]) {

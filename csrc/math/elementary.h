@@ -209,10 +209,16 @@ PYVAE_HD Binary<T> split_binary(T x) {
   using Bits = typename R::Bits;
   // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
   constexpr T kSqrtHalf = T(0.70710678118654752440);
+  constexpr Bits kMantissa = (Bits(1) << R::kMantissaBits) - 1;
   const Bits offset = bit_cast<Bits>(x) - bit_cast<Bits>(kSqrtHalf);
-  const typename R::Int exponent = typename R::Int(offset) >> R::kMantissaBits;
-  const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (Bits(exponent) << R::kMantissaBits))) - T(1);
-  return {T(exponent), f};
+  const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (offset & ~kMantissa))) - T(1);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return {T(typename R::Int(offset) >> R::kMantissaBits), f};
+  } else {  // AVX2 can neither shift 64-bit integers with their sign nor convert them: as in exp_lifted, backwards
+    constexpr Bits kLift = R::kBias + 1;
+    const Bits exponent = (offset + (kLift << R::kMantissaBits)) >> R::kMantissaBits;
+    return {bit_cast<T>(bit_cast<Bits>(R::kRounder) + exponent) - (R::kRounder + T(kLift)), f};
+  }
 }
 
 // log(1 + f) - f for these f

@@ -44,16 +44,14 @@ struct LogRatio {
   T delta;  // a - log x
 };
 
-// For x >= 0. log x is subtracted part by part: where a is near it the first two differences are exact, and delta is
-// known to a unit of the last and smallest part, not of log x. For x = 0 delta is large, and finite so that 0 delta is
-// 0.
+// For x >= 0; of 0 the smallest normal number's. log x is subtracted part by part: where a is near it the first two
+// differences are exact, and delta is known to a unit of the last and smallest part, not of log x.
 template <class T>
 PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   using R = Real<T>;
   const Binary<T> binary = split_binary(at_least(x, R::kMinNormal));
   const T tail = fma(binary.k, R::kLn2Lo, log_tail(binary.f));
-  const T delta = (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail;
-  return {fma(binary.k, R::kLn2Hi, binary.f + tail), x > T(0) ? delta : R::kExpMax};
+  return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
 // (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2
@@ -134,9 +132,10 @@ PYVAE_HD StirlingSlopes<T> stirling_slopes(T y1, T y2) {
 //   x <= 1: log(1 + x) = l, log(1 + 1/x) = l - log x;  x > 1: log(1 + x) = log x + l, log(1 + 1/x) = l
 template <class Math, class T>
 PYVAE_HD T saturated(T x, T log_x) {
-  const T l = log1p_unit(Math::divide(at_most(x, T(1)), at_least(x, T(1))));
+  const bool small = x < T(1);
+  const T l = log1p_unit(Math::divide(small ? x : T(1), small ? T(1) : x));
   const T y = Math::divide(T(1), T(1) + x);
-  const T logarithms = fma(x + T(0.5), l, (x < T(1) ? -x : T(0.5)) * log_x);
+  const T logarithms = fma(x + T(0.5), l, (small ? -x : T(0.5)) * log_x);
   return fma(-x * y, stirling_slopes(T(1), y).remainder, logarithms);  // 1 - y = x y
 }
 
