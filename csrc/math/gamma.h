@@ -5,7 +5,8 @@
 //   R(z)   = lgamma(z) - ((z - 1/2) log z - z + 1/2 log(2 pi)) = sum_k b_k / ((k + 1) (k + 2)) y^(k + 1)
 //   phi(z) = log z - psi(z)                                    = 1/2 y + sum_k b_k / (k + 2) y^(k + 2)
 //   dphi/dy = z^2 psi'(z) - z                                  = 1/2 + sum_k b_k y^(k + 1)
-// The b_k are a minimax fit of the last line, so that the slopes of the others are as good as their values.
+// The b_k are a minimax fit of the last line (to 4e-7 in float, 2e-13 in double), so that the slopes of the others are
+// as good as their values.
 #pragma once
 
 #include "math/elementary.h"
@@ -54,7 +55,7 @@ PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
-// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2
+// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2, to 3e-7 and 3e-15
 PYVAE_HD float log1m_excess_polynomial(float q) {
   return polynomial(q, 0.4999998716f, 0.3333654823f, 0.2486949045f, 0.2198834788f, 0.02108871226f, 0.7015382638f,
                     -0.9845002637f, 1.07372179f);
@@ -97,7 +98,7 @@ PYVAE_HD StirlingSecants<T> integrate_trigamma(T y1, T y2, T b, Rest... rest) {
   return {extend(y1, y2, b / T((k + 1) * (k + 2)), higher.remainder), extend(y1, y2, b / T(k + 2), higher.phi)};
 }
 
-// (z^2 psi'(z) - z - 1/2) / y for 0 < y <= 1
+// b_k: (z^2 psi'(z) - z - 1/2) / y for 0 < y <= 1
 PYVAE_HD StirlingSecants<float> stirling_polynomials(float y1, float y2) {
   return integrate_trigamma(y1, y2, 0.1666662674f, 3.211560777e-5f, -0.03372379897f, 0.001189640541f, 0.02644375577f,
                             -0.0214625793f, 0.005789065073f);

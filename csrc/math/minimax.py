@@ -1,5 +1,5 @@
-"""Prints the polynomial coefficients of elementary.h and gamma.h: minimax fits of the relative error, unless it says
-"absolute", by Remez exchange in mpmath.
+"""Prints the polynomial coefficients of elementary.h, normal.h and gamma.h: minimax fits of the relative error, or
+where it says so of the absolute one, by Remez exchange in mpmath.
 
     python csrc/math/minimax.py
 

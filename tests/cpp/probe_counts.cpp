@@ -1,11 +1,32 @@
 // The likelihoods of counts over arrays, for tests/test_counts_math.py, in loops as in probe.cpp.
 //
-// Entry points, float and double forms: NAME(n, a, x, parameters ..., value, derivative, parameters' derivatives ...)
+// Entry points, float and double forms, of gamma.h: log1p(n, w, value, defect); stirling(n, y1, y2, remainder, phi);
+// saturated(n, x, y). Of counts.h: NAME(n, a, x, parameters ..., value, derivative, parameters' derivatives ...)
 // and NAME_zero, the same without x.
 
 #include <cstdint>
 
 #include "math/counts.h"
+
+#define GAMMA(T)                                                                                                     \
+  extern "C" void log1p_##T(int64_t n, const T* __restrict w, T* __restrict value, T* __restrict defect) {           \
+    for (int64_t i = 0; i < n; ++i) {                                                                                \
+      const auto log = pyvae::log1p(w[i]);                                                                           \
+      value[i] = log.value, defect[i] = log.defect;                                                                  \
+    }                                                                                                                \
+  }                                                                                                                  \
+  extern "C" void stirling_##T(int64_t n, const T* __restrict y1, const T* __restrict y2, T* __restrict remainder,   \
+                               T* __restrict phi) {                                                                  \
+    for (int64_t i = 0; i < n; ++i) {                                                                                \
+      const auto slopes = pyvae::stirling_slopes(y1[i], y2[i]);                                                      \
+      remainder[i] = slopes.remainder, phi[i] = slopes.phi;                                                          \
+    }                                                                                                                \
+  }                                                                                                                  \
+  extern "C" void saturated_##T(int64_t n, const T* __restrict x, T* __restrict y) {                                 \
+    for (int64_t i = 0; i < n; ++i) y[i] = pyvae::saturated<pyvae::Exact>(x[i], pyvae::log_ratio(T(0), x[i]).log_x); \
+  }
+GAMMA(float)
+GAMMA(double)
 
 // The pointers one by one: restrict says of each that it overlaps with no other, or g++ would not vectorize.
 template <class Likelihood, bool kZero, class T>
