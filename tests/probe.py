@@ -1,4 +1,4 @@
-"""csrc/math over arrays: compiles tests/cpp/probe.cpp for each instruction set and calls it through ctypes."""
+"""csrc/math over arrays: compiles one of tests/cpp/probe*.cpp for each instruction set and calls it through ctypes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ def supported() -> list[str]:
     return [name for name, needs in NEEDS.items() if needs <= set(flags.split())]
 
 
-def build(variant: str, folder: Path) -> Probe:
-    library = folder / f"probe_{variant}.so"
+def build(variant: str, folder: Path, name: str = "probe") -> Probe:
+    """tests/cpp/NAME.cpp for one variant."""
+    library = folder / f"{name}_{variant}.so"
     compiler = shlex.split(os.environ.get("CXX", "c++"))
-    source, include = ROOT / "tests" / "cpp" / "probe.cpp", ROOT / "csrc"
+    source, include = ROOT / "tests" / "cpp" / f"{name}.cpp", ROOT / "csrc"
     options = ["-shared", "-fvisibility=default", f"-DPYVAE_ISA={variant}", *VARIANTS[variant], f"-I{include}"]
     subprocess.run([*compiler, *FLAGS, *options, str(source), "-o", str(library)], check=True)
     return Probe(ctypes.CDLL(str(library)))

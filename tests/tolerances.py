@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 # Loss, relative to the float64 formula, by the dtype of the result. float32 sums run in float32 within a block and in
@@ -51,6 +52,15 @@ ELEMENTARY_ULP = {
     "log1m_unit": 2.0,
     "exp_excess": 12.0,
 }
+
+# The likelihoods of counts in csrc/math, value and every derivative, relative to the exact one: the contract's bound
+# for float32, wherever it is above COUNTS_BELOW. Where a derivative crosses zero, relative to the larger summand.
+COUNTS = {np.float32: 1e-5, np.float64: 1e-11}
+COUNTS_BELOW = 1e-30
+
+# What they are made of (csrc/math/gamma.h), relative: the fit's error, in float 4e-7 where the function is 1/6, and
+# some roundings.
+GAMMA = {np.float32: 3e-6, np.float64: 1e-12}
 
 # Two float64 formulas for one number, first and higher derivatives included: a few roundings on each side.
 FLOAT64_ROUNDING = 1e-12

@@ -2,10 +2,13 @@
 // the likelihood's own parameters.
 //
 // recon = a, the log of the mean (of the multinomial: of the probability). x >= 0 is the count, an integer or not; a
-// negative x or NaN gives NaN. Formulas of lgamma and digamma differences lose every digit in float32 (a difference of
-// numbers near 10^9 for theta = 10^8); here each value is a sum of positive terms, after Loader (2000), "Fast and
-// accurate computation of binomial probabilities": the deviance, which is 0 where the mean fits x exactly, and the
-// saturated term, which is what is left there.
+// negative x or NaN gives NaN.
+//
+// A difference of lgammas has no digit left in float32 where theta is large (they are near 10^9 for theta = 10^8), nor
+// has one of digammas. Here each value is a sum of positive terms, after Loader (2000), "Fast and accurate computation
+// of binomial probabilities": the deviance, 0 where the mean is x, and the saturated term, what is left there. So a
+// value is known relative to itself, and so is a derivative, or where it is a difference that crosses 0, relative to
+// the larger side; in float32 within 4e-6 on the ranges of tests/test_counts_math.py.
 #pragma once
 
 #include "math/gamma.h"
@@ -14,24 +17,27 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
+// 0 for a count, NaN for what is none. It is added to results, not to x: g++ would follow a NaN into each comparison.
 template <class T>
-PYVAE_HD T count_or_nan(T x) {
-  return x >= T(0) ? x : T(__builtin_nan(""));
+PYVAE_HD T refusal(T x) {
+  return x >= T(0) ? T(0) : T(__builtin_nan(""));
 }
 
-// A weight m that moves to m e^s: by how much, and by how much more than m s. Both are exact near s = 0.
+// A weight m that moves to m e^s: by how much, and how that parts from its first order. Exact near s = 0; 0 s is 0.
 template <class T>
 struct Move {
   T difference;  // m (e^s - 1)
+  T linear;      // m s
   T excess;      // m (e^s - 1 - s) >= 0
 };
 
 template <class T>
-PYVAE_HD Move<T> move(T m, T s, T moved) {
+PYVAE_HD Move<T> move_weight(T m, T s, T moved) {
   const bool near = absolute(s) <= T(0.34);  // the polynomial's interval
-  const T excess = s * s * exp_excess_polynomial(s);
-  const T difference = near ? m * (s + excess) : moved - m;
-  return {difference, near ? m * excess : difference - m * s};
+  const T linear = m > T(0) ? m * s : T(0);
+  const T excess = m * (s * s * exp_excess_polynomial(s));
+  const T difference = near ? linear + excess : moved - m;
+  return {difference, linear, near ? excess : difference - linear};
 }
 
 // Poisson(e^a).
@@ -41,10 +47,10 @@ struct Poisson : CountTraits {
   static constexpr const char* kName = "poisson";
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
-    x = count_or_nan(x);
     const LogRatio<T> ratio = log_ratio(a, x);
-    const Move<T> mean = move(x, ratio.delta, exp(a));
-    return {mean.excess + saturated<Math>(x, ratio.log_x), mean.difference, {}};
+    const Move<T> mean = move_weight(x, ratio.delta, exp(a));
+    const T refused = refusal(x);
+    return {mean.excess + saturated<Math>(x, ratio.log_x) + refused, mean.difference + refused, {}};
   }
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&)[1]) {
@@ -56,25 +62,25 @@ struct Poisson : CountTraits {
 // NegativeBinomial(mean mu = e^a, theta = e^r): variance mu + mu^2 / theta. psi = lgamma', log1p(w) = log(1 + w).
 //   value  theta log1p(mu/theta) + x log1p(theta/mu) - lgamma(x + theta) + lgamma(theta) + lgamma(x + 1)
 //   by a   theta (mu - x) / (theta + mu)
-//   by r   theta (log((theta + mu) / (theta + x)) - (mu - x) / (theta + mu) + log(1 + x/theta) - psi(theta + x)
-//                 + psi(theta))
+//   by r   theta (log1p(mu/theta) - (mu - x) / (theta + mu) - psi(theta + x) + psi(theta))
 // With n = theta + x, the deviance of the value is n times the divergence of Bernoulli(x/n) from Bernoulli(mu/(theta +
 // mu)). That is symmetric in x and theta, so it is written by the smaller of them, m, with k the larger. The odds
 // differ by e^d, d = a - log x; s = +-d, positive sign where m = x:
 //   deviance = n log1p(w) - m s = m (e^s - 1 - s) - n (w - log1p(w)),  w = m (e^s - 1) / n >= -1/2
 //   by a     = +-k m (e^s - 1) / (k + m e^s)
-// The saturated term, and by r its part, by lgamma and psi at 1 + theta and 1 + n, e = x / (theta (1 + n)):
-//   saturated = S(x) + 1/2 log1p(x/(1 + theta)) + R(1 + theta) - R(1 + n) + (1 + theta) log1p(e) - x log1p(1/n)
-//   by r      = theta (h - K),  c = (mu - x)/(theta + mu),  h = -log1p(-c) - c >= 0
-//   K         = phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e)) >= 0, a sum of positive terms again
+// The saturated term's lgammas and psis are those of 1 + theta and 1 + n, in Stirling's range for every theta:
+//   saturated = S(x) + 1/2 log1p(x/(1 + theta)) + R(1 + theta) - R(1 + n) + (1 + theta) log1p(e) - x log1p(1/n),
+//   e         = x / (theta (1 + n))
+// By r the deviance gives theta times `misfit`, the saturated term -theta times `fitted`, a sum of positive terms:
+//   misfit    = -log1p(-c) - c >= 0,  c = (mu - x)/(theta + mu)
+//   fitted    = phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e)) >= 0
 struct NegativeBinomial : CountTraits {
   static constexpr const char* kName = "negative_binomial";
   static constexpr int kParameters = 1;  // r = log theta
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&parameters)[1]) {
-    x = count_or_nan(x);
-    const T theta = Math::exp_negative(clamp_log_theta(parameters[0]));
+    const T theta = exp_moderate(clamp_log_theta(parameters[0]));
     const T n = theta + x;
     const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
 
@@ -86,10 +92,10 @@ struct NegativeBinomial : CountTraits {
     const T kept = at_most(exponent, T(kLargest)), cut = at_least(exponent - T(kLargest), T(0));
     const T power = Math::exp_negative(kept);
     const T moved = swap ? theta * power : power, s = swap ? kept : ratio.delta - cut;
-    const Move<T> move = pyvae::move(m, s, moved);
+    const Move<T> move = move_weight(m, s, moved);
     const T w = move.difference * inverse_n;
     const Log1p<T> log_w = log1p(w);
-    const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -(m * s));
+    const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -move.linear);
 
     const T y_theta = Math::divide(T(1), T(1) + theta), y_n = Math::divide(T(1), T(1) + n);
     const T x_y = x * y_theta, step = x_y * y_n;  // y_theta - y_n
@@ -102,12 +108,13 @@ struct NegativeBinomial : CountTraits {
     const T share = Math::divide(k, moved + k) * move.difference;
     const T derivative = swap ? -share : share;
     const T c = derivative * inverse_theta;
-    const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c)
-    const T h = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
-    const T difference = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
-    return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta),
-            derivative,
-            {theta * (h - difference)}};
+    const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c) = log((theta + mu) / n)
+    const T misfit = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
+    const T fitted = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
+    const T refused = refusal(x);
+    return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta) + refused,
+            derivative + refused,
+            {theta * (misfit - fitted) + refused}};
   }
 
   // With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
@@ -125,8 +132,8 @@ struct NegativeBinomial : CountTraits {
     return {scale * (above + (near + l)), scale * p, {scale * (l + (above - (p - near)))}};
   }
 
-  // Beyond, theta stays where it is: above, the distribution is Poisson's to all digits, and e^40 is less than the
-  // largest power that exp_negative gives, whose argument may be positive up to kLargest.
+  // Beyond +-40, theta stays where it is: above, the distribution is Poisson's as far as mean/e^40 is nothing. Both
+  // numbers are in reach of exp_negative, which is good for positive arguments up to 43.
   static constexpr int kLargest = 43;
   template <class T>
   PYVAE_HD static T clamp_log_theta(T r) {
@@ -136,23 +143,25 @@ struct NegativeBinomial : CountTraits {
 
 template <class T>
 struct Sigmoid {
-  T value, complement;  // sigmoid(x), sigmoid(-x)
-  T log_far;            // log(1 + e^-|x|): softplus(x) is max(x, 0) and this
+  T value, complement;   // sigmoid(x), sigmoid(-x)
+  T larger, smaller, u;  // of the two; smaller / larger = e^-|x|
 };
 
 template <class Math, class T>
 PYVAE_HD Sigmoid<T> sigmoid(T x) {
+  const T u = Math::exp_negative(-absolute(x));
+  const T larger = Math::divide(T(1), T(1) + u), smaller = u * larger;
   const bool positive = x > T(0);
-  const T u = Math::exp_negative(positive ? -x : x);
-  const T near = Math::divide(T(1), T(1) + u), far = u * near;
-  return {positive ? near : far, positive ? far : near, log1p_unit(u)};
+  return {positive ? larger : smaller, positive ? smaller : larger, larger, smaller, u};
 }
 
-// NegativeBinomial, or 0 with probability sigmoid(rho). softplus(x) = log(1 + e^x).
-//   x > 0:  softplus(rho) + value;  by rho sigmoid(rho)
-//   x = 0, n the negative binomial's value: -log(sigmoid(rho) + sigmoid(-rho) e^-n)
-//           = -log1p(-y),  y = sigmoid(-rho) (1 - e^-n);  by n sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
-//   where y is not small: softplus(rho) - max(rho, -n) - log(1 + e^-|rho + n|)
+// NegativeBinomial, or 0 with probability sigmoid(rho). With n the negative binomial's value:
+//   x > 0: value  n + max(rho, 0) - log sigmoid(|rho|);  by n 1;  by rho sigmoid(rho)
+//   x = 0: value  -log(sigmoid(rho) + sigmoid(-rho) e^-n) = -log(1 - y),  y = sigmoid(-rho) (1 - e^-n)
+//          by n   sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
+//          or max(rho, 0) - max(rho, -n) - log(sigmoid(|rho|) / sigmoid(|rho + n|)), where 1 - y might cancel
+// Where n is large and rho near -n, the derivatives by a and r have e^-(rho + n) as a factor, and so n's error, a unit
+// in its last place or two, as their relative one: less than half a unit's change of a or log theta makes.
 struct ZeroInflatedNegativeBinomial : CountTraits {
   static constexpr const char* kName = "zero_inflated_negative_binomial";
   static constexpr int kParameters = 2;  // log theta, rho = zi_logits
@@ -160,34 +169,30 @@ struct ZeroInflatedNegativeBinomial : CountTraits {
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&parameters)[2]) {
     const T log_theta[1] = {parameters[0]};
-    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, log_theta);
-    const T rho = parameters[1];
-    const Sigmoid<T> sigmoid = pyvae::sigmoid<Math>(rho);
-    const Terms<T, 2> zero = inflate<Math>(base, rho, sigmoid);
-    const bool positive = x > T(0);
-    const T softplus = at_least(rho, T(0)) + sigmoid.log_far;
-    return {positive ? base.value + softplus : zero.value,
-            positive ? base.derivative : zero.derivative,
-            {positive ? base.parameters[0] : zero.parameters[0], positive ? sigmoid.value : zero.parameters[1]}};
+    return inflate<Math>(NegativeBinomial::evaluate<Math>(a, x, log_theta), parameters[1], x > T(0));
   }
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
     const T log_theta[1] = {parameters[0]};
-    const T rho = parameters[1];
-    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), rho, sigmoid<Math>(rho));
+    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), parameters[1], false);
   }
 
-  // Of a zero, whose negative binomial's terms are `base`
   template <class Math, class T>
-  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, const Sigmoid<T>& sigmoid) {
-    const T n = base.value;
-    const Sigmoid<T> of_sum = pyvae::sigmoid<Math>(rho + n);
-    const T y = sigmoid.complement * -expm1(-n);
-    const T far = (at_least(rho, T(0)) - at_least(-n, rho)) + (sigmoid.log_far - of_sum.log_far);
-    return {y <= T(0.25) ? y - log_tail(-y) : far,
-            of_sum.complement * base.derivative,
-            {of_sum.complement * base.parameters[0], -(of_sum.value * y)}};
+  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, bool counted) {
+    const T n = base.value, above = at_least(rho, T(0));
+    const Sigmoid<T> inflated = sigmoid<Math>(rho), joint = sigmoid<Math>(rho + n);
+    const T y = inflated.complement * -expm1(-n);
+    const bool near = y <= T(0.25);
+    const T ratio = (T(1) + joint.u) * inflated.larger;
+    // value = start - log(1 + w), by one logarithm for all three
+    const T start = counted ? n + above : (near ? T(0) : above - at_least(-n, rho));
+    const T w = counted ? -inflated.smaller : (near ? -y : ratio - T(1));
+    const T sum = counted ? inflated.larger : (near ? T(1) : ratio);
+    const T share = counted ? T(1) : joint.complement;
+    return {start - log1p(w, sum).value,
+            share * base.derivative,
+            {share * base.parameters[0], counted ? inflated.value : -(joint.value * y)}};
   }
 };
 
@@ -199,8 +204,8 @@ struct Multinomial : CountTraits {
   static constexpr Softmax kSoftmax = Softmax::kAlways;
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
-    x = count_or_nan(x);
-    return {-x * (x == T(0) ? at_least(a, T(-1)) : a), -x, {}};
+    const T refused = refusal(x);
+    return {refused - x * (x == T(0) ? at_least(a, T(-1)) : a), refused - x, {}};
   }
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&parameters)[1]) {

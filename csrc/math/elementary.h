@@ -1,4 +1,4 @@
-// exp, expm1, log, log1p, sin and cos, branch-free, in float and double.
+// exp, expm1, log and log1p, branch-free, in float and double.
 //
 // One algorithm serves both types; only the polynomials differ (minimax fits, printed by minimax.py). The errors that
 // tests/test_elementary.py measures are 1 to 2.5 ulp, and up to 10 for e^x - 1 - x just beyond |x| = ln(2)/2.
@@ -110,21 +110,6 @@ PYVAE_HD double log1p_polynomial(double u) {
                     0.0015957464639491423563, -0.00029176237189433922514, 0.000025330055164782217405);
 }
 
-// (sin(pi/2 t)/t - pi/2) / t^2 and (cos(pi/2 t) - 1) / t^2 in s = t^2, for |t| <= 1/2
-PYVAE_HD float sin_polynomial(float s) { return polynomial(s, -0.6459636302f, 0.07968141279f, -0.004604834139f); }
-PYVAE_HD double sin_polynomial(double s) {
-  return polynomial(s, -0.64596409750624486081, 0.079692626246059797486, -0.0046817541325626036425,
-                    0.00016044115216855245987, -3.5986477760300879894e-6, 5.6344631724059411253e-8);
-}
-PYVAE_HD float cos_polynomial(float s) {
-  return polynomial(s, -1.233700543f, 0.2536692260f, -0.02086016511f, 0.0009037665394f);
-}
-PYVAE_HD double cos_polynomial(double s) {
-  return polynomial(s, -1.2337005501361698153, 0.25366950790104681540, -0.020863480763312569203,
-                    0.00091926027419106953237, -0.000025202036788303487515, 4.7106096697577188260e-7,
-                    -6.3212021141251710864e-9);
-}
-
 // ---- exp ------------------------------------------------------------------------------------------------------------
 
 // e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf where the product is not, so it is lifted into range:
@@ -209,10 +194,16 @@ PYVAE_HD Binary<T> split_binary(T x) {
   using Bits = typename R::Bits;
   // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
   constexpr T kSqrtHalf = T(0.70710678118654752440);
+  constexpr Bits kMantissa = (Bits(1) << R::kMantissaBits) - 1;
   const Bits offset = bit_cast<Bits>(x) - bit_cast<Bits>(kSqrtHalf);
-  const typename R::Int exponent = typename R::Int(offset) >> R::kMantissaBits;
-  const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (Bits(exponent) << R::kMantissaBits))) - T(1);
-  return {T(exponent), f};
+  const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (offset & ~kMantissa))) - T(1);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return {T(typename R::Int(offset) >> R::kMantissaBits), f};
+  } else {  // AVX2 can neither shift 64-bit integers with their sign nor convert them: as in exp_lifted, backwards
+    constexpr Bits kLift = R::kBias + 1;
+    const Bits exponent = (offset + (kLift << R::kMantissaBits)) >> R::kMantissaBits;
+    return {bit_cast<T>(bit_cast<Bits>(R::kRounder) + exponent) - (R::kRounder + T(kLift)), f};
+  }
 }
 
 // log(1 + f) - f for these f
@@ -255,30 +246,6 @@ PYVAE_HD T log1m_unit(T p) {
   const T rest = T(1) - p;
   const T lost = (T(1) - rest) - p;
   return fma(lost, T(1) + p, Math::log_unit(rest));
-}
-
-// ---- sin, cos -------------------------------------------------------------------------------------------------------
-
-template <class T>
-struct SinCos {
-  T sin, cos;
-};
-
-// Of t + quadrant quarter turns, for |t| <= 1/2; only the quadrant's last two bits count. pi/2 stays in two parts
-// inside the polynomial: scaling the angle first would cost two more roundings.
-template <class T>
-PYVAE_HD SinCos<T> sincos_quadrant(T t, typename Real<T>::Bits quadrant) {
-  using R = Real<T>;
-  using Bits = typename R::Bits;
-  const T s = t * t;
-  const T sin = fma(t, R::kHalfPiHi, t * fma(s, sin_polynomial(s), R::kHalfPiLo));
-  const T cos = fma(s, cos_polynomial(s), T(1));
-  const bool swap = quadrant & 1;
-  constexpr int kSign = int(sizeof(T)) * 8 - 1;
-  const Bits sin_sign = (quadrant >> 1) << kSign;
-  const Bits cos_sign = ((quadrant + 1) >> 1) << kSign;
-  return {bit_cast<T>(Bits(bit_cast<Bits>(swap ? cos : sin) ^ sin_sign)),
-          bit_cast<T>(Bits(bit_cast<Bits>(swap ? sin : cos) ^ cos_sign))};
 }
 
 // ---- as a policy ----------------------------------------------------------------------------------------------------

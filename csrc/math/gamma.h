@@ -5,7 +5,8 @@
 //   R(z)   = lgamma(z) - ((z - 1/2) log z - z + 1/2 log(2 pi)) = sum_k b_k / ((k + 1) (k + 2)) y^(k + 1)
 //   phi(z) = log z - psi(z)                                    = 1/2 y + sum_k b_k / (k + 2) y^(k + 2)
 //   dphi/dy = z^2 psi'(z) - z                                  = 1/2 + sum_k b_k y^(k + 1)
-// The b_k are a minimax fit of the last line, so that the slopes of the others are as good as their values.
+// The b_k are a minimax fit of the last line (to 4e-7 in float, 2e-13 in double), so that the slopes of the others are
+// as good as their values.
 #pragma once
 
 #include "math/elementary.h"
@@ -44,29 +45,27 @@ struct LogRatio {
   T delta;  // a - log x
 };
 
-// For x >= 0. log x is subtracted part by part: where a is near it the first two differences are exact, and delta is
-// known to a unit of the last and smallest part, not of log x. For x = 0 delta is large, and finite so that 0 delta is
-// 0.
+// For x >= 0; of 0 the smallest normal number's. log x is subtracted part by part: where a is near it the first two
+// differences are exact, and delta is known to a unit of the last and smallest part, not of log x.
 template <class T>
 PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   using R = Real<T>;
   const Binary<T> binary = split_binary(at_least(x, R::kMinNormal));
   const T tail = fma(binary.k, R::kLn2Lo, log_tail(binary.f));
-  const T delta = (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail;
-  return {fma(binary.k, R::kLn2Hi, binary.f + tail), x > T(0) ? delta : R::kExpMax};
+  return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
-// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2
+// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2, to 3e-7 and 3e-15
 PYVAE_HD float log1m_excess_polynomial(float q) {
   return polynomial(q, 0.4999998716f, 0.3333654823f, 0.2486949045f, 0.2198834788f, 0.02108871226f, 0.7015382638f,
                     -0.9845002637f, 1.07372179f);
 }
 PYVAE_HD double log1m_excess_polynomial(double q) {
-  return polynomial(q, 0.49999999999999861698, 0.33333333333510677614, 0.24999999962296944563, 0.20000003169003431377,
-                    0.16666526571300192834, 0.14289471032506027279, 0.12433552688815215697, 0.11928766402270410628,
-                    0.027509248736707878031, 0.56451459668364835975, -2.2269759344472177791, 8.5331262818988934178,
-                    -23.073827749677346032, 46.813480094997871956, -67.722739538043104161, 67.077559261345933272,
-                    -40.677169432199913246, 11.712033925997919878);
+  return polynomial(q, 0.49999999999999861698, 0.33333333333510677614, 0.24999999962296944563, 0.20000003169003431367,
+                    0.16666526571300193142, 0.14289471032506020852, 0.12433552688815306950, 0.11928766402269490234,
+                    0.027509248736775735201, 0.56451459668327600573, -2.2269759344456822450, 8.5331262818941247235,
+                    -23.073827749666260070, 46.813480094978885230, -67.722739538019866664, 67.077559261326710931,
+                    -40.677169432190286632, 11.712033925995716167);
 }
 
 // ---- Stirling's remainders ------------------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ PYVAE_HD StirlingSecants<T> integrate_trigamma(T y1, T y2, T b, Rest... rest) {
   return {extend(y1, y2, b / T((k + 1) * (k + 2)), higher.remainder), extend(y1, y2, b / T(k + 2), higher.phi)};
 }
 
-// (z^2 psi'(z) - z - 1/2) / y for 0 < y <= 1
+// b_k: (z^2 psi'(z) - z - 1/2) / y for 0 < y <= 1
 PYVAE_HD StirlingSecants<float> stirling_polynomials(float y1, float y2) {
   return integrate_trigamma(y1, y2, 0.1666662674f, 3.211560777e-5f, -0.03372379897f, 0.001189640541f, 0.02644375577f,
                             -0.0214625793f, 0.005789065073f);
@@ -134,9 +133,10 @@ PYVAE_HD StirlingSlopes<T> stirling_slopes(T y1, T y2) {
 //   x <= 1: log(1 + x) = l, log(1 + 1/x) = l - log x;  x > 1: log(1 + x) = log x + l, log(1 + 1/x) = l
 template <class Math, class T>
 PYVAE_HD T saturated(T x, T log_x) {
-  const T l = log1p_unit(Math::divide(at_most(x, T(1)), at_least(x, T(1))));
+  const bool small = x < T(1);
+  const T l = log1p_unit(Math::divide(small ? x : T(1), small ? T(1) : x));
   const T y = Math::divide(T(1), T(1) + x);
-  const T logarithms = fma(x + T(0.5), l, (x < T(1) ? -x : T(0.5)) * log_x);
+  const T logarithms = fma(x + T(0.5), l, (small ? -x : T(0.5)) * log_x);
   return fma(-x * y, stirling_slopes(T(1), y).remainder, logarithms);  // 1 - y = x y
 }
 

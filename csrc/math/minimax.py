@@ -1,4 +1,5 @@
-"""Prints the polynomial coefficients of elementary.h: minimax fits of the relative error, by Remez exchange in mpmath.
+"""Prints the polynomial coefficients of elementary.h, normal.h and gamma.h: minimax fits of the relative error, or
+where it says so of the absolute one, by Remez exchange in mpmath.
 
     python csrc/math/minimax.py
 
@@ -72,6 +73,10 @@ if __name__ == "__main__":
     show("(log1p(f) - f + f^2/2) / f^3 on sqrt(1/2)-1 .. sqrt(2)-1", cubic, lo, hi, (7, 18), lambda f: abs(weight(f)))
     slope, weight = safe(lambda u: (mp.log1p(u) / u - 1) / u), safe(lambda u: mp.log1p(u) / u / u)
     show("(log1p(u) / u - 1) / u on 0 .. 1", slope, 0, 1, (7, 19), weight)
+    square = safe(lambda q: (-mp.log1p(-q) - q) / q**2)
+    show("(-log1p(-q) - q) / q^2 on 0 .. 1/2", square, 0, 0.5, (7, 17), square)
+    trigamma = safe(lambda y: (mp.psi(1, 1 / y) / y**2 - 1 / y - mp.mpf(1) / 2) / y)
+    show("(psi'(1/y) / y^2 - 1/y - 1/2) / y on 0 .. 1, absolute", trigamma, 0, 1, (6, 18), lambda _: mp.mpf(1))
     half_pi, top = mp.pi / 2, mp.mpf("0.25")
     sine = safe(lambda s: (mp.sin(half_pi * mp.sqrt(s)) / mp.sqrt(s) - half_pi) / s)
     cosine = safe(lambda s: (mp.cos(half_pi * mp.sqrt(s)) - 1) / s)

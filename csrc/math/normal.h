@@ -10,6 +10,43 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
+// (sin(pi/2 t)/t - pi/2) / t^2 and (cos(pi/2 t) - 1) / t^2 in s = t^2, for |t| <= 1/2
+PYVAE_HD float sin_polynomial(float s) { return polynomial(s, -0.6459636302f, 0.07968141279f, -0.004604834139f); }
+PYVAE_HD double sin_polynomial(double s) {
+  return polynomial(s, -0.64596409750624486081, 0.079692626246059797486, -0.0046817541325626036425,
+                    0.00016044115216855245987, -3.5986477760300879894e-6, 5.6344631724059411253e-8);
+}
+PYVAE_HD float cos_polynomial(float s) {
+  return polynomial(s, -1.233700543f, 0.2536692260f, -0.02086016511f, 0.0009037665394f);
+}
+PYVAE_HD double cos_polynomial(double s) {
+  return polynomial(s, -1.2337005501361698153, 0.25366950790104681540, -0.020863480763312569203,
+                    0.00091926027419106953237, -0.000025202036788303487515, 4.7106096697577188260e-7,
+                    -6.3212021141251710864e-9);
+}
+
+template <class T>
+struct SinCos {
+  T sin, cos;
+};
+
+// Of t + quadrant quarter turns, for |t| <= 1/2; only the quadrant's last two bits count. pi/2 stays in two parts
+// inside the polynomial: scaling the angle first would cost two more roundings.
+template <class T>
+PYVAE_HD SinCos<T> sincos_quadrant(T t, typename Real<T>::Bits quadrant) {
+  using R = Real<T>;
+  using Bits = typename R::Bits;
+  const T s = t * t;
+  const T sin = fma(t, R::kHalfPiHi, t * fma(s, sin_polynomial(s), R::kHalfPiLo));
+  const T cos = fma(s, cos_polynomial(s), T(1));
+  const bool swap = quadrant & 1;
+  constexpr int kSign = int(sizeof(T)) * 8 - 1;
+  const Bits sin_sign = (quadrant >> 1) << kSign;
+  const Bits cos_sign = ((quadrant + 1) >> 1) << kSign;
+  return {bit_cast<T>(Bits(bit_cast<Bits>(swap ? cos : sin) ^ sin_sign)),
+          bit_cast<T>(Bits(bit_cast<Bits>(swap ? sin : cos) ^ cos_sign))};
+}
+
 template <class T>
 constexpr int kGroup = sizeof(T) == sizeof(float) ? 4 : 2;
 

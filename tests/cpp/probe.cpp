@@ -51,8 +51,10 @@ template <class T>
 void likelihood(int code, int weighted, int64_t n, const T* x, const T* t, const T* w, T* value, T* derivative) {
   pyvae::visit(pyvae::Likelihoods{}, code, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
-    (weighted ? likelihood_of<Likelihood, true, T> : likelihood_of<Likelihood, false, T>)(n, x, t, w, value,
-                                                                                          derivative);
+    if constexpr (!Likelihood::kByRows) {
+      (weighted ? likelihood_of<Likelihood, true, T> : likelihood_of<Likelihood, false, T>)(n, x, t, w, value,
+                                                                                            derivative);
+    }
   });
 }
 extern "C" void likelihood_float(int code, int weighted, int64_t n, const float* x, const float* t, const float* w,
