@@ -11,12 +11,11 @@ import noise_truth
 import numpy as np
 import probe
 import pytest
+from families import LIKELIHOODS, SCALES
 from noise_truth import LONG, ulps
 from numpy.typing import NDArray
 from probe import Probe, evenly
 from tolerances import ELEMENTARY_ULP, NORMAL_ULP
-
-from pyvae._checks import LIKELIHOODS, SCALES
 
 INF, NAN = float("inf"), float("nan")
 FLOATS = [np.float32, np.float64]
