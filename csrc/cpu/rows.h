@@ -32,13 +32,12 @@ void evaluate(const T* __restrict a, const T* __restrict x, const T* const* para
     T own[Results<Likelihood, T>::kArrays] = {};
     if constexpr (P > 0) own[0] = first[i];
     if constexpr (P > 1) own[1] = second[i];
-    const auto term = [&] {
-      if constexpr (kZero) {
-        return Likelihood::template evaluate_zero<Exact>(a[i], own);
-      } else {
-        return Likelihood::template evaluate<Exact>(a[i], x[i], own);
-      }
-    }();
+    Terms<T, P> term;  // not from a lambda, which g++ would not inline, and so not vectorize
+    if constexpr (kZero) {
+      term = Likelihood::template evaluate_zero<Exact>(a[i], own);
+    } else {
+      term = Likelihood::template evaluate<Exact>(a[i], x[i], own);
+    }
     value[i] = term.value, by_recon[i] = term.derivative;
     if constexpr (P > 0) by_first[i] = term.parameters[0];
     if constexpr (P > 1) by_second[i] = term.parameters[1];
