@@ -12,7 +12,8 @@ class ELBOLoss(nn.Module):
     """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module.
 
     Args:
-        likelihood: "bernoulli" (probabilities), "bernoulli_logits", "gaussian" or "laplace".
+        likelihood: a name, or an object, as for `pyvae.elbo_loss`. An object's tensors stay the caller's: the module
+            neither registers nor moves them.
         beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is kept as
             a buffer (an `nn.Parameter` as a parameter), follows the module's device and is changed in place,
             `criterion.beta.fill_(0.5)`.
@@ -67,8 +68,10 @@ class ELBOLoss(nn.Module):
         kl: Tensor | None = None,
         weight: Tensor | None = None,
         pos_weight: Tensor | float | None = None,
+        likelihood: str | LikelihoodObject | None = None,
     ) -> Tensor:
-        """The loss in nats of `pyvae.elbo_loss`; `weight` and `pos_weight` take the place of the module's own."""
+        """The loss in nats of `pyvae.elbo_loss`; `weight`, `pos_weight` and `likelihood` take the place of the module's
+        own (a likelihood whose log_library belongs to the batch, say)."""
         return objective.elbo_loss(
             recon,
             target,
@@ -77,7 +80,7 @@ class ELBOLoss(nn.Module):
             std=std,
             logstd=logstd,
             kl=kl,
-            likelihood=self.likelihood,
+            likelihood=self.likelihood if likelihood is None else likelihood,
             beta=self.beta,
             weight=self.weight if weight is None else weight,
             pos_weight=self.pos_weight if pos_weight is None else pos_weight,

@@ -73,8 +73,10 @@ def elbo_loss(
         kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
         likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;
             "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
-            1/2 (recon - target)^2; "laplace", unit scale, |recon - target|. Targets of the Bernoulli ones may lie
-            anywhere in [0, 1].
+            1/2 (recon - target)^2; "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean;
+            "multinomial", recon holds logits over all features, and the target counts. Or an object that carries what
+            belongs to it: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
+            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1].
         beta: factor of the KL, a number or a 0-d tensor.
         weight: factor of each element's reconstruction term, or a mask; broadcastable to recon.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
