@@ -69,8 +69,8 @@ struct LogVariance {
     return spread_of_logarithms(s, t, T(1));
   }
   template <class T>
-  PYVAE_HD static T log_variance_derivative(T) {  // d log sigma^2 / ds = 1
-    return T(1);
+  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 1
+    return slope;
   }
 };
 
@@ -113,8 +113,8 @@ struct StandardDeviation {
     return {is_near_one(ratio) ? near : far, slope};
   }
   template <class T>
-  PYVAE_HD static T log_variance_derivative(T s) {  // d log sigma^2 / ds = 2/s
-    return T(2) / s;
+  PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2/s
+    return T(2) * slope / s;
   }
 
  private:
@@ -157,8 +157,8 @@ struct LogStandardDeviation {
     return spread_of_logarithms(s, t, T(2));
   }
   template <class T>
-  PYVAE_HD static T log_variance_derivative(T) {  // d log sigma^2 / ds = 2
-    return T(2);
+  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 2
+    return T(2) * slope;
   }
 };
 
@@ -230,11 +230,11 @@ struct Posterior {
     // d KL / d mu = (mu - m) / p^2
     const T to_mu = distance / Scale::variance(prior.scale);
     // d KL / ds = 1/2 (e^d - 1) d log sigma^2 / ds
-    const T to_scale = slope * Scale::log_variance_derivative(s);
+    const T to_scale = Scale::from_log_variance(slope, s);
     // d KL / dm = -(mu - m) / p^2
     const T to_mean = -to_mu;
     // d KL / dt = -1/2 ((mu - m)^2 / p^2 + e^d - 1) d log p^2 / dt
-    const T to_prior_scale = -fma(T(0.5) * distance, to_mu, slope) * Scale::log_variance_derivative(prior.scale);
+    const T to_prior_scale = -Scale::from_log_variance(fma(T(0.5) * distance, to_mu, slope), prior.scale);
     return {{fma(grad_kl, to_mu, sample.mu), fma(grad_kl, to_scale, sample.scale)},
             {grad_kl * to_mean, grad_kl * to_prior_scale}};
   }
