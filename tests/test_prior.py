@@ -178,6 +178,17 @@ def test_far_from_the_prior(kind: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SCALES)
+def test_between_near_and_far(kind: str, device: str) -> None:
+    """Where the KL is small beside its terms and the short form ends: what a quotient rounds off would show."""
+    t = scaling(kind).of(torch.rand(100_000, dtype=torch.float64) * 4 - 2)
+    ratio = torch.rand(100_000, dtype=torch.float64) * 0.06 + 0.7
+    s = t * ratio if kind == "std" else t + torch.log(ratio) * (2 if kind == "logvar" else 1)
+    s, t = (x.to(device, torch.float32) for x in (s, t))
+    given = torch.zeros_like(s), s, torch.zeros_like(s), t
+    assert_relative(divergence(kind, *given), truth.kl_elements(kind, *given), LOSS)
+
+
+@pytest.mark.parametrize("kind", SCALES)
 def test_the_ends_of_the_number_range(kind: str, device: str) -> None:
     """NaN is NaN for its element alone, and a posterior of no width is infinitely far."""
     mu, s, mean, t = (leaf(x) for x in inputs(kind, ((7, 19), (7, 19)), device=device))
