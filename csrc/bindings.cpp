@@ -6,16 +6,19 @@
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <cmath>
 #include <string_view>
 
 #include "cpu/kernels.h"
 #include "ops/autograd/function.h"
 #include "ops/codes.h"
 #include "ops/refuse.h"
+#include "ops/types.h"
 
 namespace py = pybind11;
 
@@ -120,6 +123,31 @@ struct Arguments {
     return out;
   }
 
+  // (low, high) of finite numbers; without them no bounds. The order is refuse.h's to see.
+  std::pair<double, double> range(py::handle value) {
+    if (value.is_none()) return {-kUnbounded, kUnbounded};
+    plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
+    if (!plain) return {};
+    const std::optional<double> low = number(PyTuple_GET_ITEM(value.ptr(), 0));
+    const std::optional<double> high = number(PyTuple_GET_ITEM(value.ptr(), 1));
+    plain &= low && high && std::isfinite(*low) && std::isfinite(*high);
+    return {low.value_or(0), high.value_or(0)};
+  }
+
+  // (mean, scale) of tensors or of numbers, which become tensors where mu is.
+  std::pair<OptionalTensor, OptionalTensor> prior(py::handle value, const Tensor& mu, const Tensor& scale) {
+    if (value.is_none()) return {};
+    plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
+    const auto part = [&](int i) -> OptionalTensor {
+      if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+      const py::handle given = PyTuple_GET_ITEM(value.ptr(), i);
+      const std::optional<double> constant = number(given);
+      return constant ? at::full({}, *constant, mu.options().dtype(compute_type(mu, scale))) : tensor(given);
+    };
+    OptionalTensor mean = part(0);
+    return {std::move(mean), part(1)};
+  }
+
   std::optional<at::Generator> generator(py::handle value, const Tensor& on) {
     if (value.is_none()) return std::nullopt;
     plain &= THPGenerator_Check(value.ptr());
@@ -133,15 +161,18 @@ struct Arguments {
 py::object wrap(const Tensor& tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor)); }
 
 py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
-                                py::handle eps, py::handle seed, py::handle row_offset, py::handle generator) {
+                                py::handle logvar_range, py::handle eps, py::handle seed, py::handle row_offset,
+                                py::handle generator, py::handle prior) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
   const auto [scale, kind] = in.scale({logvar, std, logstd});
   const OptionalTensor noise = in.optional_tensor(eps), given = in.seed(seed);
   const int64_t offset = in.row_offset(row_offset);
+  const auto [low, high] = in.range(logvar_range);
   if (!in.plain || !scale) return py::none();
   const auto source = in.generator(generator, mean);
-  const LatentArguments a{mean, *scale, noise, given, kind, offset};
+  const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
+  const LatentArguments a{mean, *scale, noise, given, kind, offset, prior_mean, prior_scale, low, high};
   if (!in.plain || refuse(a)) return py::none();
   if ((given && source) || (noise && (given || source || offset != 0))) return py::none();
   if (given && THPVariable_Check(seed.ptr()) && given->device() != mean.device()) return py::none();
@@ -157,16 +188,20 @@ py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, 
 }
 
 py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
-                               py::handle reduction) {
+                               py::handle logvar_range, py::handle prior, py::handle reduction) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
   const auto [scale, kind] = in.scale({logvar, std, logstd});
-  const int64_t reduce = in.code(reduction, kReductionNames);
-  if (!in.plain || !scale || refuse(LatentArguments{mean, *scale, kAbsent, kAbsent, kind, 0})) return py::none();
+  const int64_t reduce = in.code(reduction, kDivergenceReductionNames);
+  const auto [low, high] = in.range(logvar_range);
+  if (!in.plain || !scale) return py::none();
+  const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
+  const LatentArguments a{mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
+  if (!in.plain || refuse(a)) return py::none();
   Tensor out;
   {
     const py::gil_scoped_release release;
-    out = kl_divergence(mean, *scale, kind, reduce);
+    out = kl_divergence(a, reduce);
   }
   return wrap(out);
 }
@@ -209,7 +244,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   return with_terms ? py::make_tuple(wrap(out[0]), wrap(out[1]), wrap(out[2])) : wrap(out[0]);
 }
 
-// Calls `function(name, inputs, codes, beta, upstream, wanted)` of pyvae/_gradient.py.
+// Calls `function(name, inputs, codes, numbers, upstream, wanted)` of pyvae/_gradient.py.
 void set_reference_gradient(const py::function& function) {
   // Never released: a backward pass may still run while the interpreter shuts down.
   static py::object* const held = new py::object();
@@ -222,7 +257,7 @@ void set_reference_gradient(const py::function& function) {
       return out;
     };
     const py::list gradients =
-        (*held)(call.name, list(call.inputs), call.codes, call.beta, list(call.upstream), call.wanted);
+        (*held)(call.name, list(call.inputs), call.codes, call.numbers, list(call.upstream), call.wanted);
     variable_list out;
     for (const py::handle gradient : gradients) {
       out.push_back(gradient.is_none() ? Tensor() : THPVariable_Unpack(gradient.ptr()));
@@ -251,5 +286,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("isa", [] { return cpu::instruction_set() ? cpu::instruction_set()->name : "none"; });
   m.attr("LIKELIHOODS") = listed(kLikelihoodNames);
   m.attr("SCALES") = listed(kScaleNames);
-  m.attr("REDUCTIONS") = listed(kReductionNames);
+  m.attr("REDUCTIONS") = listed(kDivergenceReductionNames);
 }

@@ -24,8 +24,9 @@ struct Operand {
   int64_t strides[kMaxDims] = {};
 };
 
-// Encoder side. Forward: z = mu + sigma eps and KL(q || N(0, 1)); either may be left out.
-// Backward: grad_mu = g_z + g_kl mu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds.
+// Encoder side. Forward: z = mu + sigma eps and KL(q || prior); either may be left out.
+// Backward: grad_mu = g_z + g_kl dKL/dmu; grad_scale = g_z eps dsigma/ds + g_kl dKL/ds; and g_kl times the KL's
+// derivatives by the prior's mean and scale.
 struct LatentOperands {
   Shape shape;
   bool in_double;            // computed in double, else in float
@@ -37,6 +38,13 @@ struct LatentOperands {
   Operand grad_scale;        // [rows, features], written by backward
   uint64_t first_index = 0;  // global index of element 0: row_offset * features
   int scale_kind = 0;        // Scales (math/gaussian.h)
+
+  Operand prior_mean, prior_scale;            // [rows, features]; absent: N(0, 1)
+  Operand elements;                           // [rows, features], each one's KL, written by forward; absent: not wanted
+  Operand grad_elements;                      // [rows, features], of backward; absent: g_kl is one number per row
+  Operand grad_prior_mean, grad_prior_scale;  // [rows, features], written by backward; absent: not wanted
+  double low = -__builtin_inf(), high = __builtin_inf();  // the scale is clamped to them
+  PYVAE_HD bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
 };
 
 // Decoder side: the negative log-likelihood, and its gradient by recon.

@@ -16,13 +16,21 @@ def reparameterize(
     logvar: Tensor | None,
     std: Tensor | None,
     logstd: Tensor | None,
+    logvar_range: tuple[float, float] | None,
     eps: Tensor | None,
     seed: int | Tensor | None,
     row_offset: int,
     generator: torch.Generator | None,
+    prior: tuple[Tensor | float, Tensor | float] | None,
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...
 def kl_divergence(
-    mu: Tensor, logvar: Tensor | None, std: Tensor | None, logstd: Tensor | None, reduction: str
+    mu: Tensor,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    logvar_range: tuple[float, float] | None,
+    prior: tuple[Tensor | float, Tensor | float] | None,
+    reduction: str,
 ) -> Tensor | None: ...
 def elbo(
     with_terms: bool,
@@ -41,7 +49,7 @@ def elbo(
 ) -> Tensor | tuple[Tensor, Tensor, Tensor] | None: ...
 def set_reference_gradient(
     function: Callable[
-        [str, Sequence[Tensor | None], Sequence[int], float, Sequence[Tensor | None], Sequence[bool]],
+        [str, Sequence[Tensor | None], Sequence[int], Sequence[float], Sequence[Tensor | None], Sequence[bool]],
         Sequence[Tensor | None],
     ],
 ) -> None: ...

@@ -7,18 +7,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+Range = tuple[float, float]  # low and high
+
 
 class LatentArguments(NamedTuple):
-    """Of the encoder side, in the order of `pyvae.reparameterize`."""
+    """Of the encoder side, in the order of `pyvae.reparameterize_kl`."""
 
     mu: Tensor
     logvar: Tensor | None = None
     std: Tensor | None = None
     logstd: Tensor | None = None
+    logvar_range: Range | None = None
     eps: Tensor | None = None
     seed: int | Tensor | None = None
     row_offset: int = 0
     generator: torch.Generator | None = None
+    prior: tuple[Tensor | float, Tensor | float] | None = None
 
 
 class ObjectiveArguments(NamedTuple):
@@ -38,9 +42,21 @@ class ObjectiveArguments(NamedTuple):
     reduction: str
 
 
+class Prior(NamedTuple):
+    """The diagonal Gaussian p(z): its mean, and its scale in the posterior's form, both broadcastable to its mu."""
+
+    mean: Tensor
+    scale: Tensor
+
+
 class Posterior(NamedTuple):
-    """The diagonal Gaussian q(z|x): its mean, its scale, and which of `SCALES` the scale is."""
+    """The diagonal Gaussian q(z|x): its mean, its scale, and which of `SCALES` the scale is.
+
+    With it comes what is asked of it: the range that the scale is clamped to, and the prior, if it is not N(0, I).
+    """
 
     mu: Tensor
     scale: Tensor
     kind: str
+    range: Range | None = None
+    prior: Prior | None = None

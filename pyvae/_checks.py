@@ -2,7 +2,7 @@
 
 Plain Python over shapes, dtypes and devices, so that it costs nothing on the device, reads no data (`probabilities`
 excepted) and can be traced by torch.compile. Every message has one form: the function, the argument in backticks,
-what was expected, what came.
+what was expected, what came. Those of the encoder side alone are in _latent_checks.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import LatentArguments, ObjectiveArguments, Posterior
+from ._arguments import ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
 from .likelihoods import CLASSES, Resolved, resolve
 
@@ -21,6 +21,7 @@ from .likelihoods import CLASSES, Resolved, resolve
 SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
 NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
+KL_REDUCTIONS = (*REDUCTIONS, "elements")
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
@@ -45,48 +46,15 @@ def posterior(
     return Posterior(mu, scale, kind)
 
 
-def latent(function: str, call: LatentArguments) -> Posterior:
-    """Check a call of a sampler: the posterior, and where the noise comes from.
-
-    That is the caller's `eps`, a `seed`, a `generator`, or (none) torch's default.
-    """
-    mu, _, _, _, eps, seed, row_offset, generator = call
-    checked = posterior(function, *call[:4])
-    _row_offset(function, row_offset)
-    if eps is not None:
-        _floating(function, "eps", eps, ".to(mu.dtype)")
-        _same_shape(function, "eps", eps, "mu", mu)
-        _same_device(function, "eps", eps, "mu", mu)
-        for name, given in (
-            ("seed", seed is not None),
-            ("generator", generator is not None),
-            ("row_offset", row_offset),
-        ):
-            if given:
-                raise ValueError(f"{function}: `{name}` must not be given with `eps`, which is the noise itself")
-    if seed is not None:
-        _seed(function, seed, mu)
-        if generator is not None:
-            raise ValueError(f"{function}: `generator` must not be given with `seed`, which decides the noise alone")
-    if generator is not None:
-        if not isinstance(generator, torch.Generator):
-            raise TypeError(f"{function}: `generator` must be a torch.Generator, but is {_kind(generator)}")
-        if generator.device.type != mu.device.type:
-            raise ValueError(
-                f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
-            )
-    return checked
-
-
-def reduction(function: str, reduction: str) -> None:
-    """Check that `reduction` is one of `REDUCTIONS`; "mean" is refused in words of its own."""
+def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIONS) -> None:
+    """Check that `reduction` is one of the options; "mean" is refused in words of its own."""
     if isinstance(reduction, str) and reduction == "mean":
         raise ValueError(
             f'{function}: `reduction` must be "sum", "batchmean" or "none", but is "mean", which over all elements '
             'would divide the KL and the reconstruction by different counts and so re-weight them; use "batchmean" '
             'for the mean over the batch of each sample\'s sum, or "sum" for the sum over everything'
         )
-    _choice(function, "reduction", reduction, REDUCTIONS)
+    _choice(function, "reduction", reduction, options)
 
 
 def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None) -> None:
@@ -219,32 +187,9 @@ def _factor(
     function: str, name: str, factor: Tensor, recon: Tensor, dtypes: tuple[torch.dtype, ...] = (*FLOATS, torch.bool)
 ) -> None:
     _tensor(function, name, factor, ".to(recon.dtype)", dtypes)
-    came, expected = tuple(factor.shape), tuple(recon.shape)
-    aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
-    if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
-        raise ValueError(f"{function}: `{name}` must broadcast to recon's shape {expected}, but has shape {came}")
+    _broadcasts(function, name, factor, "recon", recon)
     if factor.ndim or factor.device.type != "cpu":  # as for beta
         _same_device(function, name, factor, "recon", recon)
-
-
-def _row_offset(function: str, row_offset: int) -> None:
-    if isinstance(row_offset, bool) or not isinstance(row_offset, int):
-        raise TypeError(f"{function}: `row_offset` must be an int, but is {_kind(row_offset)}")
-    if not 0 <= row_offset < 2**63:
-        raise ValueError(f"{function}: `row_offset` must be in [0, 2**63), but is {row_offset}")
-
-
-def _seed(function: str, seed: int | Tensor, mu: Tensor) -> None:
-    if isinstance(seed, Tensor):
-        if seed.dtype != torch.int64:
-            raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but has dtype {seed.dtype}")
-        if seed.numel() != 1:
-            raise ValueError(f"{function}: `seed` must have one element, but has shape {tuple(seed.shape)}")
-        _same_device(function, "seed", seed, "mu", mu)
-    elif isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but is {_kind(seed)}")
-    elif not -(2**63) <= seed < 2**64:
-        raise ValueError(f"{function}: `seed` must be in [-2**63, 2**64), but is {seed}")
 
 
 def _choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> None:
@@ -283,6 +228,15 @@ def _same_shape(function: str, name: str, value: Tensor, other_name: str, other:
     came, expected = tuple(value.shape), tuple(other.shape)
     if came != expected:
         raise ValueError(f"{function}: `{name}` must have {other_name}'s shape {expected}, but has shape {came}")
+
+
+def _broadcasts(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    came, expected = tuple(value.shape), tuple(other.shape)
+    aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
+    if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
+        raise ValueError(
+            f"{function}: `{name}` must broadcast to {other_name}'s shape {expected}, but has shape {came}"
+        )
 
 
 def _same_device(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:

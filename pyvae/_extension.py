@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pyvae._checks import REDUCTIONS, SCALES
+from pyvae._checks import KL_REDUCTIONS, SCALES
 from pyvae._likelihoods import LIKELIHOODS
 from pyvae._version import __version__
 
@@ -60,7 +60,7 @@ def _load(record: ModuleType | None) -> tuple[ModuleType | None, str | None]:
     except Exception as error:  # whatever is wrong with a binary, the reference still works
         return None, f"the extension does not load ({type(error).__name__}: {error}): rebuild with {_BUILD}"
     # A code is a place in a list: another list, and a call would reach another formula.
-    for name, here in (("LIKELIHOODS", tuple(LIKELIHOODS)), ("SCALES", SCALES), ("REDUCTIONS", REDUCTIONS)):
+    for name, here in (("LIKELIHOODS", tuple(LIKELIHOODS)), ("SCALES", SCALES), ("REDUCTIONS", KL_REDUCTIONS)):
         if getattr(extension, name, None) != here:
             return None, f"the extension was built from sources with other {name.lower()}: rebuild with {_BUILD}"
     return extension, None

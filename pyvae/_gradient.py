@@ -3,6 +3,7 @@ weight, pos_weight, beta and eps. The C++ backward passes call `reference_gradie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._checks import REDUCTIONS, SCALES
+from ._checks import KL_REDUCTIONS, REDUCTIONS, SCALES
 from ._likelihoods import LIKELIHOODS
 from .likelihoods import Resolved, restore
 
@@ -18,20 +19,35 @@ Outputs = tuple[Tensor, ...]
 Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
 
 
-def _reparameterize(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
-    mu, scale, eps, seed = inputs
+def _reparameterize(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
+    mu, _, eps, *_, seed = inputs
     scale_kind, row_offset = codes
     if seed is not None:
         seed = seed.to(mu.device)  # a number is kept on the CPU
-    return reference.reparameterize_kl(mu, **{SCALES[scale_kind]: scale}, eps=eps, seed=seed, row_offset=row_offset)
+    given = _distributions(inputs, scale_kind, numbers)
+    return reference.reparameterize_kl(**given, eps=eps, seed=seed, row_offset=row_offset)
 
 
-def _kl_divergence(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
+def _kl_divergence(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
     scale_kind, reduction = codes
-    return (reference.kl_divergence(inputs[0], **{SCALES[scale_kind]: inputs[1]}, reduction=REDUCTIONS[reduction]),)
+    given = _distributions(inputs, scale_kind, numbers)
+    return (reference.kl_divergence(**given, reduction=KL_REDUCTIONS[reduction]),)
 
 
-def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
+def _distributions(inputs: Tensors, scale_kind: int, range: Sequence[float]) -> dict[str, Any]:
+    """The posterior, the range of its logvar, and the prior, as keywords."""
+    mu, scale, _, prior_mean, prior_scale, _ = inputs
+    bounded = all(map(math.isfinite, range))
+    return {
+        "mu": mu,
+        SCALES[scale_kind]: scale,
+        "logvar_range": tuple(range) if bounded else None,
+        "prior": None if prior_mean is None else (prior_mean, prior_scale),
+    }
+
+
+def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
+    (beta,) = numbers
     recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, *parts = inputs
     likelihood, scale_kind, reduction = codes
     return reference.elbo_terms(
@@ -48,7 +64,7 @@ def _elbo(inputs: Tensors, codes: Sequence[int], beta: float) -> Outputs:
     )
 
 
-_OPERATORS: dict[str, Callable[[Tensors, Sequence[int], float], Outputs]] = {
+_OPERATORS: dict[str, Callable[[Tensors, Sequence[int], Sequence[float]], Outputs]] = {
     "reparameterize": _reparameterize,
     "kl_divergence": _kl_divergence,
     "elbo": _elbo,
@@ -56,7 +72,12 @@ _OPERATORS: dict[str, Callable[[Tensors, Sequence[int], float], Outputs]] = {
 
 
 def reference_gradient(
-    name: str, inputs: Tensors, codes: Sequence[int], beta: float, upstream: Tensors, wanted: Sequence[bool]
+    name: str,
+    inputs: Tensors,
+    codes: Sequence[int],
+    numbers: Sequence[float],
+    upstream: Tensors,
+    wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """The vector-Jacobian product of operator `name` for the `wanted` inputs, differentiable if grad mode is on."""
     create_graph = torch.is_grad_enabled()
@@ -66,7 +87,7 @@ def reference_gradient(
             None if x is None else (x.view_as(x) if create_graph else x.detach().requires_grad_(need))
             for x, need in zip(inputs, wanted, strict=True)
         ]
-        outputs = _OPERATORS[name](aliases, codes, beta)
+        outputs = _OPERATORS[name](aliases, codes, numbers)
         pairs = [
             (y, g.to(y.dtype)) for y, g in zip(outputs, upstream, strict=False) if g is not None and y.requires_grad
         ]

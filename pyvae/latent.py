@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _checks, _route, reference
-from ._arguments import LatentArguments
+from . import _checks, _latent_checks, _route, reference
+from ._arguments import LatentArguments, Posterior
 from ._extension import _C
 from ._noise import seed_tensor
 
@@ -19,6 +20,7 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
@@ -34,6 +36,8 @@ def reparameterize(
         logvar: log sigma^2, or
         std: sigma, or
         logstd: log sigma; exactly one of the three, in mu's shape.
+        logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; as by
+            `torch.clamp` the gradient is 0 outside. (-30, 20) is what diffusers' DiagonalGaussianDistribution does.
         eps: use this noise instead, in mu's shape; differentiable.
         seed: 64 bits as an int or an int64 tensor of one element on mu's device. Without it the seed is drawn from
             `generator`, or torch's default one: `torch.manual_seed` repeats it, and two calls differ.
@@ -58,7 +62,9 @@ def reparameterize(
         >>> torch.equal(whole[2:], half)
         True
     """
-    return _reparameterize("reparameterize", False, mu, logvar, std, logstd, eps, seed, row_offset, generator)
+    return _reparameterize(
+        "reparameterize", False, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, None
+    )
 
 
 def reparameterize_kl(
@@ -67,15 +73,18 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A sample of the posterior and its KL divergence from the prior, in one pass.
 
     Args:
-        mu, logvar, std, logstd, eps, seed, row_offset, generator: as for `reparameterize`.
+        mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator: as for `reparameterize`.
+        prior: as for `kl_divergence`; the sample does not depend on it.
 
     Returns:
         (z, kl): z as from `reparameterize`; kl as from `kl_divergence`, shape (B,), nats, float32 (float64 for float64
@@ -92,8 +101,18 @@ def reparameterize_kl(
         >>> z, kl = pyvae.reparameterize_kl(torch.ones(3, 2), torch.zeros(3, 2))
         >>> z.shape, kl
         (torch.Size([3, 2]), tensor([1., 1., 1.]))
+
+        A step of a hierarchy: z1 ~ q(z1|x), and its KL from p(z1|z2), which a network makes of z2.
+
+        >>> z2, kl2 = pyvae.reparameterize_kl(torch.zeros(3, 1), torch.zeros(3, 1))
+        >>> mean, logvar = torch.nn.Linear(1, 4)(z2).chunk(2, 1)
+        >>> z1, kl1 = pyvae.reparameterize_kl(torch.ones(3, 2), torch.zeros(3, 2), prior=(mean, logvar))
+        >>> (kl1 + kl2).shape
+        torch.Size([3])
     """
-    return _reparameterize("reparameterize_kl", True, mu, logvar, std, logstd, eps, seed, row_offset, generator)
+    return _reparameterize(
+        "reparameterize_kl", True, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior
+    )
 
 
 def kl_divergence(
@@ -102,16 +121,24 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: str = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || N(0, I)) = 1/2 sum(mu^2 + sigma^2 - 1 - log sigma^2), summed over the features.
 
-    Computed as mu^2 + (expm1(logvar) - logvar), which stays exact where the posterior is near the prior.
+    From a prior N(m, p^2) it is 1/2 sum((mu - m)^2 / p^2 + expm1(d) - d) with d = log sigma^2 - log p^2, computed in a
+    form that stays exact where the posterior is near the prior.
 
     Args:
         mu: posterior mean, shape (B, ...).
         logvar, std, logstd: log sigma^2, sigma or log sigma; exactly one, in mu's shape.
-        reduction: "none", shape (B,); "sum" over the batch; "batchmean", the mean over the batch.
+        logvar_range: as for `reparameterize`.
+        prior: (m, its scale in the posterior's own form: logvar, std or logstd), two tensors that broadcast to mu, on
+            its device, or numbers; both differentiable, their gradients in their own shapes. None: N(0, I). It is
+            computed in the posterior's type; in float32, p may be from 1e-19 to 1e19.
+        reduction: "none", shape (B,); "sum" over the batch; "batchmean", the mean over the batch; "elements", mu's
+            shape, not summed at all.
 
     Returns:
         The divergence in nats, float32 (float64 for float64 inputs).
@@ -120,24 +147,46 @@ def kl_divergence(
         TypeError, ValueError: naming the argument, what was expected and what came. "mean" is refused.
 
     Source:
-        Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendix B.
+        Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendix B. Free bits: Kingma et al., "Improved
+        variational inference with inverse autoregressive flow" (2016), appendix C.8. Balancing: Hafner et al.,
+        "Mastering Atari with discrete world models" (2021), algorithm 2.
 
     Example:
         >>> import torch, pyvae
-        >>> pyvae.kl_divergence(torch.ones(2, 4), torch.zeros(2, 4))
+        >>> mu, logvar = torch.ones(2, 4), torch.zeros(2, 4)
+        >>> pyvae.kl_divergence(mu, logvar)
         tensor([2., 2.])
+        >>> pyvae.kl_divergence(mu, torch.ones(2, 4), prior=(1.0, 1.0))
+        tensor([0., 0.])
+
+        Free bits, a KL that is not pushed below a limit: of each element, of each dimension (its mean over the batch),
+        of each sample.
+
+        >>> each = pyvae.kl_divergence(mu, logvar, reduction="elements")
+        >>> each.clamp(min=0.6).sum(1)
+        tensor([2.4000, 2.4000])
+        >>> each.mean(0).clamp(min=0.6).sum()
+        tensor(2.4000)
+        >>> pyvae.kl_divergence(mu, logvar).clamp(min=2.5)
+        tensor([2.5000, 2.5000])
+
+        Balancing: a learned prior is drawn to the posterior faster than the posterior to it.
+
+        >>> mean, prior_logvar = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+        >>> to_prior = pyvae.kl_divergence(mu.detach(), logvar.detach(), prior=(mean, prior_logvar))
+        >>> to_posterior = pyvae.kl_divergence(mu, logvar, prior=(mean.detach(), prior_logvar.detach()))
+        >>> 0.8 * to_prior + 0.2 * to_posterior
+        tensor([2., 2.], grad_fn=<AddBackward0>)
     """
     if _route.direct():
-        out = _C.kl_divergence(mu, logvar, std, logstd, reduction)
+        out = _C.kl_divergence(mu, logvar, std, logstd, logvar_range, prior, reduction)
         if out is not None:
             return out
-    posterior = _checks.posterior("kl_divergence", mu, logvar, std, logstd)
-    _checks.reduction("kl_divergence", reduction)
-    if not _route.operators(posterior.mu, posterior.scale):
+    posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
+    _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
+    if not _route.operators(posterior.mu, posterior.scale, *(posterior.prior or ())):
         return reference.divergence(posterior, reduction)
-    return torch.ops.pyvae.kl_divergence(
-        posterior.mu, posterior.scale, _checks.SCALES.index(posterior.kind), _checks.REDUCTIONS.index(reduction)
-    )
+    return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
 
 
 def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
@@ -147,12 +196,17 @@ def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
         if out is not None:
             return out
     call = LatentArguments(*arguments)
-    mu, scale, kind = posterior = _checks.latent(function, call)
-    if not _route.operators(mu, scale, call.eps):
+    posterior = _latent_checks.call(function, call)
+    if not _route.operators(posterior.mu, posterior.scale, call.eps, *(posterior.prior or ())):
         z, posterior = reference.sample(posterior, call)
         return (z, reference.divergence(posterior, "none")) if with_kl else z
-    seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, mu.device)
-    z, kl = torch.ops.pyvae.reparameterize(
-        mu, scale, call.eps, seed, _checks.SCALES.index(kind), call.row_offset, with_kl
-    )
+    seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
+    z, kl = torch.ops.pyvae.reparameterize(*_operands(posterior, call.eps, seed, call.row_offset), with_kl)
     return (z, kl) if with_kl else z
+
+
+def _operands(posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row_offset: int) -> tuple[Any, ...]:
+    """The latent operators' common arguments."""
+    mu, scale, kind, bounds, prior = posterior
+    low, high = bounds or (-math.inf, math.inf)
+    return mu, scale, eps, seed, _checks.SCALES.index(kind), row_offset, *(prior or (None, None)), low, high

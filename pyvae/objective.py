@@ -156,7 +156,7 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
             return ELBO(*out) if terms else out
     call = ObjectiveArguments(*arguments)
     posterior = _checks.objective(function, call)
-    scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:]
+    scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
     like = resolve(call.likelihood)

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._arguments import LatentArguments, ObjectiveArguments, Posterior
+from . import _checks, _latent_checks
+from ._arguments import LatentArguments, ObjectiveArguments, Posterior, Prior
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
 from .likelihoods import LikelihoodObject, resolve
@@ -52,14 +52,15 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
-    call = LatentArguments(mu, logvar, std, logstd, eps, seed, row_offset, generator)
-    return sample(_checks.latent("reparameterize", call), call)[0]
+    call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator)
+    return sample(_latent_checks.call("reparameterize", call), call)[0]
 
 
 def reparameterize_kl(
@@ -68,14 +69,16 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
-    call = LatentArguments(mu, logvar, std, logstd, eps, seed, row_offset, generator)
-    z, posterior = sample(_checks.latent("reparameterize_kl", call), call)
+    call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior)
+    z, posterior = sample(_latent_checks.call("reparameterize_kl", call), call)
     return z, divergence(posterior, "none")
 
 
@@ -85,18 +88,20 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float, float] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: str = "none",
 ) -> Tensor:
-    """KL(N(mu, sigma^2) || N(0, I)) in nats, summed over the features; see `pyvae.kl_divergence`."""
-    posterior = _checks.posterior("kl_divergence", mu, logvar, std, logstd)
-    _checks.reduction("kl_divergence", reduction)
+    """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
+    posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
+    _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
     return divergence(posterior, reduction)
 
 
 def sample(given: Posterior, call: LatentArguments) -> tuple[Tensor, Posterior]:
     """z of a checked call, whose posterior is `given`, and the posterior in the compute dtype."""
     posterior = _in_compute_dtype(given)
-    mu, scale, kind = posterior
+    mu, scale, kind, *_ = posterior
     eps = call.eps
     if eps is None:
         eps = normal(seed_tensor(call.seed, call.generator, mu.device), mu.shape, mu.dtype, call.row_offset)
@@ -107,18 +112,31 @@ def sample(given: Posterior, call: LatentArguments) -> tuple[Tensor, Posterior]:
 
 def divergence(posterior: Posterior, reduction: str) -> Tensor:
     """The KL of a checked posterior."""
-    return _reduce(_kl(_in_compute_dtype(posterior)), reduction)
+    computed = _in_compute_dtype(posterior)
+    return (
+        _kl_elements(computed).to(computed.mu.dtype) if reduction == "elements" else _reduce(_kl(computed), reduction)
+    )
 
 
 def _in_compute_dtype(posterior: Posterior) -> Posterior:
     """One cast for all uses, so that gradients from the sample and from the KL add up before they are rounded."""
-    mu, scale, kind = posterior
+    mu, scale, kind, bounds, prior = posterior
     dtype = _compute_dtype(mu, scale)
-    return Posterior(mu.to(dtype), scale.to(dtype), kind)
+    scale = scale.to(dtype)
+    if bounds is not None:
+        scale = scale.clamp(*bounds)
+    if prior is not None:
+        prior = Prior(prior.mean.to(dtype), prior.scale.to(dtype))
+    return Posterior(mu.to(dtype), scale, kind, None, prior)
 
 
 def _kl(posterior: Posterior) -> Tensor:
-    """The KL of each sample, 1/2 sum(mu^2 + sigma^2 - 1 - log sigma^2), with sigma^2 - 1 = expm1(log sigma^2).
+    """The KL of each sample."""
+    return _sum_features(_kl_elements(posterior)).to(posterior.mu.dtype)
+
+
+def _kl_elements(posterior: Posterior) -> Tensor:
+    """The KL of each element, 1/2 (mu^2 + sigma^2 - 1 - log sigma^2), with sigma^2 - 1 = expm1(log sigma^2).
 
     Near sigma = 1 the last terms cancel to half the square of log sigma^2, and the gradient likewise. In float32 that
     would leave few correct digits; in float64, which a tensor as small as a posterior can afford, the error of
@@ -126,12 +144,36 @@ def _kl(posterior: Posterior) -> Tensor:
     """
     exact = exact_dtype(posterior.mu.device)
     mu, scale = posterior.mu.to(exact), posterior.scale.to(exact)
+    if posterior.prior is not None:
+        mean, prior_scale = (part.to(exact) for part in posterior.prior)
+        return _kl_elements_from_prior(mu, scale, mean, prior_scale, posterior.kind)
     if posterior.kind == "std":
         spread = (scale - 1) * (scale + 1) - 2 * torch.log(scale)
     else:
         logvar = scale if posterior.kind == "logvar" else 2 * scale
         spread = torch.expm1(logvar) - logvar
-    return _sum_features((mu * mu + spread) / 2).to(posterior.mu.dtype)
+    return (mu * mu + spread) / 2
+
+
+def _kl_elements_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor, kind: str) -> Tensor:
+    """1/2 ((mu - mean)^2 / p^2 + expm1(d) - d) with d = log sigma^2 - log p^2.
+
+    Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p from the difference of the
+    standard deviations.
+    """
+    if kind == "std":
+        p = prior_scale
+        excess = (scale - p) / p
+        near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
+        log_ratio = torch.where(
+            near, torch.log1p(torch.where(near, excess, 0.0)), torch.log(torch.where(near, 1.0, scale / p))
+        )
+        spread = excess * (excess + 2) - 2 * log_ratio
+    else:
+        p = torch.exp(prior_scale / 2 if kind == "logvar" else prior_scale)
+        d = (scale - prior_scale) * (1 if kind == "logvar" else 2)
+        spread = torch.expm1(d) - d
+    return (((mu - mean) / p) ** 2 + spread) / 2
 
 
 # ---- objective: likelihoods, reduction -------------------------------------------------------------------------------

@@ -144,6 +144,16 @@ def posterior(
     return (mu + torch.where(mu < 0, -0.5, 0.5)).to(device, dtype), scale.to(device, dtype)
 
 
+def prior(
+    kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 2, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Its mean and its scale, which is another than the posterior's of `posterior`."""
+    draw = generator(seed)
+    mean = torch.randn(shape, generator=draw, dtype=torch.float64)
+    scale = scaling(kind).of(0.8 * torch.randn(shape, generator=draw, dtype=torch.float64) - 0.3)
+    return mean.to(device, dtype), scale.to(device, dtype)
+
+
 def leaf(x: Tensor) -> Tensor:
     """x as a leaf that requires grad, in the same layout."""
     return x.detach().requires_grad_()

@@ -83,6 +83,8 @@ class Scale:
     std_slope: Callable[[Tensor], Tensor]
     spread: Callable[[Tensor], Tensor]  # (sigma^2 - 1 - log sigma^2) / 2, which with mu^2 / 2 makes the KL
     spread_slope: Callable[[Tensor], Tensor]
+    log_ratio: Callable[[Tensor, Tensor], Tensor]  # log sigma^2 of the first less that of the second
+    log_ratio_slope: Callable[[Tensor], Tensor]  # d log sigma^2
     range: Range  # for random values, in float16 too
     extremes: tuple[float, ...]
 
@@ -202,6 +204,8 @@ SCALE_ENTRIES: dict[str, Scale] = {
         std_slope=lambda s: torch.exp(s / 2) / 2,
         spread=lambda s: excess(s) / 2,
         spread_slope=lambda s: torch.expm1(s) / 2,
+        log_ratio=lambda s, t: s - t,
+        log_ratio_slope=torch.ones_like,
         range=Range(-80, 80),
         extremes=(0.0, -0.0, 1e-45, -1e-7, 1.0, -80.0, 80.0, 88.0, 88.7, 177.0, -180.0, -210.0, 1e3, -1e4, -torch.inf),
     ),
@@ -213,6 +217,8 @@ SCALE_ENTRIES: dict[str, Scale] = {
             (s - 1).abs() < 1e-3, excess(2 * torch.log(s)) / 2, (s - 1) * (s + 1) / 2 - torch.log(s)
         ),
         spread_slope=lambda s: (s - 1) * (s + 1) / s,
+        log_ratio=lambda s, t: 2 * torch.where(s > t, torch.log1p((s - t) / t), -torch.log1p((t - s) / s)),
+        log_ratio_slope=lambda s: 2 / s,
         range=Range(2**-14, 1024),
         extremes=(0.0, -0.0, 1e-45, 1e-38, 1e-30, 1e-7, 1.0, -2.0, 1e18, 1e30, 3e38, 6e4),
     ),
@@ -222,6 +228,8 @@ SCALE_ENTRIES: dict[str, Scale] = {
         std_slope=torch.exp,
         spread=lambda s: excess(2 * s) / 2,
         spread_slope=lambda s: torch.expm1(2 * s),
+        log_ratio=lambda s, t: 2 * (s - t),
+        log_ratio_slope=lambda s: torch.full_like(s, 2),
         range=Range(-40, 40),
         extremes=(0.0, -0.0, 1e-45, -1e-7, 1.0, -40.0, 40.0, 44.0, 88.8, -90.0, -105.0, 1e3, -1e4, -torch.inf),
     ),

@@ -105,7 +105,7 @@ DATA = [
 
 OPTIONS = [
     *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int"),
-    *one_of(REDUCED, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
+    *one_of(OBJECTIVES, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
     value(
         REDUCED,
         "reduction",
@@ -123,6 +123,7 @@ OPTIONS = [
     ),
 ]
 SETTINGS = OPTIONS.copy()  # which a module refuses when it is made
+OPTIONS += one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool")
 
 no_number = "be a number or a 0-d Tensor"
 broadcast = "broadcast to recon's shape (4, 2, 3)"
@@ -199,7 +200,48 @@ NOISE = [
     kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
 ]
 
-REFUSALS = [*DATA, *OPTIONS, *KL, *POSTERIORS, *NOISE]
+WITH_PRIOR = ("reparameterize_kl", "kl_divergence")
+ones = torch.ones(4, 3)
+pair, bounds = "be a pair (mean, scale)", "be a pair (low, high)"
+PRIOR = [
+    kind(WITH_PRIOR, "prior", ones, f"{pair} or None, but is a Tensor"),
+    kind(WITH_PRIOR, "prior", 0.5, f"{pair} or None, but is a float"),
+    value(WITH_PRIOR, "prior", (ones,), f"{pair}, but has length 1"),
+    value(WITH_PRIOR, "prior", (0, 1, 2), f"{pair}, but has length 3"),
+]
+for i, name in enumerate(("prior[0]", "prior[1]")):
+
+    def beside(part: Any, i: int = i) -> dict[str, Any]:
+        return {"prior": (part, ones) if i == 0 else (ones, part)}
+
+    for came, what in ((None, "None"), ("1", "a str"), (True, "a bool")):
+        words = f"`{name}` must be a Tensor or a number, but is {what}"
+        PRIOR.append(Refusal(WITH_PRIOR, beside(came), TypeError, words))
+    words = f"`{name}` must have one of the dtypes {ANY}, but has torch.int64; convert it with `{name}.to(mu.dtype)`"
+    PRIOR.append(Refusal(WITH_PRIOR, beside(ones.long()), TypeError, words))
+    for shape in ((2,), (4,), (3, 3), (1, 4, 3), (0, 3)):
+        words = f"`{name}` must broadcast to mu's shape (4, 3), but has shape {shape}"
+        PRIOR.append(Refusal(WITH_PRIOR, beside(torch.ones(shape)), ValueError, words))
+    words = f"`{name}` must be on mu's device cpu, but is on meta"
+    PRIOR.append(Refusal(WITH_PRIOR, beside(ones.to("meta")), ValueError, words))
+
+RANGE = [
+    kind(LATENTS, "logvar_range", 20, f"{bounds} or None, but is an int"),
+    value(LATENTS, "logvar_range", (-30,), f"{bounds}, but has length 1"),
+    kind(LATENTS, "logvar_range", (-30, None), "hold two numbers, but holds None"),
+    kind(LATENTS, "logvar_range", (True, 20), "hold two numbers, but holds a bool"),
+    kind(LATENTS, "logvar_range", (torch.zeros(()), 20), "hold two numbers, but holds a Tensor"),
+    value(LATENTS, "logvar_range", (-30, math.inf), "hold finite numbers, but holds inf"),
+    value(LATENTS, "logvar_range", (math.nan, 20.0), "hold finite numbers, but holds nan"),
+    value(LATENTS, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
+    *(
+        value(LATENTS, "logvar_range", (-30, 20), f"come with `logvar`, but came with `{x}`", logvar=None, **{x: ones})
+        for x in SCALES
+        if x != "logvar"
+    ),
+]
+
+REFUSALS = [*DATA, *OPTIONS, *KL, *POSTERIORS, *NOISE, *PRIOR, *RANGE]
 
 ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (OBJECTIVES, {}),
@@ -223,4 +265,10 @@ ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     *((SAMPLERS, {"seed": seed}) for seed in (-(2**63), 2**64 - 1, torch.tensor(3), torch.tensor([[3]]))),
     (SAMPLERS, {"row_offset": 2**40, "generator": torch.Generator()}),
     (SAMPLERS, {"eps": torch.zeros(4, 3).double(), "row_offset": 0}),
+    *(
+        (WITH_PRIOR, {"prior": prior})
+        for prior in ((0, 1), [0.5, ones], (torch.zeros(3).half(), torch.ones(()).double()), (ones[:1], ones[:, :1]))
+    ),
+    *((LATENTS, {"logvar_range": bounds}) for bounds in ((-30, 20), [-1.0, 1], (0, 0.0))),
+    (("kl_divergence",), {"reduction": "elements"}),
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from cases import INTEGERS, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
+from cases import INTEGERS, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, prior, step_inputs
 from families import LIKELIHOODS, SCALES, cycled, family
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch._dynamo.utils import counters
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyvae
+from pyvae._checks import KL_REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -74,6 +76,22 @@ def test_compiled_training_step_on_integers(dtype: torch.dtype, device: str) -> 
     given[1] = data("bernoulli_logits", (6, 70), (torch.float32, dtype), device=device)[1]
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     assert_same(run(compiled, given, "bernoulli_logits"), run(step, given, "bernoulli_logits"))
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compiled_priors(compiler: str, device: str) -> None:
+    """A learned one, one of numbers, a clamped scale, and the KL of each element."""
+
+    def kl(mu: Tensor, logvar: Tensor, mean: Tensor, width: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        options = {"logvar_range": (-1.0, 0.5), "prior": (mean, width)}
+        z, from_learned = pyvae.reparameterize_kl(mu, logvar, seed=seed, **options)
+        each = pyvae.kl_divergence(mu, logvar, prior=(0.5, -1.0), reduction="elements")
+        return each.clamp(min=0.5).sum() + from_learned.sum(), z
+
+    given = [leaf(x) for x in (*posterior("logvar", (6, 9), device=device), *prior("logvar", (9,), device=device))]
+    given.append(torch.tensor([17], device=device))
+    compiled = torch.compile(kl, fullgraph=True, backend=compiler)
+    assert_same(run(compiled, given), run(kl, given))
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "aot_eager_decomp_partition", "inductor"])
@@ -207,16 +225,24 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
         mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
         eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
-        yield "reparameterize", (mu, s, None, seed, kind, 2, True)
-        yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, False)
-        plain = mu.detach(), s.detach()
-        for reduction in range(len(REDUCTIONS)):
-            yield "kl_divergence", (mu, s, kind, reduction)
-            yield "latent_forward", (*plain, None, seed, kind, 1, reduction != 1, reduction != 2, reduction)
+        learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
+        bounds = (-1.0, 0.5) if scale == "logvar" else (-math.inf, math.inf)
+        alone, beside = (None, None, -math.inf, math.inf), (*learned, *bounds)
+        yield "reparameterize", (mu, s, None, seed, kind, 2, *alone, True)
+        yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, *alone, False)
+        yield "reparameterize", (mu, s, None, seed, kind, 0, *beside, True)
+        plain, fixed = (mu.detach(), s.detach()), (*(x.detach() for x in learned), *bounds)
+        for reduction in range(len(KL_REDUCTIONS)):
+            options = alone if reduction % 2 else fixed
+            yield "kl_divergence", (mu, s, None, None, kind, 0, *alone, reduction)
+            yield "kl_divergence", (mu, s, None, None, kind, 0, *beside, reduction)
+            yield "latent_forward", (*plain, None, seed, kind, 1, *options, reduction != 1, reduction != 2, reduction)
         grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-        yield "latent_backward", (*plain, None, seed, kind, 1, *grads)
-        yield "latent_backward", (*plain, eps.detach(), None, kind, 0, grads[0], None)
-        yield "latent_backward", (*plain, None, None, kind, 0, None, grads[1])
+        yield "latent_backward", (*plain, None, seed, kind, 1, *alone, *grads, False)
+        yield "latent_backward", (*plain, None, seed, kind, 1, *fixed, *grads, True)
+        yield "latent_backward", (*plain, eps.detach(), None, kind, 0, *alone, grads[0], None, False)
+        yield "latent_backward", (*plain, None, None, kind, 0, *alone, None, grads[1], False)
+        yield "latent_backward", (*plain, None, None, kind, 0, *fixed, None, grads[0], True)
     for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
         recon, target = data(likelihood, (3, 4, 2, 5), device=device)
         recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)

@@ -68,6 +68,7 @@ TESTS = Path(__file__).parent
 MODULES = (
     *("test_values.py", "test_gradients.py", "test_autograd.py", "test_extremes.py", "test_training.py"),
     *("test_noise.py", "test_noise_repeatable.py", "test_properties.py", "emulated_cases.py"),
+    *("test_prior.py", "test_clamp_and_elements.py"),
 )
 LARGE = "test_properties.py::test_more_than_2_to_the_31_elements"  # a minute
 # In which order blocks run and threads begin, which tests, and how many at least.

@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from pyvae import _extension
-from pyvae._checks import LIKELIHOODS, REDUCTIONS, SCALES
+from pyvae._checks import KL_REDUCTIONS, LIKELIHOODS, SCALES
 
-CODES = {"LIKELIHOODS": tuple(LIKELIHOODS), "SCALES": SCALES, "REDUCTIONS": REDUCTIONS}
+CODES = {"LIKELIHOODS": tuple(LIKELIHOODS), "SCALES": SCALES, "REDUCTIONS": KL_REDUCTIONS}
 PACKAGE = Path(_extension.__file__).parent
 
 RECORD = """

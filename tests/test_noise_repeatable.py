@@ -45,6 +45,11 @@ def digests(device: str = "cpu") -> dict[str, str]:
             slopes = torch.autograd.grad([z, kl], [mu, scale], [scale.detach(), torch.arange(len(kl)).to(kl)])
             total = pyvae.kl_divergence(mu, **{kind: scale}, reduction="sum")
             results[f"{kind} {shape} {dtype}"] = [z, kl, *slopes, total]
+            mean, width = (t[0].requires_grad_() for t in inputs(shape, dtype, device))
+            options = {"prior": (mean, width), "logvar_range": (0.1, 0.7) if kind == "logvar" else None}
+            each = pyvae.kl_divergence(mu, **{kind: scale}, **options, reduction="elements")
+            four = torch.autograd.grad(each, [mu, scale, mean, width], (scale * scale).to(each).detach())
+            results[f"{kind} {shape} {dtype} prior"] = [each, *four]
         for likelihood in LIKELIHOODS:
             recon, target = inputs(shape, dtype, device)
             loss = pyvae.elbo_loss(recon.requires_grad_(), target, likelihood=likelihood)

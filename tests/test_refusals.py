@@ -38,7 +38,12 @@ def legal(function: str) -> dict[str, Any]:
 
 def call(functions: ModuleType, function: str, changed: dict[str, Any], device: str) -> Any:
     arguments = legal(function) | changed
-    return getattr(functions, function)(**{k: to(device, v) for k, v in arguments.items() if v is not None})
+    return getattr(functions, function)(**{k: moved(device, v) for k, v in arguments.items() if v is not None})
+
+
+def moved(device: str, given: Any) -> Any:
+    """To the device, in a pair too."""
+    return type(given)(to(device, part) for part in given) if isinstance(given, (tuple, list)) else to(device, given)
 
 
 def of_each(table: Iterable[tuple]) -> list[Any]:

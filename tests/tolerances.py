@@ -85,3 +85,11 @@ DEVIATIONS = 4.5
 
 # Kolmogorov-Smirnov: as rare as DEVIATIONS, sqrt(n) D is above this for one in 130,000 of all seeds.
 KOLMOGOROV = 2.5
+
+# The KL from a prior of one's own and its slope, relative, down to log sigma^2 - log p^2 = 1e-7. In float32 that
+# difference is exact, or rounded once where scales are divided; float64's truth knows it to 1e-16 of log p^2.
+KL_NEAR_A_PRIOR = {torch.float32: 1e-6, torch.float64: 1e-6}
+
+# Gradients of both of them as a whole, where elements are added up: they are of both signs. 16 bits round once.
+PRIOR_GRADIENT_WHOLE = {torch.float64: 1e-15, torch.float32: 1e-6, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+REFERENCE_PRIOR_WHOLE = {**PRIOR_GRADIENT_WHOLE, torch.float32: FLOAT32_ROUNDING}

@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from families import family, scaling
+from families import excess, family, scaling
 from torch import Tensor
 
 
@@ -52,6 +52,30 @@ def reduce(values: Tensor, reduction: str) -> Tensor:
 def kl_divergence(kind: str, mu: Tensor, scale: Tensor, reduction: str = "none") -> Tensor:
     """KL(N(mu, sigma^2) || N(0, 1))."""
     return reduce((rows(mu) ** 2 / 2 + scaling(kind).spread(rows(scale))).sum(1), reduction)
+
+
+def kl_elements(kind: str, mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor) -> Tensor:
+    """KL(N(mu, sigma^2) || N(mean, p^2)) of each element."""
+    mu, scale, mean, prior_scale = map(exact, (mu, scale, mean, prior_scale))
+    entry = scaling(kind)
+    return (((mu - mean) / entry.std(prior_scale)) ** 2 + excess(entry.log_ratio(scale, prior_scale))) / 2
+
+
+def kl_slopes(kind: str, mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Its derivatives by the four, of each element; and the larger summand of the last, which is a difference."""
+    mu, scale, mean, prior_scale = map(exact, (mu, scale, mean, prior_scale))
+    entry = scaling(kind)
+    p = entry.std(prior_scale)
+    u, slope = (mu - mean) / p, torch.expm1(entry.log_ratio(scale, prior_scale)) / 2
+    of_prior = entry.log_ratio_slope(prior_scale)
+    slopes = [u / p, slope * entry.log_ratio_slope(scale), -u / p, -(u * u / 2 + slope) * of_prior]
+    return slopes, torch.maximum(u * u / 2, slope.abs()) * of_prior
+
+
+def kl_gradients(kind: str, upstream: Tensor, *given: Tensor) -> list[Tensor]:
+    """Of the same four, each in its own shape, from one number for each element."""
+    slopes, _ = kl_slopes(kind, *given)
+    return [(exact(upstream) * slope).sum_to_size(x.shape) for slope, x in zip(slopes, given, strict=True)]
 
 
 def reconstruction(

@@ -88,10 +88,10 @@ const T* read(const Shape& shape, const Operand& operand, int64_t first, int n, 
   return buffer;
 }
 
-// Where to compute elements that write() then brings to the operand.
+// Where to compute elements that write() then brings to the operand; the buffer, too, where that is absent.
 template <class T>
 T* place(const Operand& operand, int64_t first, T* buffer) {
-  return is_run_of<T>(operand) ? static_cast<T*>(operand.data) + first : buffer;
+  return operand.data && is_run_of<T>(operand) ? static_cast<T*>(operand.data) + first : buffer;
 }
 
 template <class T>
@@ -157,12 +157,13 @@ void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end
 
 // Spreads one number per row over the elements of a chunk.
 template <class T>
-void spread(const double* per_row, int64_t row, int rows, int n, T* out) {
+const T* spread(const double* per_row, int64_t row, int rows, int n, T* out) {
   const int features = rows > 0 ? n / rows : 0;
   for (int r = 0; r < rows; ++r) {
     const T value = T(per_row[row + r]);
     for (int i = 0; i < features; ++i) out[r * features + i] = value;
   }
+  return out;
 }
 
 }  // namespace PYVAE_ISA

@@ -27,18 +27,44 @@ void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T*
 }
 
 template <class Scale, class T>
+void map_divergence(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
+                    const T* __restrict prior_scale, int n, T* __restrict values) {
+  for (int i = 0; i < n; ++i)
+    values[i] = Posterior<Scale>::divergence(mu[i], scale[i], Prior<T>{prior_mean[i], prior_scale[i]});
+}
+
+// The scale in its range; the caller's own memory where there is none.
+template <class T>
+const T* clamped(const LatentOperands& a, const T* scale, int n, T* buffer) {
+  if (!a.is_clamped()) return scale;
+  const Clamp<T> clamp{T(a.low), T(a.high)};
+  for (int i = 0; i < n; ++i) buffer[i] = clamp(scale[i]);
+  return buffer;
+}
+
+template <class Scale, class T>
 void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
-  T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values[kBuffer];
+  T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values_buffer[kBuffer];
+  T clamped_buffer[kBuffer], prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
   map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](int64_t first, int n, int64_t, int) -> const T* {
     const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
-    const T* scale = read(a.shape, a.scale, first, n, scale_buffer);
+    const T* scale = clamped(a, read(a.shape, a.scale, first, n, scale_buffer), n, clamped_buffer);
     if (a.z.data) {
       T* z = place(a.z, first, z_buffer);
       const auto map = a.eps.data ? map_sample<Scale, false, T> : map_sample<Scale, true, T>;
       map(mu, scale, noise<T>(a, first, n, eps_buffer), n, z);
       write(a.shape, a.z, first, n, z);
     }
-    if (a.divergence) map_divergence<Scale>(mu, scale, n, values);
+    if (!a.divergence && !a.elements.data) return nullptr;
+    T* values = place(a.elements, first, values_buffer);
+    if (a.prior_mean.data) {
+      const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
+      map_divergence<Scale>(mu, scale, prior_mean, read(a.shape, a.prior_scale, first, n, prior_scale_buffer), n,
+                            values);
+    } else {
+      map_divergence<Scale>(mu, scale, n, values);
+    }
+    if (a.elements.data) write(a.shape, a.elements, first, n, values);
     return values;
   });
 }
@@ -63,25 +89,63 @@ void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, 
   }
 }
 
+// The same from a prior, with the prior's own.
+template <class Scale, bool kAdd, class T>
+void map_prior_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
+                        const T* __restrict prior_scale, const T* __restrict grad_kl, int n, T* __restrict grad_mu,
+                        T* __restrict grad_scale, T* __restrict grad_prior_mean, T* __restrict grad_prior_scale) {
+  for (int i = 0; i < n; ++i) {
+    const PosteriorGradient<T> sample = {kAdd ? grad_mu[i] : T(0), kAdd ? grad_scale[i] : T(0)};
+    const Prior<T> prior = {prior_mean[i], prior_scale[i]};
+    const auto gradient = Posterior<Scale>::divergence_gradient(mu[i], scale[i], prior, grad_kl[i], sample);
+    grad_mu[i] = gradient.posterior.mu, grad_scale[i] = gradient.posterior.scale;
+    grad_prior_mean[i] = gradient.prior.mean, grad_prior_scale[i] = gradient.prior.scale;
+  }
+}
+
+// The gradient of the scale before it was clamped.
+template <class T>
+void map_clamp_gradient(Clamp<T> clamp, const T* __restrict scale, int n, T* __restrict grad_scale) {
+  for (int i = 0; i < n; ++i) grad_scale[i] = clamp.gradient(scale[i], grad_scale[i]);
+}
+
 template <class Scale, class T>
 void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
   T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], grad_buffer[kBuffer];
-  T grad_mu_buffer[kBuffer], grad_scale_buffer[kBuffer];
+  T grad_mu_buffer[kBuffer], grad_scale_buffer[kBuffer], clamped_buffer[kBuffer];
+  T prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
+  T grad_prior_mean_buffer[kBuffer], grad_prior_scale_buffer[kBuffer];
   map_and_reduce<T>(a.shape, nullptr, begin, end, [&](int64_t first, int n, int64_t row, int rows) -> const T* {
-    const T* scale = read(a.shape, a.scale, first, n, scale_buffer);
+    const T* given = read(a.shape, a.scale, first, n, scale_buffer);
+    const T* scale = clamped(a, given, n, clamped_buffer);
     T* grad_mu = place(a.grad_mu, first, grad_mu_buffer);
     T* grad_scale = place(a.grad_scale, first, grad_scale_buffer);
     if (a.grad_z.data) {
       const T* grad_z = read(a.shape, a.grad_z, first, n, grad_buffer);
       map_sample_gradient<Scale>(scale, noise<T>(a, first, n, eps_buffer), grad_z, n, grad_mu, grad_scale);
     }
-    if (a.grad_kl) {
+    if (a.grad_kl || a.grad_elements.data) {
       const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
-      spread(a.grad_kl, row, rows, n, grad_buffer);
-      const auto map =
-          a.grad_z.data ? map_divergence_gradient<Scale, true, T> : map_divergence_gradient<Scale, false, T>;
-      map(mu, scale, grad_buffer, n, grad_mu, grad_scale);
+      const T* grad_kl = a.grad_elements.data ? read(a.shape, a.grad_elements, first, n, grad_buffer)
+                                              : spread(a.grad_kl, row, rows, n, grad_buffer);
+      if (a.prior_mean.data) {
+        const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
+        const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
+        T* to_mean = place(a.grad_prior_mean, first, grad_prior_mean_buffer);
+        T* to_scale = place(a.grad_prior_scale, first, grad_prior_scale_buffer);
+        const auto map = a.grad_z.data ? map_prior_gradient<Scale, true, T> : map_prior_gradient<Scale, false, T>;
+        map(mu, scale, prior_mean, prior_scale, grad_kl, n, grad_mu, grad_scale, to_mean, to_scale);
+        if (a.grad_prior_mean.data) {
+          write(a.shape, a.grad_prior_mean, first, n, to_mean);
+          write(a.shape, a.grad_prior_scale, first, n, to_scale);
+        }
+      } else {
+        const auto map =
+            a.grad_z.data ? map_divergence_gradient<Scale, true, T> : map_divergence_gradient<Scale, false, T>;
+        map(mu, scale, grad_kl, n, grad_mu, grad_scale);
+      }
     }
+    if (a.is_clamped()) map_clamp_gradient({T(a.low), T(a.high)}, given, n, grad_scale);
     write(a.shape, a.grad_mu, first, n, grad_mu);
     write(a.shape, a.grad_scale, first, n, grad_scale);
     return nullptr;

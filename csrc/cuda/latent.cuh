@@ -9,6 +9,14 @@
 namespace pyvae {
 namespace cuda {
 
+// Clamping, priors and the divergence of each element are for the general kernels alone, which find out at run time
+// what a call has; the packed ones, which take the usual calls, are compiled without.
+
+template <class T>
+__device__ __forceinline__ Clamp<T> clamp_of(const LatentOperands& a) {
+  return {T(a.low), T(a.high)};
+}
+
 // z, and as value the divergence
 template <class Scale, class Way>
 struct Sample {
@@ -23,11 +31,24 @@ struct Sample {
     T mu[V], scale[V];
     Access::load(a.shape, a.mu, at, mu);
     Access::load(a.shape, a.scale, at, scale);
+    if (Access::kGeneral && a.is_clamped()) {
+      for (int k = 0; k < V; ++k) scale[k] = clamp_of<T>(a)(scale[k]);
+    }
     T sigma[V];
     if (Scale::kModerate > 0 && is_moderate(scale)) {
       evaluate<true>(mu, scale, sigma, values);
     } else {
       evaluate<false>(mu, scale, sigma, values);
+    }
+    if constexpr (Access::kGeneral) {
+      if (a.prior_mean.data) {
+        T prior_mean[V], prior_scale[V];
+        Access::load(a.shape, a.prior_mean, at, prior_mean);
+        Access::load(a.shape, a.prior_scale, at, prior_scale);
+        for (int k = 0; k < V; ++k)
+          values[k] = Posterior<Scale>::divergence(mu[k], scale[k], Prior<T>{prior_mean[k], prior_scale[k]});
+      }
+      if (a.elements.data) Access::store(a.shape, a.elements, at, values);
     }
     if (!a.z.data) return;
     T z[V];
@@ -57,7 +78,8 @@ struct Sample {
   __device__ __forceinline__ void evaluate(const T (&mu)[V], const T (&scale)[V], T (&sigma)[V], T (&values)[V]) const {
     for (int k = 0; k < V; ++k) sigma[k] = Scale::template sigma<kModerate>(scale[k]);
     for (int k = 0; k < V; ++k) values[k] = T(0);
-    if (!a.kl.data) return;
+    const bool wanted = a.kl.data || (Way::Access::kGeneral && a.elements.data);
+    if (!wanted || (Way::Access::kGeneral && a.prior_mean.data)) return;
     for (int k = 0; k < V; ++k) values[k] = Posterior<Scale>::template divergence<kModerate>(mu[k], scale[k]);
   }
 };
@@ -74,6 +96,10 @@ struct SampleGradient {
     const typename Access::Place at = Access::place(a.shape, i);
     T scale[V], grad_mu[V], grad_scale[V];
     Access::load(a.shape, a.scale, at, scale);
+    T given[V];
+    if (Access::kGeneral && a.is_clamped()) {
+      for (int k = 0; k < V; ++k) given[k] = scale[k], scale[k] = clamp_of<T>(a)(scale[k]);
+    }
     for (int k = 0; k < V; ++k) grad_mu[k] = grad_scale[k] = T(0);
     if (a.grad_z.data) {
       T eps[V];
@@ -88,18 +114,49 @@ struct SampleGradient {
         grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
       }
     }
-    if (a.grad_kl.data) {
+    if (a.grad_kl.data || (Access::kGeneral && a.grad_elements.data)) {
       T mu[V], grad_kl[V];
       Access::load(a.shape, a.mu, at, mu);
-      rows_of<!Access::kGeneral>(a.grad_kl, a.shape.features, i, grad_kl);
-      for (int k = 0; k < V; ++k) {
-        const PosteriorGradient<T> sample = {grad_mu[k], grad_scale[k]};
-        const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], grad_kl[k], sample);
-        grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
+      if (Access::kGeneral && a.grad_elements.data) {
+        Access::load(a.shape, a.grad_elements, at, grad_kl);
+      } else {
+        rows_of<!Access::kGeneral>(a.grad_kl, a.shape.features, i, grad_kl);
       }
+      if (Access::kGeneral && a.prior_mean.data) {
+        add_from_prior(at, mu, scale, grad_kl, grad_mu, grad_scale);
+      } else {
+        for (int k = 0; k < V; ++k) {
+          const PosteriorGradient<T> sample = {grad_mu[k], grad_scale[k]};
+          const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], grad_kl[k], sample);
+          grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
+        }
+      }
+    }
+    if (Access::kGeneral && a.is_clamped()) {
+      for (int k = 0; k < V; ++k) grad_scale[k] = clamp_of<T>(a).gradient(given[k], grad_scale[k]);
     }
     Access::store(a.shape, a.grad_mu, at, grad_mu);
     Access::store(a.shape, a.grad_scale, at, grad_scale);
+  }
+
+ private:
+  // The divergence's gradient, added to the sample's, and the prior's own.
+  template <int V>
+  __device__ __forceinline__ void add_from_prior(typename Access::Place at, const T (&mu)[V], const T (&scale)[V],
+                                                 const T (&grad_kl)[V], T (&grad_mu)[V], T (&grad_scale)[V]) const {
+    T mean[V], prior_scale[V];
+    Access::load(a.shape, a.prior_mean, at, mean);
+    Access::load(a.shape, a.prior_scale, at, prior_scale);
+    for (int k = 0; k < V; ++k) {
+      const PosteriorGradient<T> sample = {grad_mu[k], grad_scale[k]};
+      const Prior<T> prior = {mean[k], prior_scale[k]};
+      const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], prior, grad_kl[k], sample);
+      grad_mu[k] = gradient.posterior.mu, grad_scale[k] = gradient.posterior.scale;
+      mean[k] = gradient.prior.mean, prior_scale[k] = gradient.prior.scale;
+    }
+    if (!a.grad_prior_mean.data) return;
+    Access::store(a.shape, a.grad_prior_mean, at, mean);
+    Access::store(a.shape, a.grad_prior_scale, at, prior_scale);
   }
 };
 
@@ -111,8 +168,10 @@ const char* choose(const LatentOperands& a, const Packed& packed, const Launch& 
       Types<PackedAs<float, float>, PackedAs<BFloat16, float>, PackedAs<Half, float>, PackedAs<double, double>>;
   const auto suits = [&](auto way) {
     constexpr int8_t kType = kTypeCode<typename decltype(way)::type::Stored>;
-    return !a.eps.data && a.first_index % 4 == 0 && is_packed(a.shape, a.mu, kType) &&
-           is_packed(a.shape, a.scale, kType) && packed(kType);
+    const bool usual =
+        !a.eps.data && !a.is_clamped() && !a.prior_mean.data && !a.elements.data && !a.grad_elements.data;
+    return usual && a.first_index % 4 == 0 && is_packed(a.shape, a.mu, kType) && is_packed(a.shape, a.scale, kType) &&
+           packed(kType);
   };
   return visit(Scales{}, a.scale_kind, [&](auto scale) {
     return choose<Ways, GeneralAs>(a.in_double, suits, [&](auto way) { return launch(scale, way); });

@@ -2,9 +2,12 @@
 //
 //   sample        z  = mu + sigma eps
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
+//                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
 // Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
-// kModerate the first two have a shorter way to the same bits. `Posterior` is what both devices compute of a form.
+// kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form;
+// `spread` is what the two make of the divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior`
+// is what both devices compute of a form.
 #pragma once
 
 #include "math/elementary.h"
@@ -12,6 +15,30 @@
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
+
+// The scales' part of the divergence from a prior.
+template <class T>
+struct Spread {
+  T value;  // 1/2 (e^d - 1 - d)
+  T slope;  // 1/2 (e^d - 1), its derivative by d
+};
+
+// f + small, unless f is infinite.
+template <class T>
+PYVAE_HD T corrected(T f, T small) {
+  return absolute(f) < Real<T>::kInfinity ? f + small : f;
+}
+
+// Of d = factor (s - t). e^d would magnify what s - t rounds off by d; that part, which two-sum gives exactly, comes
+// back in first order.
+template <class T>
+PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
+  const T difference = s - t, back = difference - s;
+  const bool finite = absolute(difference) < Real<T>::kInfinity;
+  const T lost = finite ? factor * ((s - (difference - back)) - (t + back)) : T(0);
+  const T d = factor * difference, excess = exp_excess(d), slope = expm1(d);
+  return {T(0.5) * corrected(excess, lost * (excess + d)), T(0.5) * corrected(slope, lost * (slope + T(1)))};
+}
 
 // s = log sigma^2
 struct LogVariance {
@@ -33,6 +60,18 @@ struct LogVariance {
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = 1/2 (e^s - 1)
     return T(0.5) * expm1(s);
   }
+  template <class T>
+  PYVAE_HD static T variance(T s) {  // sigma^2
+    return exp(s);
+  }
+  template <class T>
+  PYVAE_HD static Spread<T> spread(T s, T t) {
+    return spread_of_logarithms(s, t, T(1));
+  }
+  template <class T>
+  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 1
+    return slope;
+  }
 };
 
 // s = sigma
@@ -47,9 +86,9 @@ struct StandardDeviation {
   template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T s) {
     const T d = s - T(1);
-    const T near = (d * d) * (T(1) - d * log_polynomial(d));
+    const T near = near_one(d);
     const T far = T(0.5) * (d * (s + T(1))) - log(s);
-    return (s > T(0.75)) & (s < T(1.375)) ? near : far;
+    return is_near_one(s) ? near : far;
   }
   template <class T>
   PYVAE_HD static T sigma_derivative(T, T) {
@@ -58,6 +97,34 @@ struct StandardDeviation {
   template <class T>
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s
     return (s - T(1)) * (s + T(1)) / s;
+  }
+  template <class T>
+  PYVAE_HD static T variance(T s) {  // sigma^2
+    return s * s;
+  }
+  // The same of the ratio s/t, with e^d = (s/t)^2. Near 1, s/t - 1 comes from s - t, which is exact there; elsewhere
+  // the logarithm would show what the quotient rounds off, relative to it.
+  template <class T>
+  PYVAE_HD static Spread<T> spread(T s, T t) {
+    const T ratio = s / t, d = (s - t) / t, slope = T(0.5) * (d * (ratio + T(1)));
+    const T lost = s > T(0) ? fma(-ratio, t, s) / s : T(0);
+    const T near = near_one(d);
+    const T far = corrected(slope, -(log(ratio) + lost));
+    return {is_near_one(ratio) ? near : far, slope};
+  }
+  template <class T>
+  PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2/s
+    return T(2) * slope / s;
+  }
+
+ private:
+  template <class T>
+  PYVAE_HD static bool is_near_one(T ratio) {
+    return (ratio > T(0.75)) & (ratio < T(1.375));
+  }
+  template <class T>
+  PYVAE_HD static T near_one(T d) {
+    return (d * d) * (T(1) - d * log_polynomial(d));
   }
 };
 
@@ -81,6 +148,18 @@ struct LogStandardDeviation {
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = e^2s - 1
     return expm1(T(2) * s);
   }
+  template <class T>
+  PYVAE_HD static T variance(T s) {  // sigma^2
+    return exp(T(2) * s);
+  }
+  template <class T>
+  PYVAE_HD static Spread<T> spread(T s, T t) {
+    return spread_of_logarithms(s, t, T(2));
+  }
+  template <class T>
+  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 2
+    return T(2) * slope;
+  }
 };
 
 // In the order of their codes.
@@ -89,6 +168,27 @@ using Scales = Types<LogVariance, StandardDeviation, LogStandardDeviation>;
 template <class T>
 struct PosteriorGradient {
   T mu, scale;
+};
+
+// N(m, p^2): its mean m and, in the posterior's form, its scale t; or the gradients of both.
+template <class T>
+struct Prior {
+  T mean, scale;
+};
+
+template <class T>
+struct DivergenceGradient {
+  PosteriorGradient<T> posterior;
+  Prior<T> prior;
+};
+
+// The range that a scale is kept in, as by torch.clamp: its derivative is 1 at the ends, and 0 outside and of NaN.
+template <class T>
+struct Clamp {
+  T low, high;
+
+  PYVAE_HD T operator()(T s) const { return at_least(at_most(s, high), low); }
+  PYVAE_HD T gradient(T s, T grad) const { return (s >= low) & (s <= high) ? grad : T(0); }
 };
 
 template <class Scale>
@@ -114,6 +214,29 @@ struct Posterior {
   template <class T>
   PYVAE_HD static PosteriorGradient<T> divergence_gradient(T mu, T s, T grad_kl, PosteriorGradient<T> sample = {}) {
     return {fma(grad_kl, mu, sample.mu), fma(grad_kl, Scale::divergence_derivative(s), sample.scale)};
+  }
+
+  // From a prior: 1/2 (mu - m)^2 / p^2 + spread.
+  template <class T>
+  PYVAE_HD static T divergence(T mu, T s, Prior<T> prior) {
+    const T distance = mu - prior.mean;
+    return fma(T(0.5) * distance, distance / Scale::variance(prior.scale), Scale::spread(s, prior.scale).value);
+  }
+
+  template <class T>
+  PYVAE_HD static DivergenceGradient<T> divergence_gradient(T mu, T s, Prior<T> prior, T grad_kl,
+                                                            PosteriorGradient<T> sample = {}) {
+    const T distance = mu - prior.mean, slope = Scale::spread(s, prior.scale).slope;
+    // d KL / d mu = (mu - m) / p^2
+    const T to_mu = distance / Scale::variance(prior.scale);
+    // d KL / ds = 1/2 (e^d - 1) d log sigma^2 / ds
+    const T to_scale = Scale::from_log_variance(slope, s);
+    // d KL / dm = -(mu - m) / p^2
+    const T to_mean = -to_mu;
+    // d KL / dt = -1/2 ((mu - m)^2 / p^2 + e^d - 1) d log p^2 / dt
+    const T to_prior_scale = -Scale::from_log_variance(fma(T(0.5) * distance, to_mu, slope), prior.scale);
+    return {{fma(grad_kl, to_mu, sample.mu), fma(grad_kl, to_scale, sample.scale)},
+            {grad_kl * to_mean, grad_kl * to_prior_scale}};
   }
 };
 

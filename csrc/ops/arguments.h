@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <limits>
 #include <optional>
 #include <tuple>
 
@@ -13,6 +14,7 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 inline const OptionalTensor kAbsent;
+constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 // Encoder side.
 struct LatentArguments {
@@ -22,10 +24,18 @@ struct LatentArguments {
   const OptionalTensor& seed;  // [1] int64, of our own
   int64_t scale_kind;          // Scales (math/gaussian.h)
   c10::SymInt row_offset;
+  const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; without them N(0, I)
+  const OptionalTensor& prior_scale = kAbsent;  // broadcastable to mu, in the form of scale
+  double low = -kUnbounded, high = kUnbounded;  // scale is clamped to them
 
-  auto fields() const { return std::tie(mu, scale, eps, seed, scale_kind, row_offset); }
+  bool is_clamped() const { return low > -kUnbounded || high < kUnbounded; }
+
+  auto fields() const {
+    return std::tie(mu, scale, eps, seed, scale_kind, row_offset, prior_mean, prior_scale, low, high);
+  }
   static constexpr const char* kSchema =
-      "Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset";
+      "Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, Tensor? prior_mean, "
+      "Tensor? prior_scale, float low, float high";
 };
 
 // Decoder side: the likelihood alone.

@@ -22,7 +22,10 @@ constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
 }
 constexpr auto kTraits = traits_of(Likelihoods{});
 
-enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions };
+// The last is the divergence's alone: nothing is summed.
+enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions, kElements = kReductions, kDivergenceReductions };
 constexpr Table<const char*, kReductions> kReductionNames = {{"none", "sum", "batchmean"}};
+constexpr Table<const char*, kDivergenceReductions> kDivergenceReductionNames = {
+    {"none", "sum", "batchmean", "elements"}};
 
 }  // namespace pyvae

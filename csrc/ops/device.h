@@ -12,20 +12,23 @@ namespace pyvae {
 // in memory of their own.
 enum class Breakdown { kNone, kWanted, kApart };
 
+using LatentGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
 struct Device {
   // Whether the kernels can run on the device of this index; null: there is nothing to run, only shapes to tell.
   bool (*is_runnable)(int index);
   // Whether eager calls without a seed draw it by latent_draw, rather than in Python.
   bool draws_seeds;
 
-  // (z, kl), each empty where not wanted; kl [B], or reduced to a scalar.
+  // (z, kl), each empty where not wanted; kl [B], reduced to a scalar, or of each element, [B, ...].
   std::tuple<Tensor, Tensor> (*latent_forward)(const LatentArguments&, bool with_z, bool with_kl, int64_t reduction);
   // (z, kl, seed): with the seed drawn from the generator (none: the device's own), for the backward pass.
   std::tuple<Tensor, Tensor, Tensor> (*latent_draw)(const LatentArguments&, const std::optional<at::Generator>&,
                                                     bool with_kl);
-  // (grad_mu, grad_scale) from grad_z [B, ...] and grad_kl, [B] or one for all; an absent one counts as 0.
-  std::tuple<Tensor, Tensor> (*latent_backward)(const LatentArguments&, const OptionalTensor& grad_z,
-                                                const OptionalTensor& grad_kl);
+  // (grad_mu, grad_scale) from grad_z [B, ...] and grad_kl, [B], one for all, or of each element; an absent one counts
+  // as 0. And those of the prior's mean and scale, in their own shapes, from grad_kl; undefined without `to_prior`.
+  LatentGradients (*latent_backward)(const LatentArguments&, const OptionalTensor& grad_z,
+                                     const OptionalTensor& grad_kl, bool to_prior);
 
   // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and the reconstruction term's gradients
   // that are wanted (bits of GradientOf), made in the same pass. With kNone the second and third may be undefined.

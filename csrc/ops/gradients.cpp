@@ -12,15 +12,15 @@ namespace pyvae {
 
 namespace {
 
-enum Form { kElements, kRows, kColumns };
+enum class Form { kElements, kRows, kColumns };
 
 // What a parameter's gradient is summed over, besides what remains to be summed at the end.
 Form form_of(const Tensor& parameter, const Tensor& recon) {
   const int64_t features = std::min(parameter.dim(), recon.dim() - 1);  // dimensions of them that the parameter has
   const auto sizes = parameter.sizes();
-  if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) return kRows;
+  if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) return Form::kRows;
   const bool batched = parameter.dim() == recon.dim() && parameter.size(0) != 1;
-  return batched || recon.size(0) == 1 ? kElements : kColumns;
+  return batched || recon.size(0) == 1 ? Form::kElements : Form::kColumns;
 }
 
 }  // namespace
@@ -34,16 +34,16 @@ RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t
     Part& part = parts_[kOfParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
     const Form form = form_of(parameter, a.recon);
-    if (form == kElements) {
+    if (form == Form::kElements) {
       const bool whole = parameter.sizes() == a.recon.sizes();
       part.buffer = whole ? at::empty_like(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
       elements[k] = part.buffer;
       continue;
     }
-    if (form == kRows) std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
-    if (form == kColumns) part.sizes[0] = groups;
+    if (form == Form::kRows) std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
+    if (form == Form::kColumns) part.sizes[0] = groups;
     part.buffer = at::empty(part.sizes, in_double);
-    (form == kRows ? row_sums : column_sums)[k] = part.buffer.mutable_data_ptr<double>();
+    (form == Form::kRows ? row_sums : column_sums)[k] = part.buffer.mutable_data_ptr<double>();
   }
   if (wants(wanted, kOfLibrary)) {
     parts_[kOfLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),

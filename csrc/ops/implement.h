@@ -1,6 +1,7 @@
 // Registers a device: its functions as the operators' kernels, behind the refusals.
 #pragma once
 
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "ops/device.h"
@@ -19,7 +20,7 @@ struct Checked {
                                                    int64_t reduction) {
     check("latent_forward", refuse(a));
     check("latent_forward", with_z && !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
-    check("latent_forward", reduction < 0 || reduction >= kReductions ? "unknown reduction" : nullptr);
+    check("latent_forward", reduction < 0 || reduction >= kDivergenceReductions ? "unknown reduction" : nullptr);
     return device.latent_forward(a, with_z, with_kl, reduction);
   }
 
@@ -30,12 +31,14 @@ struct Checked {
     return device.latent_draw(a, generator, with_kl);
   }
 
-  static std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
-                                                    const OptionalTensor& grad_kl) {
+  static LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
+                                         const OptionalTensor& grad_kl, bool to_prior) {
     check("latent_backward", refuse(a));
-    check("latent_backward", refuse_gradients(a, grad_z, grad_kl));
+    check("latent_backward", refuse_gradients(a, grad_z, grad_kl, to_prior));
     check("latent_backward", grad_z && !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
-    return device.latent_backward(a, grad_z, grad_kl);
+    LatentGradients out = device.latent_backward(a, grad_z, grad_kl, to_prior);
+    if (!to_prior) std::get<2>(out) = at::empty({0}, a.mu.options()), std::get<3>(out) = at::empty({0}, a.mu.options());
+    return out;
   }
 
   static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> elbo_forward(const ElboArguments& a,

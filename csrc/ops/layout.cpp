@@ -81,11 +81,17 @@ Tensor within_dims(const OptionalTensor& tensor) { return tensor ? within_dims(*
 
 }  // namespace
 
-LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {}
+LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {
+  if (!a.prior_mean) return;
+  prior_mean = within_dims(a.prior_mean->expand(a.mu.sizes()));
+  prior_scale = within_dims(a.prior_scale->expand(a.mu.sizes()));
+}
 
-LatentTensors::LatentTensors(const LatentArguments& a, const OptionalTensor& grad) : LatentTensors(a) {
+LatentTensors::LatentTensors(const LatentArguments& a, const OptionalTensor& grad, const OptionalTensor& grad_kl)
+    : LatentTensors(a) {
   eps = within_dims(a.eps);
   grad_z = within_dims(grad);
+  if (grad_kl && grad_kl->dim() > 1) grad_elements = within_dims(*grad_kl);  // else it is per row, or one
 }
 
 void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const {
@@ -96,11 +102,18 @@ void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const
                               {&z, &out.z},
                               {&grad_z, &out.grad_z},
                               {&grad_mu, &out.grad_mu},
-                              {&grad_scale, &out.grad_scale}},
+                              {&grad_scale, &out.grad_scale},
+                              {&prior_mean, &out.prior_mean},
+                              {&prior_scale, &out.prior_scale},
+                              {&elements, &out.elements},
+                              {&grad_elements, &out.grad_elements},
+                              {&grad_prior_mean, &out.grad_prior_mean},
+                              {&grad_prior_scale, &out.grad_prior_scale}},
                              any_order);
   out.in_double = compute_type(mu, scale) == at::kDouble;
   out.first_index = uint64_t(a.row_offset.expect_int()) * uint64_t(out.shape.features);
   out.scale_kind = int(a.scale_kind);
+  out.low = a.low, out.high = a.high;
 }
 
 LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(within_dims(a.recon)) {

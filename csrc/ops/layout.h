@@ -8,10 +8,12 @@ namespace pyvae {
 
 struct LatentTensors {
   Tensor mu, scale;
-  Tensor eps, z, grad_z, grad_mu, grad_scale;  // undefined: absent
+  Tensor eps, z, grad_z, grad_mu, grad_scale;                                                  // undefined: absent
+  Tensor prior_mean, prior_scale, elements, grad_elements, grad_prior_mean, grad_prior_scale;  // undefined: absent
 
-  explicit LatentTensors(const LatentArguments& a);                     // of the posterior alone
-  LatentTensors(const LatentArguments& a, const OptionalTensor& grad);  // with the noise, and the gradient of z
+  explicit LatentTensors(const LatentArguments& a);  // of the two distributions alone
+  // With the noise, and the gradients of z and, if each element has its own, of the divergence.
+  LatentTensors(const LatentArguments& a, const OptionalTensor& grad, const OptionalTensor& grad_kl = std::nullopt);
   void lay_out(const LatentArguments& a, LatentOperands& out) const;
 };
 

@@ -37,12 +37,14 @@ TORCH_LIBRARY(pyvae, m) {
 
   // Differentiable.
   define("reparameterize(" + latent + ", bool with_kl) -> (Tensor z, Tensor kl)", pure);
-  define("kl_divergence(Tensor mu, Tensor scale, int scale_kind, int reduction) -> Tensor", pure);
+  define("kl_divergence(" + latent + ", int reduction) -> Tensor", pure);
   define("elbo(" + elbo + ") -> (Tensor loss, Tensor recon_term, Tensor kl_term)", pure);
 
   // What they are made of (device.h says what each does).
   define("latent_forward(" + latent + ", bool with_z, bool with_kl, int reduction) -> (Tensor z, Tensor kl)", pure);
-  define("latent_backward(" + latent + ", Tensor? grad_z, Tensor? grad_kl) -> (Tensor grad_mu, Tensor grad_scale)",
+  define("latent_backward(" + latent +
+             ", Tensor? grad_z, Tensor? grad_kl, bool to_prior) -> (Tensor grad_mu, Tensor grad_scale, "
+             "Tensor grad_prior_mean, Tensor grad_prior_scale)",
          pure);
   define(
       "elbo_forward(" + elbo + ", int wanted) -> (Tensor loss, Tensor recon_term, Tensor kl_term, " + gradients + ")",

@@ -15,9 +15,13 @@ Tensor reduced(const Tensor& like, int64_t reduction, at::ScalarType type) {
 
 std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
   const auto options = a.mu.options().dtype(sample_type(a));
-  const at::ScalarType type = compute_type(a.mu, a.scale);
+  const auto in_compute_type = a.mu.options().dtype(compute_type(a.mu, a.scale));
+  const auto divergence = [&] {
+    return reduction == kElements ? at::empty_like(a.mu, in_compute_type)
+                                  : reduced(a.mu, reduction, compute_type(a.mu, a.scale));
+  };
   return {with_z ? at::empty_like(a.mu, options) : at::empty({0}, options),
-          with_kl ? reduced(a.mu, reduction, type) : at::empty({0}, a.mu.options().dtype(type))};
+          with_kl ? divergence() : at::empty({0}, in_compute_type)};
 }
 
 std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>&,
@@ -26,8 +30,11 @@ std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const s
   return {z, kl, at::empty({1}, a.mu.options().dtype(at::kLong))};
 }
 
-std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor&, const OptionalTensor&) {
-  return {at::empty_like(a.mu), at::empty_like(a.scale)};
+LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor&, const OptionalTensor&, bool to_prior) {
+  const auto as = [&](const OptionalTensor& part) {
+    return to_prior ? at::empty_symint(part->sym_sizes(), part->options()) : Tensor();
+  };
+  return {at::empty_like(a.mu), at::empty_like(a.scale), as(a.prior_mean), as(a.prior_scale)};
 }
 
 Gradients empty_gradients(const LikelihoodArguments& a, int64_t wanted) {

@@ -29,6 +29,15 @@ const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
   return nullptr;
 }
 
+// The mean or the scale of a prior.
+const char* refuse_prior(const OptionalTensor& part, const Tensor& mu) {
+  if (!part) return nullptr;
+  if (!is_supported_type(part->scalar_type())) return "the prior must be floating";
+  if (part->device() != mu.device()) return "the prior must be on mu's device";
+  if (!at::is_expandable_to(part->sym_sizes(), mu.sym_sizes())) return "the prior must be broadcastable to mu";
+  return nullptr;
+}
+
 // One number per row of `like`, or (`scalar`) one for all of them.
 bool is_per_row(const Tensor& numbers, const Tensor& like, bool scalar) {
   if (!is_supported_type(numbers.scalar_type()) || numbers.device() != like.device()) return false;
@@ -74,7 +83,11 @@ const char* refuse(const LatentArguments& a) {
     if (a.seed->scalar_type() != at::kLong || a.seed->sym_numel() != 1) return "seed must be one int64";
     if (a.seed->device() != a.mu.device() && !a.seed->is_cpu()) return "seed must be on mu's device or on the CPU";
   }
-  return nullptr;
+  if (a.prior_mean.has_value() != a.prior_scale.has_value()) return "the prior's mean and scale go together";
+  if (!(a.low <= a.high)) return "low must be at most high";
+  if (a.is_clamped() && a.scale_kind != kCode<LogVariance, Scales>) return "only a logvar is clamped";
+  if (const char* refusal = refuse_prior(a.prior_mean, a.mu)) return refusal;
+  return refuse_prior(a.prior_scale, a.mu);
 }
 
 const char* refuse(const LikelihoodArguments& a) {
@@ -118,13 +131,16 @@ const char* refuse(const ElboArguments& a) {
   return nullptr;
 }
 
-const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl) {
-  if (grad_z && (grad_z->sym_sizes() != a.mu.sym_sizes() || grad_z->device() != a.mu.device() ||
-                 !is_supported_type(grad_z->scalar_type()))) {
-    return "grad_z must have mu's shape and device, and be floating";
-  }
-  if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0))
-    return "grad_kl must have shape (B,) or (), on mu's device";
+const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
+                             bool to_prior) {
+  const auto is_as_mu = [&a](const Tensor& grad) {
+    return grad.sym_sizes() == a.mu.sym_sizes() && grad.device() == a.mu.device() &&
+           is_supported_type(grad.scalar_type());
+  };
+  if (grad_z && !is_as_mu(*grad_z)) return "grad_z must have mu's shape and device, and be floating";
+  if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0) && !is_as_mu(*grad_kl))
+    return "grad_kl must have shape (B,), () or mu's, on mu's device";
+  if (to_prior && (!a.prior_mean || !grad_kl)) return "a prior and grad_kl must be given for the prior's gradient";
   return nullptr;
 }
 

@@ -10,8 +10,9 @@ const char* refuse(const LatentArguments& a);
 const char* refuse(const LikelihoodArguments& a);
 const char* refuse(const ElboArguments& a);
 
-// What autograd hands to the backward operators. grad_z [B, ...]; grad_kl [B] or [].
-const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl);
+// What autograd hands to the backward operators. grad_z [B, ...]; grad_kl [B], [] or, of each element, [B, ...].
+const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
+                             bool to_prior);
 // Gradients by what is not there.
 const char* refuse_wanted(const LikelihoodArguments& a, int64_t wanted);
 // gradient as recon; the others [B] without reduction, else scalars.

@@ -144,10 +144,17 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
   const Type result = sizeof(T) == 8 ? kDouble : c.type;
   Block mu(c.shape, c.type, in), scale(c.shape, c.other, in), eps(c.shape, c.type, in), grad(c.shape, result, in);
   Block z(c.shape, result, out), grad_mu(c.shape, c.type, out), grad_scale(c.shape, c.other, out);
-  for (Block* input : {&mu, &scale, &eps, &grad}) input->fill(is_broadcast(in) ? half : special);
+  Block prior_mean(c.shape, c.other, in), prior_scale(c.shape, c.type, in), grad_elements(c.shape, c.other, in);
+  const Type computed = sizeof(T) == 8 ? kDouble : kFloat;
+  Block elements(c.shape, computed, out), grad_mean(c.shape, computed, out), grad_prior_scale(c.shape, computed, out);
+  for (Block* input : {&mu, &scale, &eps, &grad, &prior_mean, &prior_scale, &grad_elements})
+    input->fill(is_broadcast(in) ? half : special);
 
   LatentForward forward{};
   forward.shape = c.shape, forward.scale_kind = c.code;
+  if (c.variant & 8) forward.prior_mean = prior_mean.operand, forward.prior_scale = prior_scale.operand;
+  if (c.variant & 16) forward.elements = elements.operand;
+  if (c.variant & 32) forward.low = -1, forward.high = 2;
   forward.mu = mu.operand, forward.scale = scale.operand;
   forward.seed = 5, forward.first_index = c.first_index;
   std::vector<double> divergence(size_t(Chunks(c.shape).partials()));
@@ -160,6 +167,11 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
   backward.shape = c.shape, backward.scale_kind = c.code;
   backward.mu = mu.operand, backward.scale = scale.operand, backward.eps = forward.eps;
   backward.seed = 5, backward.first_index = c.first_index;
+  backward.prior_mean = forward.prior_mean, backward.prior_scale = forward.prior_scale;
+  backward.low = forward.low, backward.high = forward.high;
+  const bool learned = (c.variant & 8) && !(c.variant & 4);
+  if (learned) backward.grad_prior_mean = grad_mean.operand, backward.grad_prior_scale = grad_prior_scale.operand;
+  if (c.variant & 16) backward.grad_elements = grad_elements.operand;
   std::vector<double> grad_kl(size_t(c.shape.rows), 0.75);
   if (!(c.variant & 2)) backward.grad_z = grad.operand;
   if (!(c.variant & 4)) backward.grad_kl = grad_kl.data();
@@ -168,6 +180,8 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
 
   std::string all = grad_mu.bytes() + grad_scale.bytes();
   if (forward.z.data) all += z.bytes();
+  if (forward.elements.data) all += elements.bytes();
+  if (learned) all += grad_mean.bytes() + grad_prior_scale.bytes();
   return forward.divergence ? all + bytes_of(divergence) : all;
 }
 
@@ -242,8 +256,8 @@ void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>&
     for (const auto& [type, other] : types) {
       for (int code = 0; code < std::max(Scales::kCount, kPlain); ++code, ++turn) {
         const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
-        // Bits: eps given; no sample; no divergence (never both left out).
-        const int sampler = std::vector<int>{0, 1, 2, 4, 5}[size_t(turn) % 5];
+        // Bits: eps given; no sample; no divergence (never both left out); a prior; of each element; clamped.
+        const int sampler = std::vector<int>{0, 1, 2, 4, 5, 8, 9, 10, 26, 32, 41, 56, 58}[size_t(turn) % 13];
         check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index, other}, "latent");
         // Bits: weight; pos_weight; upstream and no sums; no gradient; weight is a mask.
         const int decoder = std::vector<int>{0, 1, 2, 3, 4, 7, 8, 11, 17, 27, 21}[size_t(turn) % 11];

@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> reparameterize(const LatentArguments& a, bool with_kl
 // The same with a seed that the device draws from `generator` (none: its own).
 std::tuple<Tensor, Tensor> reparameterize_drawn(const LatentArguments& a, const std::optional<at::Generator>& generator,
                                                 bool with_kl);
-Tensor kl_divergence(const Tensor& mu, const Tensor& scale, int64_t scale_kind, int64_t reduction);
+Tensor kl_divergence(const LatentArguments& a, int64_t reduction);
 // (loss, reconstruction term, KL term); without `with_terms` the loss alone.
 variable_list elbo(const ElboArguments& a, bool with_terms);
 
@@ -86,12 +86,12 @@ auto run(const char* name, const Device* device, const Arguments& a, const More&
 // The gradient of an operator through pyvae.reference, set by bindings.cpp. It is asked for what the kernels do not
 // have: second derivatives, and gradients by target, weight, pos_weight, beta and eps.
 struct ReferenceCall {
-  std::string name;            // of the operator
-  variable_list inputs;        // its tensors, as saved; undefined where absent
-  std::vector<int64_t> codes;  // its integers, as saved
-  double beta = 1;
-  variable_list upstream;    // gradients of its outputs; undefined: 0
-  std::vector<bool> wanted;  // which inputs need one
+  std::string name;             // of the operator
+  variable_list inputs;         // its tensors, as saved; undefined where absent
+  std::vector<int64_t> codes;   // its integers, as saved
+  std::vector<double> numbers;  // those that are no integers
+  variable_list upstream;       // gradients of its outputs; undefined: 0
+  std::vector<bool> wanted;     // which inputs need one
 };
 using ReferenceGradient = std::function<variable_list(const ReferenceCall&)>;
 ReferenceGradient& reference_gradient();

@@ -20,11 +20,12 @@ std::tuple<Tensor, Tensor> forward(const LatentArguments& a, const LatentCall& c
 }
 
 struct Latent : torch::autograd::Function<Latent> {
-  // The inputs as saved.
-  enum Input { kMu, kScale, kEps, kSeed };
+  // The inputs as saved, and as the reference takes them.
+  enum Input { kMu, kScale, kEps, kPriorMean, kPriorScale, kSeed };
 
   static variable_list forward(AutogradContext* ctx, const LatentArguments* a, const LatentCall* call, const Tensor&,
-                               const Tensor&, const OptionalTensor&, const OptionalTensor&) {
+                               const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                               const OptionalTensor&) {
     const at::AutoDispatchBelowADInplaceOrView below;
     Tensor z, kl, seed = value_or_undefined(a->seed);
     if (call->drawn) {
@@ -36,10 +37,12 @@ struct Latent : torch::autograd::Function<Latent> {
     if (!call->with_z) ctx->mark_non_differentiable({z});
     if (!call->with_kl) ctx->mark_non_differentiable({kl});
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({a->mu, a->scale, value_or_undefined(a->eps), seed});
+    ctx->save_for_backward({a->mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
+                            value_or_undefined(a->prior_scale), seed});
     ctx->saved_data["scale_kind"] = a->scale_kind;
     ctx->saved_data["row_offset"] = a->row_offset;
     ctx->saved_data["reduction"] = call->with_z ? int64_t(-1) : call->reduction;
+    if (a->is_clamped()) ctx->saved_data["range"] = std::vector<double>{a->low, a->high};
     return {z, kl};
   }
 
@@ -47,18 +50,26 @@ struct Latent : torch::autograd::Function<Latent> {
     constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
     const variable_list saved = ctx->get_saved_variables();
     const OptionalTensor eps = optional(saved[kEps]), seed = optional(saved[kSeed]);
+    const OptionalTensor prior_mean = optional(saved[kPriorMean]), prior_scale = optional(saved[kPriorScale]);
     const int64_t reduction = ctx->saved_data["reduction"].toInt();
+    const auto found = ctx->saved_data.find("range");
+    const std::vector<double> range =
+        found == ctx->saved_data.end() ? std::vector<double>{-kUnbounded, kUnbounded} : found->second.toDoubleVector();
     const LatentArguments a{saved[kMu],
                             saved[kScale],
                             eps,
                             seed,
                             ctx->saved_data["scale_kind"].toInt(),
-                            ctx->saved_data["row_offset"].toSymInt()};
+                            ctx->saved_data["row_offset"].toSymInt(),
+                            prior_mean,
+                            prior_scale,
+                            range[0],
+                            range[1]};
     variable_list out(kBefore + saved.size());
-    std::vector<bool> wanted = wanted_gradients(ctx, {a.mu, a.scale, saved[kEps]});
+    std::vector<bool> wanted = wanted_gradients(ctx, {saved.begin(), saved.begin() + kSeed});
     wanted.push_back(false);  // the seed
     if (at::GradMode::is_enabled() || wanted[kEps]) {
-      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, 1, grads, wanted};
+      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, range, grads, wanted};
       if (reduction >= 0)
         call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};
       const variable_list gradients = reference_gradient()(call);
@@ -70,19 +81,22 @@ struct Latent : torch::autograd::Function<Latent> {
     Tensor grad_kl = grads[1];
     if (grad_kl.defined() && reduction == kBatchMean) grad_kl = grad_kl.div(batch_size(a.mu));
     const OptionalTensor to_z = optional(grads[0]), to_kl = optional(grad_kl);
+    const bool to_prior = to_kl && (wanted[kPriorMean] || wanted[kPriorScale]);
     const Device* direct = is_plain(to_z) && is_plain(to_kl) ? direct_device(a.mu, a) : nullptr;
-    std::tie(out[kBefore + kMu], out[kBefore + kScale]) =
-        run<&Device::latent_backward>("pyvae::latent_backward", direct, a, to_z, to_kl);
+    auto [grad_mu, grad_scale, grad_prior_mean, grad_prior_scale] =
+        run<&Device::latent_backward>("pyvae::latent_backward", direct, a, to_z, to_kl, to_prior);
+    out[kBefore + kMu] = grad_mu, out[kBefore + kScale] = grad_scale;
+    if (to_prior) out[kBefore + kPriorMean] = grad_prior_mean, out[kBefore + kPriorScale] = grad_prior_scale;
     return out;
   }
 
   static variable_list of(const LatentArguments& a, const LatentCall& call) {
-    return apply(&a, &call, a.mu, a.scale, a.eps, a.seed);
+    return apply(&a, &call, a.mu, a.scale, a.eps, a.prior_mean, a.prior_scale, a.seed);
   }
 };
 
 std::tuple<Tensor, Tensor> latent(const LatentArguments& a, const LatentCall& call) {
-  if (needs_gradient({&a.mu, &a.scale}, {&a.eps})) {
+  if (needs_gradient({&a.mu, &a.scale}, {&a.eps, &a.prior_mean, &a.prior_scale})) {
     const variable_list out = Latent::of(a, call);
     return {out[0], out[1]};
   }
@@ -108,10 +122,10 @@ std::tuple<Tensor, Tensor> reparameterize_drawn(const LatentArguments& a, const 
   return latent(a, call);
 }
 
-Tensor kl_divergence(const Tensor& mu, const Tensor& scale, int64_t scale_kind, int64_t reduction) {
+Tensor kl_divergence(const LatentArguments& a, int64_t reduction) {
   LatentCall call;
   call.with_z = false, call.reduction = reduction;
-  return std::get<1>(latent({mu, scale, kAbsent, kAbsent, scale_kind, 0}, call));
+  return std::get<1>(latent(a, call));
 }
 
 namespace {
@@ -123,16 +137,16 @@ std::tuple<Tensor, Tensor> checked_reparameterize(const LatentArguments& a, bool
   return reparameterize(a, with_kl);
 }
 
-Tensor checked_kl_divergence(const Tensor& mu, const Tensor& scale, int64_t scale_kind, int64_t reduction) {
-  check("kl_divergence", refuse(LatentArguments{mu, scale, kAbsent, kAbsent, scale_kind, 0}));
-  check("kl_divergence", reduction < 0 || reduction >= kReductions ? "unknown reduction" : nullptr);
-  return kl_divergence(mu, scale, scale_kind, reduction);
+Tensor checked_kl_divergence(const LatentArguments& a, int64_t reduction) {
+  check("kl_divergence", refuse(a));
+  check("kl_divergence", reduction < 0 || reduction >= kDivergenceReductions ? "unknown reduction" : nullptr);
+  return kl_divergence(a, reduction);
 }
 
 // Without a gradient to prepare they are their forward kernel: one function for both.
 void implement_differentiable(torch::Library& m) {
   m.impl("reparameterize", flat<&checked_reparameterize>());
-  m.impl("kl_divergence", checked_kl_divergence);
+  m.impl("kl_divergence", flat<&checked_kl_divergence>());
 }
 
 }  // namespace

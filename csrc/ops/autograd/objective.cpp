@@ -117,7 +117,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     const auto to = [&out](Input input) -> Tensor& { return out[kBefore + input]; };
 
     if (at::GradMode::is_enabled() || wanted[kTarget] || wanted[kWeight] || wanted[kPosWeight] || wanted[kBeta]) {
-      const variable_list gradients = reference_gradient()({"elbo", saved, codes, a.beta, grads, wanted});
+      const variable_list gradients = reference_gradient()({"elbo", saved, codes, {a.beta}, grads, wanted});
       std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
       return out;
     }
@@ -171,8 +171,8 @@ struct Elbo : torch::autograd::Function<Elbo> {
       to(kKl) = kl_gradient.dim() == 0 ? kl_gradient.expand_symint({a.recon.sym_size(0)}) : kl_gradient;
     } else if (to_kl) {
       const LatentArguments posterior{*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0};
-      std::tie(to(kMu), to(kScale)) = run<&Device::latent_backward>("pyvae::latent_backward", direct, posterior,
-                                                                    kAbsent, OptionalTensor(kl_gradient));
+      std::tie(to(kMu), to(kScale), std::ignore, std::ignore) = run<&Device::latent_backward>(
+          "pyvae::latent_backward", direct, posterior, kAbsent, OptionalTensor(kl_gradient), /*to_prior=*/false);
     }
     return out;
   }

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "ops/broadcast.h"
 #include "ops/cpu/device.h"
 #include "ops/layout.h"
 #include "ops/types.h"
@@ -43,10 +44,12 @@ Doubles divergence(const LatentArguments& a, int64_t reduction) {
 std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
   LatentTensors tensors = with_z ? LatentTensors(a, std::nullopt) : LatentTensors(a);
   if (with_z) tensors.z = empty_output(tensors.mu, sample_type(a));
-  const Doubles kl = run_forward(a, tensors, with_kl, reduction);
   const at::ScalarType type = compute_type(a.mu, a.scale);
+  const bool of_elements = with_kl && reduction == kElements;
+  if (of_elements) tensors.elements = empty_output(tensors.mu, type);
+  const Doubles kl = run_forward(a, tensors, with_kl && !of_elements, reduction);
   return {with_z ? tensors.z : at::empty({0}, sample_type(a)),
-          with_kl ? to_tensor(kl, reduction, type) : at::empty({0}, type)};
+          of_elements ? tensors.elements : (with_kl ? to_tensor(kl, reduction, type) : at::empty({0}, type))};
 }
 
 std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
@@ -58,28 +61,39 @@ std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const s
     // As torch.randint(-2**63, 2**63 - 1) draws it, so that the reference makes the same noise.
     *seed->mutable_data_ptr<int64_t>() = int64_t(own->random64() % ~uint64_t(0) + (uint64_t(1) << 63));
   }
-  auto [z, kl] = latent_forward({a.mu, a.scale, a.eps, seed, a.scale_kind, a.row_offset}, true, with_kl, kNone);
+  const LatentArguments seeded{a.mu,         a.scale,      a.eps,         seed,  a.scale_kind,
+                               a.row_offset, a.prior_mean, a.prior_scale, a.low, a.high};
+  auto [z, kl] = latent_forward(seeded, true, with_kl, kNone);
   return {z, kl, *seed};
 }
 
-std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
-                                           const OptionalTensor& grad_kl) {
-  if (!grad_z && !grad_kl) return {at::zeros_like(a.mu), at::zeros_like(a.scale)};
-  LatentTensors tensors(a, grad_z);
+LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
+                                bool to_prior) {
+  if (!grad_z && !grad_kl) return {at::zeros_like(a.mu), at::zeros_like(a.scale), Tensor(), Tensor()};
+  LatentTensors tensors(a, grad_z, grad_kl);
   tensors.grad_mu = empty_output(tensors.mu, a.mu.scalar_type());
   tensors.grad_scale = empty_output(tensors.scale, a.scale.scalar_type());
+  if (to_prior) {
+    const at::ScalarType type = compute_type(a.mu, a.scale);
+    tensors.grad_prior_mean = empty_output(tensors.mu, type);
+    tensors.grad_prior_scale = empty_output(tensors.mu, type);
+  }
   if (a.mu.numel() > 0) {
     LatentBackward call{};
     tensors.lay_out(a, call);
     call.seed = seed_of(a);
-    Doubles upstream = grad_kl ? read_doubles(*grad_kl) : Doubles();
-    if (grad_kl && grad_kl->dim() == 0) upstream.assign(size_t(call.shape.rows), upstream[0]);
-    call.grad_kl = grad_kl ? upstream.data() : nullptr;
+    const bool per_row = grad_kl && !tensors.grad_elements.defined();
+    Doubles upstream = per_row ? read_doubles(*grad_kl) : Doubles();
+    if (per_row && grad_kl->dim() == 0) upstream.assign(size_t(call.shape.rows), upstream[0]);
+    call.grad_kl = per_row ? upstream.data() : nullptr;
     const auto kernel = kernels(call.in_double).latent_backward;
     at::parallel_for(0, Chunks(call.shape).count, kLatentGrain,
                      [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
   }
-  return {tensors.grad_mu, tensors.grad_scale};
+  if (!to_prior) return {tensors.grad_mu, tensors.grad_scale, Tensor(), Tensor()};
+  return {tensors.grad_mu, tensors.grad_scale,
+          sum_to(tensors.grad_prior_mean, a.prior_mean->sizes(), a.prior_mean->scalar_type()),
+          sum_to(tensors.grad_prior_scale, a.prior_scale->sizes(), a.prior_scale->scalar_type())};
 }
 
 }  // namespace cpu

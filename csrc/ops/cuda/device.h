@@ -9,8 +9,8 @@ namespace cuda {
 std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction);
 std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
                                                bool with_kl);
-std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
-                                           const OptionalTensor& grad_kl);
+LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
+                                bool to_prior);
 
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms);
 Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted);

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "ops/broadcast.h"
 #include "ops/cuda/device.h"
 #include "ops/cuda/tensors.h"
 
@@ -20,7 +21,14 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
   const at::ScalarType type = compute_type(a.mu, a.scale);
   Call call(function, a.mu);
   if (with_z) tensors.z = at::empty_like(tensors.mu, options.dtype(sample_type(a)));
-  const Tensor kl = with_kl ? empty_result(a.mu, reduction, type) : at::empty({0}, options.dtype(type));
+  const bool of_elements = with_kl && reduction == kElements;
+  if (of_elements) {
+    tensors.elements = at::empty_like(tensors.mu, options.dtype(type));
+    with_kl = false;  // nothing is summed
+  }
+  const Tensor kl = of_elements ? tensors.elements
+                    : with_kl   ? empty_result(a.mu, reduction, type)
+                                : at::empty({0}, options.dtype(type));
   Tensor seed;
 
   LatentForward arguments{};
@@ -52,22 +60,30 @@ std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const s
   return run_forward("latent_draw", a, /*draw=*/true, generator, /*with_z=*/true, with_kl, kNone);
 }
 
-std::tuple<Tensor, Tensor> latent_backward(const LatentArguments& a, const OptionalTensor& grad_z,
-                                           const OptionalTensor& grad_kl) {
-  LatentTensors tensors(a, grad_z);
+LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
+                                bool to_prior) {
+  LatentTensors tensors(a, grad_z, grad_kl);
   Call call("latent_backward", a.mu);
-  if (!grad_z && !grad_kl) return {at::zeros_like(a.mu), at::zeros_like(a.scale)};
+  if (!grad_z && !grad_kl) return {at::zeros_like(a.mu), at::zeros_like(a.scale), Tensor(), Tensor()};
   tensors.grad_mu = at::empty_like(tensors.mu), tensors.grad_scale = at::empty_like(tensors.scale);
+  if (to_prior) {
+    const auto in_compute_type = a.mu.options().dtype(compute_type(a.mu, a.scale));
+    tensors.grad_prior_mean = at::empty_like(tensors.mu, in_compute_type);
+    tensors.grad_prior_scale = at::empty_like(tensors.mu, in_compute_type);
+  }
   if (a.mu.numel() > 0) {
     LatentBackward arguments{};
     tensors.lay_out(a, arguments);
     arguments.partition = Partition(1, a.mu.numel());
-    const Tensor upstream = as_real(grad_kl);
+    const Tensor upstream = tensors.grad_elements.defined() ? Tensor() : as_real(grad_kl);
     arguments.grad_kl = per_row(upstream);
     if (grad_z && !a.eps) arguments.seed = call.seed(*a.seed);
     call.launch(arguments);
   }
-  return {tensors.grad_mu, tensors.grad_scale};
+  if (!to_prior) return {tensors.grad_mu, tensors.grad_scale, Tensor(), Tensor()};
+  return {tensors.grad_mu, tensors.grad_scale,
+          sum_to(tensors.grad_prior_mean, a.prior_mean->sizes(), a.prior_mean->scalar_type()),
+          sum_to(tensors.grad_prior_scale, a.prior_scale->sizes(), a.prior_scale->scalar_type())};
 }
 
 }  // namespace cuda
