@@ -1,6 +1,6 @@
 """The refusals of the encoder side: the posterior with its range and its prior, and where the noise comes from.
 
-As _checks.py, whose words and helpers they share.
+As in _checks.py, whose words they share.
 """
 
 from __future__ import annotations
