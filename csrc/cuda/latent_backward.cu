@@ -6,7 +6,8 @@ namespace cuda {
 namespace {
 
 template <class Scale, class Way>
-__global__ void __launch_bounds__(kThreads, Way::kBlocks)
+__global__ void __launch_bounds__(kThreads,
+                                  Way::Access::kGeneral ? kGeneralLatentBackwardBlocks<typename Way::T> : Way::kBlocks)
     latent_backward_kernel(const __grid_constant__ LatentBackward a) {
   const SampleGradient<Scale, Way> map{a, resolve(a.seed)};
   map_and_reduce<Way::kVector, false>(a.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});

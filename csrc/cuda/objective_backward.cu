@@ -29,9 +29,14 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
   return !a.objective.gradient.data || (a.done_if_one && is_scalar(a) && upstream(a, 0) == 1);
 }
 
+template <class Likelihood, class Way>
+constexpr int kAnewBlocks =
+    Likelihood::kTakesPosWeight && Way::kGradientBlocks > kPosWeightGradientBlocks ? kPosWeightGradientBlocks
+                                                                                   : Way::kGradientBlocks;
+
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>
-__global__ void __launch_bounds__(kThreads, Way::kGradientBlocks)
+__global__ void __launch_bounds__(kThreads, kAnewBlocks<Likelihood, Way>)
     objective_gradient_kernel(const __grid_constant__ ObjectiveBackward a) {
   using T = typename Way::T;
   write_to_kl(a);
