@@ -176,8 +176,8 @@ def test_every_variant_is_built_and_timed(
         *(f"shipped,{MOVED}", f"shipped,{NOTHING}", f"kPackedBlocks=4,{MOVED}"),
         *(f"kSmallPart=512,{MOVED}", f"kSmallPart=512,{NOTHING}"),
     ]
-    log = (tmp_path / "out" / "timing.log").read_text()
-    assert log == capsys.readouterr().out and log.count("# given: --sizes 64x1024") == 3
+    log = capsys.readouterr().out
+    assert log.count("# given: --sizes 64x1024") == 3
     assert "    2 measurements; 1980 MHz" in log
     *_, head, moved, nothing, _, first, second = log.splitlines()
     assert head.split() == ["kernel", "type", "size", "copy", *programs]

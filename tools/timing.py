@@ -86,12 +86,11 @@ def run(program: Path, options: Sequence[str]) -> Iterator[Row | str]:
 
 
 class Output:
-    """timing.csv and timing.log in a folder, written as results come; the log is printed, too."""
+    """timing.csv in a folder, a row as each result comes; everything else is printed."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.csv = (folder / "timing.csv").open("w", encoding="utf-8")
-        self.log = (folder / "timing.log").open("w", encoding="utf-8")
         self.columns: list[str] = []
 
     def row(self, variant: str, row: Row) -> None:
@@ -101,8 +100,7 @@ class Output:
         print(variant, *(row[column] for column in self.columns), sep=",", file=self.csv, flush=True)
 
     def say(self, text: str) -> None:
-        for file in (self.log, sys.stdout):
-            print(text, file=file, flush=True)
+        print(text, flush=True)
 
 
 def measure(program: Path, options: Sequence[str], output: Output, variant: str, rows: list[Row]) -> None:
