@@ -8,7 +8,8 @@ untimed.py  errors against float64, memory, launches, and the time of an import
 steps.py    whole training steps on a GPU
 
 runs.py     what a run measures on each device, and how much of it
-report.py   tables and targets, and those of the README
+targets.py  what rows are called, and the targets that they are judged by
+report.py   tables of times and of targets, and those of the README
 plots.py    a GPU's CSV as pictures
 """
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import Row, read
-from .report import IN_GRAPH, PASSES, PLAIN, elements
+from .targets import IN_GRAPH, PASSES, PLAIN, elements
 
 TYPES = ("float32", "bfloat16")
 COLORS = {name: f"C{index}" for index, name in enumerate(dict.fromkeys([*PASSES, *PLAIN.values(), *IN_GRAPH.values()]))}

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ROOT, read, report
+from benchmarks import ROOT, read
 from benchmarks import __main__ as command
 from benchmarks.cases import Shape
 from benchmarks.speed import BF16, Cell
+from benchmarks.targets import TARGETS
 
 STAGES = ("forward", "backward", "both")
 COMPETITORS = {
@@ -98,7 +99,7 @@ def test_a_quick_run_writes_well_formed_rows(quick: tuple[Path, str]) -> None:
 
 
 def test_a_quick_run_prints_every_target_last(quick: tuple[Path, str]) -> None:
-    targets = report.TARGETS["cpu"]
+    targets = TARGETS["cpu"]
     last = quick[1].splitlines()[-len(targets) :]
     assert [line.split(" | ")[0] for line in last] == [f"| {target.what}" for target in targets]
     assert "not measured" not in quick[1]
