@@ -1,6 +1,7 @@
 """Side-by-side measurements of pyvae: `python -m benchmarks --help`. Here: the rows that come of them, and their CSV.
 
 cases.py    what is compared: the same function of the same inputs, written in several ways
+counts.py   its part for single-cell models: inputs, and losses as scvi-tools writes them
 timing.py   the CPU and the GPU: clock, graphs, memory, profiler; competitors in turns, within a budget of time
 
 speed.py    speed, bandwidth and call overhead, on either device

@@ -41,7 +41,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smoke run, into *-quick.csv")
     parser.add_argument("--seconds", type=float, help="for each measurement at each shape (CPU 5, GPU 1)")
     on_cpu = parser.add_argument_group("with --device cpu")
-    on_cpu.add_argument("--shapes", type=shape, nargs="+", metavar="BxDxL", help="instead of the four of the table")
+    on_cpu.add_argument(
+        "--shapes", type=shape, nargs="+", metavar="BxDxL", help="instead of the four of the table, and no counts"
+    )
     on_cpu.add_argument("--threads", type=int, help="of the speed rows (torch's default, which the others use)")
     on_gpu = parser.add_argument_group("with --device cuda")
     on_gpu.add_argument("--steps", action="store_true", help="whole training steps instead, into *-steps.csv")
@@ -129,7 +131,8 @@ def main() -> None:
     name = slug(where.processor) if on_gpu else "cpu"
     path = options.out / f"{name}{'-steps' * options.steps}{'-quick' * options.quick}.csv"
     measured = measure(parts, path, where)
-    print(f"\n{path}\n\n{report.render(measured, where)}")
+    counts = [] if on_gpu else [report.of_counts(measured)]
+    print(f"\n{path}", *counts, report.render(measured, where), sep="\n\n")
     missing = [row for row in measured if math.isnan(row.value)]
     failed = [row for row in missing if row.competitor.startswith("fused") and row.note != LEFT_OUT]
     if missing:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from . import ROOT, Environment, Row, read
 from .cases import ONE_LARGE
-from .targets import CALLS, IN_GRAPH, PASSES, PLAIN, STEPS, TARGETS, Target, elements, is_float32
+from .targets import CALLS, COUNT_TARGETS, COUNTS, IN_GRAPH, PASSES, PLAIN, STEPS, TARGETS, Target, elements, is_float32
 from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
-CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
+CPU, GPU, OF_COUNTS = "benchmark", "benchmark-gpu", "benchmark-counts"  # names of the markers
 
 
 def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
@@ -98,6 +98,13 @@ def render(rows: Sequence[Row], where: Environment) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def of_counts(rows: Sequence[Row]) -> str:
+    """Times of the count likelihoods where they were measured, and their targets."""
+    rows = [row for row in rows if row.stage in (None, "both")]
+    heading = "counts, softmax link"
+    return "\n\n".join(filter(None, (times(rows, heading, COUNTS, PLAIN), judged(COUNT_TARGETS, rows))))
+
+
 def gpu_results(folder: Path) -> str:
     """The tables of all GPUs that `folder` has a CSV of."""
     found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
@@ -116,7 +123,9 @@ def insert(text: str, name: str, rendered: str) -> str:
 
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    current = insert(text, CPU, render(*read(RESULTS / "cpu.csv")))
+    on_cpu, where = read(RESULTS / "cpu.csv")
+    current = insert(text, CPU, render(on_cpu, where))
+    current = insert(current, OF_COUNTS, of_counts(on_cpu))
     current = insert(current, GPU, gpu_results(RESULTS))
     if "--check" not in sys.argv[1:]:
         README.write_text(current, encoding="utf-8")

@@ -16,6 +16,7 @@ CALLS = {
     "sample": "`reparameterize`",
     "sample_kl": "`reparameterize_kl`",
 }
+COUNTS = {"nb": "`NegativeBinomial`", "zinb": "`ZeroInflatedNegativeBinomial`"}
 PASSES = {
     "objective_forward": "objective forward, with its gradient",
     "sampler_backward": "sampler backward",
@@ -48,8 +49,11 @@ def is_float32(row: Row) -> bool:
     return row.dtype in (None, "float32")
 
 
-def small(row: Row) -> bool:
-    return is_float32(row) and (row.batch, row.features) == (128, 784)
+def at(batch: int, features: int) -> Where:
+    return lambda row: is_float32(row) and (row.batch, row.features) == (batch, features)
+
+
+small = at(128, 784)
 
 
 def at_least(size: int) -> Where:
@@ -93,7 +97,7 @@ def speed_up(what: str, competitor: str, least: float, where: Where | None = Non
         return f"{worst:.1f}× (at {found[0].shape}){to_most}", worst >= least
 
     name = (PLAIN | IN_GRAPH)[competitor]
-    return Target(f"{CALLS[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
+    return Target(f"{(CALLS | COUNTS)[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
 
 
 def copy_share(what: str, least: float, label: str, copy: str, size: int = 0) -> Target:
@@ -163,3 +167,17 @@ TARGETS = {
         at_most(f"{SAMPLER} forward + backward", "3 × z: 2 gradients", "sample_kl_memory", 3.1, "{:.2f} × z", "both"),
     ),
 }
+
+# Counts with the softmax link, which have a place of their own.
+GENES = at(128, 20000), ", at 128×20000"
+COUNT_TARGETS = (
+    *(
+        speed_up(what, competitor, least, *GENES)
+        for what in COUNTS
+        for competitor, least in (("eager", 6), ("compiled", 4))
+    ),
+    *(
+        at_most(f"memory beyond inputs, {COUNTS[what]}", target, f"{what}_memory", most, "{:.2f} × scores", "both")
+        for what, target, most in (("nb", "1 × scores: 1 gradient", 1.1), ("zinb", "2 × scores: 2 gradients", 2.1))
+    ),
+)

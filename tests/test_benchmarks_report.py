@@ -46,6 +46,11 @@ FIXED = {
         timed("loss", "eager", 600.0, 6.0, SMALL),
         timed("loss", "eager_probabilities", 2000.0, 20.0, SMALL),
         timed("loss", "compiled", 250.0, 2.5, SMALL),
+        *(timed("nb", "fused", 100.0 * scale, 1.0, (128, 2000 * scale, 0)) for scale in (1, 10)),
+        *(timed("nb", "eager", 500.0 * scale, 5.0 + scale / 5, (128, 2000 * scale, 0)) for scale in (1, 10)),
+        timed("nb", "compiled", 3990.0, 3.99, (128, 20000, 0)),
+        Row("nb_memory", "fused", 1.05, "buffers", "both", 128, 512),
+        Row("zinb_memory", "fused", 2.2, "buffers", "both", 128, 512),
         timed("bandwidth", "copy", 80.0, 0.8, (64, 1024, 0)),
         timed("bandwidth_huge_pages", "copy", 60.0, 0.6, (64, 1024, 0)),
         timed("overhead", "bce_alone", 30.0, 0.97, (1, 64, 2)),
@@ -102,7 +107,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rendered(folder: Path) -> dict[str, str]:
-    return {"cpu": report.render(*read(folder / "cpu.csv")), "cuda": report.gpu_results(folder)}
+    on_cpu, where = read(folder / "cpu.csv")
+    return {"cpu": report.render(on_cpu, where), "cuda": report.gpu_results(folder), "counts": report.of_counts(on_cpu)}
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
@@ -127,6 +133,12 @@ def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str
         ("cpu", f"{LOSS}, 1×64", "36.5 against 30.0 µs", "**no**"),
         ("cpu", "loss, any float32 size", "2.0e-06", "**no**"),
         ("cpu", "`import pyvae` beyond torch", "12 ms", "yes"),
+        # At 2,000 genes it is less, and no target.
+        ("counts", "`NegativeBinomial` forward + backward, against eager, at 128×20000", "7.0× (at 128x20000)", "yes"),
+        ("counts", "`NegativeBinomial` forward + backward, against torch", "4.0× (at 128x20000)", "**no**"),
+        ("counts", "`ZeroInflatedNegativeBinomial` forward + backward, against eager", "not measured", "**no**"),
+        ("counts", "memory beyond inputs, `NegativeBinomial`", "1.05 × scores", "yes"),
+        ("counts", "memory beyond inputs, `ZeroInflatedNegativeBinomial`", "2.20 × scores", "**no**"),
         ("cuda", "objective forward, with its gradient, float32, at", "90% (1,250.0 of 1,388.9 GB/s)", "yes"),
         ("cuda", "sampler forward, float32, at", "79% (2,500.0 of 3,164.6 GB/s)", "**no**"),
         ("cuda", f"{LOSS}, against torch.compile, at 128×784", "1.9× (at 128x784 L20)", "**no**"),
@@ -151,6 +163,15 @@ def test_times_by_shape_on_the_cpu(rendered: dict[str, str]) -> None:
     small = "100 µs | 10,000.0 | 600 µs, 6.0× | 2,000 µs, 20.0× | 250 µs, 2.5× |"
     assert table[2] == f"| {CALL} | 128x784 L20 | {small}"
     assert len(table) == 4 and "64x196608" in table[3]
+
+
+def test_times_of_counts(rendered: dict[str, str]) -> None:
+    table = rendered["counts"].split("\n\n")[0].splitlines()
+    assert table[0] == "| counts, softmax link | B×D, latent L | pyvae | GB/s | eager | torch.compile |"
+    assert table[2] == "| `NegativeBinomial` | 128x2000 | 100 µs | 10,000.0 | 500 µs, 5.2× |  |"
+    assert len(table) == 4 and "128x20000" in table[3]
+    assert "NegativeBinomial" not in rendered["cpu"]
+    assert report.of_counts([]).splitlines()[0] == "| what | target | measured | reached |"
 
 
 def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
@@ -186,9 +207,10 @@ def test_readme_is_rewritten_between_its_markers(
     folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = folder / "README.md"
-    cpu, gpu = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in (report.CPU, report.GPU))
-    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n"
-    readme.write_text(text.format("old", "old"), encoding="utf-8")
+    names = (report.CPU, report.GPU, report.OF_COUNTS)
+    cpu, gpu, counts = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n"
+    readme.write_text(text.format("old", "old", "old"), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "RESULTS", folder)
 
@@ -199,7 +221,7 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    assert readme.read_text(encoding="utf-8") == text.format(rendered["cpu"], rendered["cuda"])
+    assert readme.read_text(encoding="utf-8") == text.format(*(rendered[name] for name in ("cpu", "cuda", "counts")))
 
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     report.main()
