@@ -9,17 +9,33 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from math import isnan, log10
 from pathlib import Path
 
 from . import ROOT, Environment, Row, read
 from .cases import ONE_LARGE
-from .targets import CALLS, COUNT_TARGETS, COUNTS, IN_GRAPH, PASSES, PLAIN, STEPS, TARGETS, Target, elements, is_float32
+from .targets import (
+    CALLS,
+    COUNT_ERROR_TARGETS,
+    COUNT_ERRORS,
+    COUNT_TARGETS,
+    COUNTS,
+    IN_GRAPH,
+    PASSES,
+    PLAIN,
+    STEPS,
+    TARGETS,
+    Target,
+    elements,
+    is_float32,
+)
 from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
+COUNT_ERRORS_CSV = "counts_accuracy.csv"  # in RESULTS
 README = ROOT / "README.md"
-CPU, GPU, OF_COUNTS = "benchmark", "benchmark-gpu", "benchmark-counts"  # names of the markers
+CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
+OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
 
 
 def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
@@ -105,6 +121,17 @@ def of_counts(rows: Sequence[Row]) -> str:
     return "\n\n".join(filter(None, (times(rows, heading, COUNTS, PLAIN), judged(COUNT_TARGETS, rows))))
 
 
+def of_count_errors(rows: Sequence[Row]) -> str:
+    """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
+    at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
+    columns = [(what, competitor) for what in COUNT_ERRORS for competitor in ("eager", "fused")]
+    names = {"eager": "with torch.lgamma", "fused": "pyvae"}
+    head = ["θ", *(f"{COUNT_ERRORS[what]}, {names[competitor]}" for what, competitor in columns)]
+    thetas = [theta for theta in sorted({theta for theta, _, _ in at}) if round(log10(theta), 3) % 2 == 0]
+    body = [[f"{theta:.0e}", *(f"{at[theta, what, name]:.0e}" for what, name in columns)] for theta in thetas]
+    return "\n\n".join((markdown(head, body), judged(COUNT_ERROR_TARGETS, rows)))
+
+
 def gpu_results(folder: Path) -> str:
     """The tables of all GPUs that `folder` has a CSV of."""
     found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
@@ -125,7 +152,9 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     on_cpu, where = read(RESULTS / "cpu.csv")
     current = insert(text, CPU, render(on_cpu, where))
+    errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
     current = insert(current, OF_COUNTS, of_counts(on_cpu))
+    current = insert(current, ERRORS_OF_COUNTS, of_count_errors(errors))
     current = insert(current, GPU, gpu_results(RESULTS))
     if "--check" not in sys.argv[1:]:
         README.write_text(current, encoding="utf-8")

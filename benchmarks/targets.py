@@ -168,6 +168,11 @@ TARGETS = {
     ),
 }
 
+COUNT_ERRORS = {"nb_error": "value", "nb_theta_error": "derivative by log θ"}
+COUNT_ERROR_TARGETS = tuple(
+    at_most(f"{name}, θ 1e-2 … 1e8, against 50 digits", "relative error ≤ 1e-5", what, 1e-5, "{:.1e}")
+    for what, name in COUNT_ERRORS.items()
+)
 # Counts with the softmax link, which have a place of their own.
 GENES = at(128, 20000), ", at 128×20000"
 COUNT_TARGETS = (

@@ -88,6 +88,13 @@ FIXED = {
         Row("sample_kl_memory", "fused", 4.0, "buffers", "both", 64, 1, 512),
     ],
 }
+COUNT_ERRORS = [
+    Row(what, name, error * (1 if count else 10), "relative", count=count, theta=theta)
+    for what, errors in (("nb_error", (0.5, 2e-7)), ("nb_theta_error", (80.0, 2e-6)))
+    for name, error in zip(("eager", "fused"), errors, strict=True)
+    for count in (3, 0)
+    for theta in (0.1, 1.00001, 10.0, 100.0)
+]
 CALL = "`elbo_loss(recon, x, mu, logvar)`"
 LOSS = f"{CALL} forward + backward"
 
@@ -99,7 +106,8 @@ def line_of(rendered: str, start: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The results of both devices, and of a quick run."""
+    """The results of both devices, of a quick run, and of the errors over theta."""
+    write(tmp_path / report.COUNT_ERRORS_CSV, COUNT_ERRORS, WHERE["cpu"])
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
         write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
     return tmp_path
@@ -108,7 +116,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def rendered(folder: Path) -> dict[str, str]:
     on_cpu, where = read(folder / "cpu.csv")
-    return {"cpu": report.render(on_cpu, where), "cuda": report.gpu_results(folder), "counts": report.of_counts(on_cpu)}
+    errors, _ = read(folder / report.COUNT_ERRORS_CSV)
+    return {
+        "cpu": report.render(on_cpu, where),
+        "cuda": report.gpu_results(folder),
+        "counts": report.of_counts(on_cpu),
+        "errors": report.of_count_errors(errors),
+    }
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
@@ -139,6 +153,8 @@ def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str
         ("counts", "`ZeroInflatedNegativeBinomial` forward + backward, against eager", "not measured", "**no**"),
         ("counts", "memory beyond inputs, `NegativeBinomial`", "1.05 × scores", "yes"),
         ("counts", "memory beyond inputs, `ZeroInflatedNegativeBinomial`", "2.20 × scores", "**no**"),
+        ("errors", "value, θ 1e-2 … 1e8", "2.0e-06", "yes"),
+        ("errors", "derivative by log θ, θ 1e-2 … 1e8", "2.0e-05", "**no**"),
         ("cuda", "objective forward, with its gradient, float32, at", "90% (1,250.0 of 1,388.9 GB/s)", "yes"),
         ("cuda", "sampler forward, float32, at", "79% (2,500.0 of 3,164.6 GB/s)", "**no**"),
         ("cuda", f"{LOSS}, against torch.compile, at 128×784", "1.9× (at 128x784 L20)", "**no**"),
@@ -174,6 +190,11 @@ def test_times_of_counts(rendered: dict[str, str]) -> None:
     assert report.of_counts([]).splitlines()[0] == "| what | target | measured | reached |"
 
 
+def test_errors_over_theta_of_a_positive_count(rendered: dict[str, str]) -> None:
+    _, _, *lines = rendered["errors"].split("\n\n")[0].splitlines()
+    assert lines == ["| 1e+00 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |", "| 1e+02 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |"]
+
+
 def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
     first, *_ = rendered["cuda"].splitlines()
     assert first.startswith("Example 200, sm_90, driver 580.1, CUDA 13.0, torch 2.11.0, pyvae 0.2.0 (abc1234). ")
@@ -207,10 +228,10 @@ def test_readme_is_rewritten_between_its_markers(
     folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = folder / "README.md"
-    names = (report.CPU, report.GPU, report.OF_COUNTS)
-    cpu, gpu, counts = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
-    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n"
-    readme.write_text(text.format("old", "old", "old"), encoding="utf-8")
+    names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS)
+    cpu, gpu, counts, errors = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n"
+    readme.write_text(text.format(*["old"] * 4), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "RESULTS", folder)
 
@@ -221,7 +242,9 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    assert readme.read_text(encoding="utf-8") == text.format(*(rendered[name] for name in ("cpu", "cuda", "counts")))
+    assert readme.read_text(encoding="utf-8") == text.format(
+        *(rendered[name] for name in ("cpu", "cuda", "counts", "errors"))
+    )
 
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     report.main()
@@ -240,3 +263,9 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 def test_pictures_are_a_gpus(folder: Path) -> None:
     with pytest.raises(SystemExit, match="measured on a cpu"):
         plots.pictures(folder / "cpu.csv", folder)
+
+
+def test_a_picture_of_the_errors_over_theta(folder: Path) -> None:
+    (picture,) = plots.pictures(folder / report.COUNT_ERRORS_CSV, folder / "new")
+    assert picture == folder / "new" / "counts_accuracy.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
