@@ -1,15 +1,19 @@
 """Side-by-side measurements of pyvae: `python -m benchmarks --help`. Here: the rows that come of them, and their CSV.
 
-cases.py    what is compared: the same function of the same inputs, written in several ways
-timing.py   the CPU and the GPU: clock, graphs, memory, profiler; competitors in turns, within a budget of time
+cases.py        what is compared: the same function of the same inputs, written in several ways
+counts.py       its part for single-cell models: inputs, and losses as scvi-tools writes them
+timing.py       the CPU and the GPU: clock, graphs, memory, profiler; competitors in turns, within a budget of time
 
-speed.py    speed, bandwidth and call overhead, on either device
-untimed.py  errors against float64, memory, launches, and the time of an import
-steps.py    whole training steps on a GPU
+speed.py        speed, bandwidth and call overhead, on either device
+untimed.py      errors against float64, memory, launches, and the time of an import
+accuracy.py     errors of the negative binomial over theta
+steps.py        whole training steps on a GPU
 
-runs.py     what a run measures on each device, and how much of it
-report.py   tables and targets, and those of the README
-plots.py    a GPU's CSV as pictures
+environment.py  where rows are measured
+runs.py         what a run measures on each device, and how much of it
+targets.py      what rows are called, and the targets that they are judged by
+report.py       tables of times and of targets, and those of the README
+plots.py        a GPU's CSV as pictures, and that of the errors over theta
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ class Row:
     threads: int | None = None
     dtype: str | None = None  # "bfloat16" or, where the target has another, "bfloat16, float32 target"; None: float32
     note: str | None = None
+    count: int | None = None  # of an error of the negative binomial, and its theta
+    theta: float | None = None
 
     @property
     def shape(self) -> str:

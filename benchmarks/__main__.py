@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import platform
 import re
-import subprocess
 import sys
 import time
 import traceback
@@ -19,10 +16,9 @@ from pathlib import Path
 
 import torch
 
-import pyvae
-
-from . import ROOT, Environment, Row, report, runs, write
+from . import Environment, Row, report, runs, write
 from .cases import Shape
+from .environment import environment
 from .timing import LEFT_OUT, Cuda, TimeLimit, reason
 
 
@@ -41,7 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smoke run, into *-quick.csv")
     parser.add_argument("--seconds", type=float, help="for each measurement at each shape (CPU 5, GPU 1)")
     on_cpu = parser.add_argument_group("with --device cpu")
-    on_cpu.add_argument("--shapes", type=shape, nargs="+", metavar="BxDxL", help="instead of the four of the table")
+    on_cpu.add_argument(
+        "--shapes", type=shape, nargs="+", metavar="BxDxL", help="instead of the four of the table, and no counts"
+    )
     on_cpu.add_argument("--threads", type=int, help="of the speed rows (torch's default, which the others use)")
     on_gpu = parser.add_argument_group("with --device cuda")
     on_gpu.add_argument("--steps", action="store_true", help="whole training steps instead, into *-steps.csv")
@@ -51,28 +49,6 @@ def arguments() -> argparse.Namespace:
     if wrong:
         parser.error("--shapes and --threads are for the CPU, --steps and --budget for a GPU")
     return options
-
-
-def printed(*command: str) -> str:
-    """What `command` prints, or nothing where it is missing or fails."""
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def environment(device: str) -> Environment:
-    """Of the CPU or of the current CUDA device."""
-    info = pyvae.build_info()
-    commit = printed("git", "describe", "--always", "--dirty", "--exclude=*") or os.environ.get("PYVAE_COMMIT")
-    versions = info["torch"], info["pyvae"], commit or "unknown"
-    if device == "cpu":
-        models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
-        return Environment("cpu", models[0] if models else platform.machine(), kernels, *versions)
-    kernels = "sm_{}{}".format(*torch.cuda.get_device_capability()) if info["cuda_architectures"] else "reference"
-    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines() or ["unknown"]
-    return Environment("cuda", torch.cuda.get_device_name(), kernels, *versions, driver[0], torch.version.cuda)
 
 
 def slug(processor: str) -> str:
@@ -129,7 +105,8 @@ def main() -> None:
     name = slug(where.processor) if on_gpu else "cpu"
     path = options.out / f"{name}{'-steps' * options.steps}{'-quick' * options.quick}.csv"
     measured = measure(parts, path, where)
-    print(f"\n{path}\n\n{report.render(measured, where)}")
+    counts = [] if on_gpu else [report.of_counts(measured)]
+    print(f"\n{path}", *counts, report.render(measured, where), sep="\n\n")
     missing = [row for row in measured if math.isnan(row.value)]
     failed = [row for row in missing if row.competitor.startswith("fused") and row.note != LEFT_OUT]
     if missing:

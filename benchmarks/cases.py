@@ -16,6 +16,7 @@ from torch import Tensor
 
 import pyvae
 
+from . import counts
 from .timing import Case
 
 
@@ -27,6 +28,7 @@ class Shape(NamedTuple):
 
 # Small, medium, large and very large, as in the measurements that the targets were set by.
 SHAPES = (Shape(128, 784, 20), Shape(128, 3072, 128), Shape(256, 12288, 512), Shape(64, 196608, 4096))
+COUNT_SHAPES = (Shape(128, 2000, 0), Shape(128, 20000, 0))  # cells and genes
 TINY = Shape(1, 64, 2)
 ONE_LARGE = 2**27  # elements, from which on a GPU's bandwidth is judged
 
@@ -43,6 +45,9 @@ class Inputs(NamedTuple):
     z_grad: Tensor  # gradient that arrives at z from the decoder
     kl_grad: Tensor  # [B], float32
     one: Tensor  # [], the gradient that arrives at a sum
+
+
+AnyInputs = Inputs | counts.CountInputs
 
 
 def make_inputs(
@@ -154,6 +159,15 @@ CONTESTS: dict[str, dict[str, Way]] = {
         "eager": Way(eager_step, "logits target mu logvar", "z_grad one"),
         "fused": Way(fused_step, "logits target mu logvar", "z_grad one"),
     },
+    # Counts whose means are a softmax over the genes: gradients of everything that is learned.
+    "nb": {
+        "eager": Way(counts.eager_nb, "scores counts log_theta log_library"),
+        "fused": Way(counts.fused(pyvae.NegativeBinomial), "scores counts log_theta log_library"),
+    },
+    "zinb": {
+        "eager": Way(counts.eager_zinb, "scores counts log_theta zi_logits log_library"),
+        "fused": Way(counts.fused(pyvae.ZeroInflatedNegativeBinomial), "scores counts log_theta zi_logits log_library"),
+    },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {
         "bce_alone": Way(eager_bce, "logits target"),
@@ -163,6 +177,7 @@ CONTESTS: dict[str, dict[str, Way]] = {
     },
 }
 SPEEDS = ("loss", "loss_given_kl", "sample", "sample_kl")
+COUNTS = ("nb", "zinb")
 
 KERNELS = {
     "objective_forward": (RECONSTRUCTION, "forward"),
@@ -175,7 +190,12 @@ Compilers = Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
 OWN_GRAPHS = ("compiled_reduce_overhead", "compiled_max_autotune")  # torch makes them, and copies the inputs into them
 
 
-def make_cases(what: str, inputs: Inputs, compilers: Compilers | None = None) -> list[Case]:
+def make_inputs_of(what: str, *arguments: Any) -> AnyInputs:
+    """Those of a contest; arguments as of `make_inputs`."""
+    return (counts.make_inputs if what in COUNTS else make_inputs)(*arguments)
+
+
+def make_cases(what: str, inputs: AnyInputs, compilers: Compilers | None = None) -> list[Case]:
     """All competitors of a contest, with the same inputs."""
     ways, eager = CONTESTS[what], CONTESTS[what]["eager"]
     compiled = {name: eager._replace(function=make(eager.function)) for name, make in (compilers or {}).items()}
@@ -191,7 +211,7 @@ def kernel_case(what: str, inputs: Inputs) -> Case:
     return Case("fused", partial(whole.backward, whole.forward(), retain_graph=True))
 
 
-def _case(name: str, way: Way, inputs: Inputs) -> Case:
+def _case(name: str, way: Way, inputs: AnyInputs) -> Case:
     arguments = [getattr(inputs, argument) for argument in way.arguments.split()]
     upstream = [getattr(inputs, gradient) for gradient in way.upstream.split()] or None
     wanted = [tensor for tensor in arguments if tensor.requires_grad]
@@ -206,6 +226,9 @@ TRAFFIC = {
     "loss_given_kl": (2, 1, 0, 8),
     "sample": (0, 0, 7, 0),  # forward: mu, logvar in, z out; backward: g_z, logvar in, two gradients out
     "sample_kl": (0, 0, 8, 8),  # and mu in the backward pass
+    # log_library is a row's; log theta and its gradient, one row of the batch's many, are not counted.
+    "nb": (2, 1, 0, 4),
+    "zinb": (4, 1, 0, 4),  # zi_logits in, their gradient out
     # Of the kernels alone, the KL per sample and its gradient are not counted.
     "objective_forward": (2, 1, 0, 0),
     "sampler_forward": (0, 0, 3, 0),

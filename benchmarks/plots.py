@@ -1,4 +1,5 @@
-"""A GPU's CSV as pictures: `python -m benchmarks.plots benchmarks/results/h200.csv` writes them beside it.
+"""A CSV as pictures: `python -m benchmarks.plots benchmarks/results/h200.csv` writes a GPU's beside it, and of
+benchmarks/results/counts_accuracy.csv that of the errors over theta.
 
 Needs matplotlib, but no GPU.
 """
@@ -15,9 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import Row, read
-from .report import IN_GRAPH, PASSES, PLAIN, elements
+from .targets import COUNT_ERRORS, IN_GRAPH, PASSES, PLAIN, elements
 
 TYPES = ("float32", "bfloat16")
+INK = "#7f7f7f"  # as far from white as from black
 COLORS = {name: f"C{index}" for index, name in enumerate(dict.fromkeys([*PASSES, *PLAIN.values(), *IN_GRAPH.values()]))}
 
 
@@ -55,13 +57,41 @@ def speed_up(rows: Sequence[Row], figure: Figure) -> str:
     return "time relative to pyvae by size, forward + backward (above 1×, pyvae is faster)"
 
 
+def errors_over_theta(rows: Sequence[Row], path: Path) -> Path:
+    """Relative errors of the negative binomial's value and derivative for each count, on pages light and dark."""
+    names = {"eager": ("with torch.lgamma, as usual", "#e6653c"), "fused": ("pyvae", "#2f8fd8")}
+    counts = sorted({row.count for row in rows}, reverse=True)
+    figure = Figure((10, 6.4), dpi=150, layout="constrained")
+    panels = figure.subplots(len(counts), len(COUNT_ERRORS), sharex=True, sharey=True, squeeze=False)
+    for line, count in zip(panels, counts, strict=True):
+        for axes, (what, title) in zip(line, COUNT_ERRORS.items(), strict=True):
+            for competitor, (label, color) in names.items():
+                own = [row for row in rows if (row.what, row.count, row.competitor) == (what, count, competitor)]
+                points = sorted((row.theta, row.value) for row in own)
+                axes.plot(*zip(*points, strict=True), color=color, label=label)
+            axes.set(title=f"{title}, x = {count}", xscale="log", yscale="log")
+            axes.grid(alpha=0.25)
+    panels[0, 0].legend(framealpha=0, labelcolor=INK)
+    figure.supxlabel("θ", color=INK)
+    figure.supylabel("relative error in float32", color=INK)
+    for axes in figure.axes:
+        axes.title.set_color(INK)
+        axes.tick_params(which="both", colors=INK)
+        axes.spines[:].set_color(INK)
+        axes.patch.set_alpha(0)
+    figure.savefig(path, transparent=True)
+    return path
+
+
 def pictures(path: Path, folder: Path) -> list[Path]:
-    """Writes both, with one legend for all panels; their paths."""
+    """Writes those that its rows are for, with one legend for all panels; their paths."""
     rows, where = read(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rows[0].theta:
+        return [errors_over_theta(rows, folder / f"{path.stem}.png")]
     if where.device != "cuda":
         raise SystemExit(f"{path}: measured on a {where.device}, and the pictures are a GPU's")
     written = []
-    folder.mkdir(parents=True, exist_ok=True)
     for name, draw in (("bandwidth", bandwidth), ("speed-up", speed_up)):
         figure = Figure(dpi=150, layout="constrained")
         figure.suptitle(f"{where.processor}: {draw(rows, figure)}")

@@ -8,173 +8,34 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isnan
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan, log10
 from pathlib import Path
-from typing import NamedTuple
 
 from . import ROOT, Environment, Row, read
-from .cases import ONE_LARGE, OWN_GRAPHS
+from .cases import ONE_LARGE
+from .targets import (
+    CALLS,
+    COUNT_ERROR_TARGETS,
+    COUNT_ERRORS,
+    COUNT_TARGETS,
+    COUNTS,
+    IN_GRAPH,
+    PASSES,
+    PLAIN,
+    STEPS,
+    TARGETS,
+    Target,
+    elements,
+    is_float32,
+)
 from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
+COUNT_ERRORS_CSV = "counts_accuracy.csv"  # in RESULTS
 README = ROOT / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
-
-CALLS = {
-    "loss": "`elbo_loss(recon, x, mu, logvar)`",
-    "loss_given_kl": "`elbo_loss(recon, x, kl=kl)`",
-    "sample": "`reparameterize`",
-    "sample_kl": "`reparameterize_kl`",
-}
-PASSES = {
-    "objective_forward": "objective forward, with its gradient",
-    "sampler_backward": "sampler backward",
-    "sampler_forward": "sampler forward",
-}
-STEPS = {"step_mlp": "MLP", "step_conv": "convolutional", "step_latent_diffusion": "latent-diffusion-sized"}
-COMPETITORS = {
-    "eager": "eager",
-    "eager_probabilities": "eager probabilities",
-    "compiled": "torch.compile",
-    "compiled_autotuned": "max-autotune-no-cudagraphs",
-    "compiled_reduce_overhead": "reduce-overhead",
-    "compiled_max_autotune": "max-autotune",
-    "fused_compiled": "pyvae in torch.compile",
-    "model_alone": "model alone",
-    "copy": "copy",
-}
-PLAIN = {name: label for name, label in COMPETITORS.items() if name not in OWN_GRAPHS}
-IN_GRAPH = {name if name in OWN_GRAPHS else f"{name}_graph": label for name, label in COMPETITORS.items()}
-
-Where = Callable[[Row], bool]
-
-
-def elements(row: Row) -> int:
-    """Of what the row's kernel works on: the latent of a sampler, else recon."""
-    return (row.batch or 0) * ((row.latent if row.what.startswith("sampl") else row.features) or 0)
-
-
-def is_float32(row: Row) -> bool:
-    return row.dtype in (None, "float32")
-
-
-def small(row: Row) -> bool:
-    return is_float32(row) and (row.batch, row.features) == (128, 784)
-
-
-def at_least(size: int) -> Where:
-    return lambda row: is_float32(row) and elements(row) >= size
-
-
-class Target(NamedTuple):
-    what: str
-    target: str
-    judge: Callable[[Sequence[Row]], tuple[str, bool]]  # what was measured, and whether it is enough; or a LookupError
-
-
-def compared(rows: Iterable[Row], what: str, competitor: str) -> list[Row]:
-    """The matching rows that have a ratio to pyvae's, smallest first; LookupError if the run has none."""
-    found = [row for row in rows if (row.what, row.competitor) == (what, competitor) and row.ratio_to_fused]
-    if not found:
-        raise LookupError(what)
-    return sorted(found, key=attrgetter("ratio_to_fused"))
-
-
-def at_most(label: str, target: str, what: str, limit: float, form: str, stage: str | None = None) -> Target:
-    """Judged by the largest value of pyvae's own rows, the probabilities' too where there are any."""
-
-    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        found = [row for row in rows if (row.what, row.stage) == (what, stage)]
-        own = [row.value for row in found if row.competitor.startswith("fused")]
-        if not own or any(map(isnan, own)):
-            raise LookupError(what)
-        return form.format(max(own)), max(own) <= limit
-
-    return Target(label, target, judge)
-
-
-def speed_up(what: str, competitor: str, least: float, where: Where | None = None, label: str = "") -> Target:
-    """Judged by the smallest ratio of the shapes that `where` names, all of them if it is not given."""
-
-    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        found = compared(filter(where or bool, rows), what, competitor)
-        worst, most = found[0].ratio_to_fused, found[-1].ratio_to_fused
-        to_most = f" to {most:.1f}×" if len(found) > 1 else ""
-        return f"{worst:.1f}× (at {found[0].shape}){to_most}", worst >= least
-
-    name = (PLAIN | IN_GRAPH)[competitor]
-    return Target(f"{CALLS[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
-
-
-def copy_share(what: str, least: float, label: str, copy: str, size: int = 0) -> Target:
-    """Judged by the smallest share at float32 arrays of that size and above."""
-
-    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        row = compared(filter(at_least(size), rows), what, "copy")[0]
-        share, speed = row.ratio_to_fused, row.gb_per_s
-        return f"{share:.0%} ({share * speed:,.1f} of {speed:,.1f} GB/s)", share >= least
-
-    return Target(label, f"≥ {100 * least:.0f} % of a {copy}", judge)
-
-
-def call_overhead(call: str, competitor: str, most: float) -> Target:
-    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
-        own, bce = (compared(rows, "overhead", name)[0].value for name in (competitor, "bce_alone"))
-        return f"{own:.1f} against {bce:.1f} µs", own <= most * bce
-
-    times = "" if most == 1 else f"{most:g} × "
-    return Target(f"{call} forward + backward, 1×64", f"≤ {times}`binary_cross_entropy_with_logits` alone", judge)
-
-
-ERRORS = (
-    at_most("loss, any float32 size, against float64", "relative error ≤ 1e-6", "loss_error", 1e-6, "{:.1e}"),
-    at_most("gradient against float64, tails included", "≤ 4 ulp", "gradient_error", 4, "{:.2f} ulp"),
-    at_most("normal draw against exact Box–Muller", "≤ 4 ulp", "normal_error", 4, "{:.2f} ulp"),
-)
-SAMPLER = "memory beyond inputs, `reparameterize_kl`"
-# A tenth of a buffer for what the peak of a process's memory is rounded to.
-OVERHEAD_AND_MEMORY = (
-    call_overhead("`elbo_loss(recon, x)`", "fused_reconstruction", 1),
-    call_overhead(CALLS["loss"], "fused", 1.2),
-    at_most("memory beyond inputs, `elbo_loss` with its gradient", "1 × recon", "loss_memory", 1.1, "{:.2f} × recon"),
-    at_most(SAMPLER, "1 × z: no noise", "sample_kl_memory", 1.1, "{:.2f} × z"),
-)
-ARRAY, COPY = "one large array: objective forward with gradient", "three-stream copy"
-STEP = "sampler + objective"
-PARTS = ("forward", "backward")
-TARGETS = {
-    "cpu": (
-        *ERRORS,
-        speed_up("loss", "eager", 5),
-        speed_up("loss", "eager_probabilities", 8),
-        speed_up("loss", "compiled", 3),
-        *(speed_up(what, other, 3) for what in ("sample", "sample_kl") for other in ("eager", "compiled")),
-        copy_share("bandwidth", 0.8, ARRAY, COPY),
-        copy_share("bandwidth_huge_pages", 0.8, f"{ARRAY}, the copy's output in huge pages as well", COPY),
-        *OVERHEAD_AND_MEMORY,
-        at_most("`import pyvae` beyond torch", "≤ 50 ms", "import", 50, "{:.0f} ms"),
-    ),
-    "cuda": (
-        *ERRORS,
-        *(speed_up("loss", name, 1.5, at_least(2**23), ", when large") for name in ("compiled", "compiled_autotuned")),
-        *(speed_up("loss", name, 2, small, ", at 128×784") for name in ("compiled", "compiled_autotuned")),
-        speed_up("loss", "eager", 4, small, ", at 128×784"),
-        *(
-            speed_up("loss", name, least, small, ", both in CUDA graphs, at 128×784")
-            for name, least in (("compiled_graph", 2), ("compiled_reduce_overhead", 2), ("eager_graph", 4))
-        ),
-        *(
-            copy_share(what, least, f"{PASSES[what]}, float32, at ≥ 2^27 elements", "copy of as many bytes", ONE_LARGE)
-            for what, least in (("objective_forward", 0.9), ("sampler_backward", 0.9), ("sampler_forward", 0.8))
-        ),
-        *(at_most(f"launches, {STEP}, {stage}", "≤ 2", "launches", 2, "{:.0f}", stage) for stage in PARTS),
-        *(at_most(f"waits of the host, {STEP}, {stage}", "none", "waits", 0, "{:.0f}", stage) for stage in PARTS),
-        *OVERHEAD_AND_MEMORY,
-        at_most(f"{SAMPLER} forward + backward", "3 × z: 2 gradients", "sample_kl_memory", 3.1, "{:.2f} × z", "both"),
-    ),
-}
+OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
 
 
 def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
@@ -253,6 +114,24 @@ def render(rows: Sequence[Row], where: Environment) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def of_counts(rows: Sequence[Row]) -> str:
+    """Times of the count likelihoods where they were measured, and their targets."""
+    rows = [row for row in rows if row.stage in (None, "both")]
+    heading = "counts, softmax link"
+    return "\n\n".join(filter(None, (times(rows, heading, COUNTS, PLAIN), judged(COUNT_TARGETS, rows))))
+
+
+def of_count_errors(rows: Sequence[Row]) -> str:
+    """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
+    at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
+    columns = [(what, competitor) for what in COUNT_ERRORS for competitor in ("eager", "fused")]
+    names = {"eager": "with torch.lgamma", "fused": "pyvae"}
+    head = ["θ", *(f"{COUNT_ERRORS[what]}, {names[competitor]}" for what, competitor in columns)]
+    thetas = [theta for theta in sorted({theta for theta, _, _ in at}) if round(log10(theta), 3) % 2 == 0]
+    body = [[f"{theta:.0e}", *(f"{at[theta, what, name]:.0e}" for what, name in columns)] for theta in thetas]
+    return "\n\n".join((markdown(head, body), judged(COUNT_ERROR_TARGETS, rows)))
+
+
 def gpu_results(folder: Path) -> str:
     """The tables of all GPUs that `folder` has a CSV of."""
     found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
@@ -271,7 +150,11 @@ def insert(text: str, name: str, rendered: str) -> str:
 
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    current = insert(text, CPU, render(*read(RESULTS / "cpu.csv")))
+    on_cpu, where = read(RESULTS / "cpu.csv")
+    current = insert(text, CPU, render(on_cpu, where))
+    errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
+    current = insert(current, OF_COUNTS, of_counts(on_cpu))
+    current = insert(current, ERRORS_OF_COUNTS, of_count_errors(errors))
     current = insert(current, GPU, gpu_results(RESULTS))
     if "--check" not in sys.argv[1:]:
         README.write_text(current, encoding="utf-8")

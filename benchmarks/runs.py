@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from . import Row, steps, untimed
-from .cases import ONE_LARGE, SHAPES, SPEEDS, Shape
+from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
     COMPILED,
@@ -48,13 +48,15 @@ class Effort(NamedTuple):
     backend: str = "inductor"  # of torch.compile on the CPU
     imports: int = 7
 
-    def at(self, shapes: Sequence[Shape]) -> Effort:
-        """The CPU's speed and errors at these shapes."""
-        cells = [Cell(what, shape, modes=ONLY_COMPILED) for shape in shapes for what in SPEEDS]
+    def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
+        """The CPU's speed and errors at these shapes, and its speed with counts at those."""
+        wanted = [(what, shape) for shape in shapes for what in SPEEDS]
+        wanted += [(what, shape) for shape in of_counts for what in COUNTS]
+        cells = [Cell(what, shape, modes=ONLY_COMPILED) for what, shape in wanted]
         return self._replace(cells=cells, errors=shapes)
 
 
-CPU = Effort((), (2**25,), (), 2**22, 2**25, 5.0).at(SHAPES)
+CPU = Effort((), (2**25,), (), 2**22, 2**25, 5.0).at(SHAPES, COUNT_SHAPES)
 CUDA = Effort(
     cells=(  # what targets are set for comes first: time may run out
         *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
@@ -75,7 +77,9 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2).at([Shape(4, 33, 3)]),
+    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2).at(
+        [Shape(4, 33, 3)], [Shape(4, 33, 0)]
+    ),
     "cuda": CUDA._replace(
         cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:4]],
         sizes=(ONE_LARGE,),

@@ -17,7 +17,20 @@ from typing import NamedTuple
 import torch
 
 from . import Row
-from .cases import KERNELS, ONE_LARGE, OWN_GRAPHS, TINY, TRAFFIC, Inputs, Shape, kernel_case, make_cases, make_inputs
+from .cases import (
+    KERNELS,
+    ONE_LARGE,
+    OWN_GRAPHS,
+    TINY,
+    TRAFFIC,
+    AnyInputs,
+    Inputs,
+    Shape,
+    kernel_case,
+    make_cases,
+    make_inputs,
+    make_inputs_of,
+)
 from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
 from .untimed import isolated
 
@@ -59,10 +72,10 @@ class Cell(NamedTuple):
         threads = torch.get_num_threads() if device.name == "cpu" else None
         return Row(self.what, "", nan, "us", stage, *self.shape, bytes=self.bytes, dtype=self.dtypes, threads=threads)
 
-    def input_sets(self, device: Device) -> list[Inputs]:
+    def input_sets(self, device: Device) -> list[AnyInputs]:
         """As many as exceed the cache about twice: at least half of the bytes are read."""
         count = max(1, min(MOST_SETS, ceil(4 * device.cache_bytes() / self.bytes)))
-        return [make_inputs(self.shape, device.name, self.dtype, self.target_dtype) for _ in range(count)]
+        return [make_inputs_of(self.what, self.shape, device.name, self.dtype, self.target_dtype) for _ in range(count)]
 
 
 @contextmanager
@@ -110,7 +123,7 @@ def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str])
 
 
 def speed(cell: Cell, seconds: float, device: Device, budget: Budget | None = None) -> list[Row]:
-    """Forward and backward of loss or sampler at one shape, all competitors in turns; on a GPU also in CUDA graphs."""
+    """Forward and backward of one contest at one shape, all competitors in turns; on a GPU also in CUDA graphs."""
     device.release()
     sets = cell.input_sets(device)
     compilers = {name: cache(partial(device.compile, mode=mode)) for name, mode in cell.modes.items()}

@@ -19,7 +19,7 @@ import pyvae
 import pyvae.reference
 
 from . import Row
-from .cases import CONTESTS, Shape, eager_loss, fused_loss, make_cases, make_inputs
+from .cases import CONTESTS, COUNTS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
 from .timing import Device, reason, spread
 
 IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
@@ -90,20 +90,23 @@ def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def memory_rows(elements: int, device: Device) -> Iterator[Row]:
-    """Peak beyond the inputs, in buffers of the size of recon (loss, forward + backward) or of z (sampler).
+    """Peak beyond the inputs, in buffers of the size of recon (losses, forward + backward) or of z (sampler).
 
-    Outputs count: the loss makes one buffer, its gradient; the sampler one forward, z, and two more backward.
+    Outputs count: a loss makes one buffer, its gradient, and the zero-inflated one another for its logits'; the sampler
+    one forward, z, and two more backward. Counts take a quarter of the elements, for drawing them takes time.
     """
     device.release()
     for what, shape, stage in (
         ("loss", Shape(64, elements // 64, 1), None),
         ("sample_kl", Shape(64, 1, elements // 64), None),
         ("sample_kl", Shape(64, 1, elements // 64), "both"),
+        *((what, Shape(128, elements // 4 // 128, 0), "both") for what in COUNTS),
     ):
         for name in CONTESTS[what] if device.counts_memory else ("eager", "fused"):  # a process takes seconds
             call = (what, name, stage, shape, device)
             peak = peak_bytes(*call) if device.counts_memory else isolated(peak_bytes, *call)
-            yield Row(f"{what}_memory", name, peak / (4 * elements), "buffers", stage, *shape)
+            buffer = 4 * shape.batch * max(shape.features, shape.latent)
+            yield Row(f"{what}_memory", name, peak / buffer, "buffers", stage, *shape)
 
 
 def peak_bytes(what: str, name: str, stage: str | None, shape: Shape, device: Device) -> int:
@@ -112,7 +115,7 @@ def peak_bytes(what: str, name: str, stage: str | None, shape: Shape, device: De
     Arrays must be larger than what start-up took and gave back, or the call stays below an older peak.
     """
     for size in (Shape(2, 64, 64), shape):  # the first loads what is loaded once: libraries, threads
-        inputs = make_inputs(size, device.name)  # kept to the end: one that goes makes room below the peak
+        inputs = make_inputs_of(what, size, device.name)  # kept to the end: one that goes makes room below the peak
         (case,) = (case for case in make_cases(what, inputs) if case.name == name)
         peak = device.peak_bytes(case.step if what == "loss" or stage else case.forward)
     return peak

@@ -46,6 +46,11 @@ FIXED = {
         timed("loss", "eager", 600.0, 6.0, SMALL),
         timed("loss", "eager_probabilities", 2000.0, 20.0, SMALL),
         timed("loss", "compiled", 250.0, 2.5, SMALL),
+        *(timed("nb", "fused", 100.0 * scale, 1.0, (128, 2000 * scale, 0)) for scale in (1, 10)),
+        *(timed("nb", "eager", 500.0 * scale, 5.0 + scale / 5, (128, 2000 * scale, 0)) for scale in (1, 10)),
+        timed("nb", "compiled", 3990.0, 3.99, (128, 20000, 0)),
+        Row("nb_memory", "fused", 1.05, "buffers", "both", 128, 512),
+        Row("zinb_memory", "fused", 2.2, "buffers", "both", 128, 512),
         timed("bandwidth", "copy", 80.0, 0.8, (64, 1024, 0)),
         timed("bandwidth_huge_pages", "copy", 60.0, 0.6, (64, 1024, 0)),
         timed("overhead", "bce_alone", 30.0, 0.97, (1, 64, 2)),
@@ -83,6 +88,13 @@ FIXED = {
         Row("sample_kl_memory", "fused", 4.0, "buffers", "both", 64, 1, 512),
     ],
 }
+COUNT_ERRORS = [
+    Row(what, name, error * (1 if count else 10), "relative", count=count, theta=theta)
+    for what, errors in (("nb_error", (0.5, 2e-7)), ("nb_theta_error", (80.0, 2e-6)))
+    for name, error in zip(("eager", "fused"), errors, strict=True)
+    for count in (3, 0)
+    for theta in (0.1, 1.00001, 10.0, 100.0)
+]
 CALL = "`elbo_loss(recon, x, mu, logvar)`"
 LOSS = f"{CALL} forward + backward"
 
@@ -94,7 +106,8 @@ def line_of(rendered: str, start: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The results of both devices, and of a quick run."""
+    """The results of both devices, of a quick run, and of the errors over theta."""
+    write(tmp_path / report.COUNT_ERRORS_CSV, COUNT_ERRORS, WHERE["cpu"])
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
         write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
     return tmp_path
@@ -102,7 +115,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rendered(folder: Path) -> dict[str, str]:
-    return {"cpu": report.render(*read(folder / "cpu.csv")), "cuda": report.gpu_results(folder)}
+    on_cpu, where = read(folder / "cpu.csv")
+    errors, _ = read(folder / report.COUNT_ERRORS_CSV)
+    return {
+        "cpu": report.render(on_cpu, where),
+        "cuda": report.gpu_results(folder),
+        "counts": report.of_counts(on_cpu),
+        "errors": report.of_count_errors(errors),
+    }
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
@@ -127,6 +147,14 @@ def test_a_csv_gives_back_what_was_measured(folder: Path, device: str, name: str
         ("cpu", f"{LOSS}, 1×64", "36.5 against 30.0 µs", "**no**"),
         ("cpu", "loss, any float32 size", "2.0e-06", "**no**"),
         ("cpu", "`import pyvae` beyond torch", "12 ms", "yes"),
+        # At 2,000 genes it is less, and no target.
+        ("counts", "`NegativeBinomial` forward + backward, against eager, at 128×20000", "7.0× (at 128x20000)", "yes"),
+        ("counts", "`NegativeBinomial` forward + backward, against torch", "4.0× (at 128x20000)", "**no**"),
+        ("counts", "`ZeroInflatedNegativeBinomial` forward + backward, against eager", "not measured", "**no**"),
+        ("counts", "memory beyond inputs, `NegativeBinomial`", "1.05 × scores", "yes"),
+        ("counts", "memory beyond inputs, `ZeroInflatedNegativeBinomial`", "2.20 × scores", "**no**"),
+        ("errors", "value, θ 1e-2 … 1e8", "2.0e-06", "yes"),
+        ("errors", "derivative by log θ, θ 1e-2 … 1e8", "2.0e-05", "**no**"),
         ("cuda", "objective forward, with its gradient, float32, at", "90% (1,250.0 of 1,388.9 GB/s)", "yes"),
         ("cuda", "sampler forward, float32, at", "79% (2,500.0 of 3,164.6 GB/s)", "**no**"),
         ("cuda", f"{LOSS}, against torch.compile, at 128×784", "1.9× (at 128x784 L20)", "**no**"),
@@ -151,6 +179,20 @@ def test_times_by_shape_on_the_cpu(rendered: dict[str, str]) -> None:
     small = "100 µs | 10,000.0 | 600 µs, 6.0× | 2,000 µs, 20.0× | 250 µs, 2.5× |"
     assert table[2] == f"| {CALL} | 128x784 L20 | {small}"
     assert len(table) == 4 and "64x196608" in table[3]
+
+
+def test_times_of_counts(rendered: dict[str, str]) -> None:
+    table = rendered["counts"].split("\n\n")[0].splitlines()
+    assert table[0] == "| counts, softmax link | B×D, latent L | pyvae | GB/s | eager | torch.compile |"
+    assert table[2] == "| `NegativeBinomial` | 128x2000 | 100 µs | 10,000.0 | 500 µs, 5.2× |  |"
+    assert len(table) == 4 and "128x20000" in table[3]
+    assert "NegativeBinomial" not in rendered["cpu"]
+    assert report.of_counts([]).splitlines()[0] == "| what | target | measured | reached |"
+
+
+def test_errors_over_theta_of_a_positive_count(rendered: dict[str, str]) -> None:
+    _, _, *lines = rendered["errors"].split("\n\n")[0].splitlines()
+    assert lines == ["| 1e+00 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |", "| 1e+02 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |"]
 
 
 def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
@@ -186,9 +228,10 @@ def test_readme_is_rewritten_between_its_markers(
     folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = folder / "README.md"
-    cpu, gpu = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in (report.CPU, report.GPU))
-    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n"
-    readme.write_text(text.format("old", "old"), encoding="utf-8")
+    names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS)
+    cpu, gpu, counts, errors = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n"
+    readme.write_text(text.format(*["old"] * 4), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "RESULTS", folder)
 
@@ -199,7 +242,9 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    assert readme.read_text(encoding="utf-8") == text.format(rendered["cpu"], rendered["cuda"])
+    assert readme.read_text(encoding="utf-8") == text.format(
+        *(rendered[name] for name in ("cpu", "cuda", "counts", "errors"))
+    )
 
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     report.main()
@@ -218,3 +263,9 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 def test_pictures_are_a_gpus(folder: Path) -> None:
     with pytest.raises(SystemExit, match="measured on a cpu"):
         plots.pictures(folder / "cpu.csv", folder)
+
+
+def test_a_picture_of_the_errors_over_theta(folder: Path) -> None:
+    (picture,) = plots.pictures(folder / report.COUNT_ERRORS_CSV, folder / "new")
+    assert picture == folder / "new" / "counts_accuracy.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
