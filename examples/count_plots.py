@@ -46,7 +46,7 @@ def dispersions(found: Tensor, true: Tensor, mean: Tensor) -> None:
     colors = {"c": mean.cpu().numpy(), "cmap": "viridis", "norm": LogNorm()}
     points = axes.scatter(true.numpy(), found.numpy(), s=10, linewidths=0, **colors)
     ends = [true.min().item(), true.max().item()]
-    axes.plot(ends, ends, color="black", linewidth=1, linestyle="--", label="found = true")
+    axes.plot(ends, ends, color="black", linewidth=1, linestyle="--", label="learned = true")
     axes.set(xscale="log", yscale="log", xlabel="true θ", ylabel="learned θ")
     axes.set_title("Each gene's inverse dispersion θ")
     axes.grid(alpha=0.3)
