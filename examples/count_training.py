@@ -29,11 +29,11 @@ class Settings:
 
 
 def train(
-    name: str, loss: Objective, train: Cells, held_out: Cells, settings: Settings
+    name: str, loss: Objective, learned: Cells, held_out: Cells, settings: Settings
 ) -> tuple[CountVAE, list[dict[str, Any]]]:
     """The trained model and its history, a dict an epoch: negative ELBOs in nats per cell, and each step's."""
     torch.manual_seed(derived_seed(settings.seed, WEIGHTS))  # the same first weights for every loss
-    counts = train.counts
+    counts = learned.counts
     model = CountVAE(counts.shape[1], settings.latent, settings.zero_inflated).to(counts.device)
     optimizer = torch.optim.Adam(parameter_groups(model, settings.lr))
     torch.manual_seed(derived_seed(settings.seed, GLOBAL))  # what the eager loss draws from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from tolerances import FLOAT32_ROUNDING, TRAJECTORY
+
+import pyvae
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))  # the example's files import each other as a script's neighbors do
@@ -116,6 +119,21 @@ def test_both_losses_go_the_same_way(zero_inflated: bool) -> None:
     assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=TRAJECTORY)
     assert losses_of(ours)[0] == pytest.approx(losses_of(theirs)[0], rel=FLOAT32_ROUNDING)
     assert (one.log_theta - other.log_theta).abs().max() < 0.05 * one.log_theta.abs().max()
+
+
+def test_the_eps_of_the_usual_formulas_hides_counts_of_genes_whose_mean_is_tiny() -> None:
+    """As the README says: a loss of -log 1e-8 a count, and no gradient that would pull the mean back."""
+    likelihood = pyvae.NegativeBinomial(torch.zeros(2), torch.zeros(1))
+    counts, nothing = torch.tensor([[1, 0]]), torch.zeros(1)
+    slopes = {}
+    for name, loss in (("fused", 40.0), ("eager", -math.log(1e-8))):
+        scores = torch.tensor([[-40.0, 0.0]], requires_grad=True)
+        value = objective.objective(name, counts=True).negative_elbo(scores, counts, nothing, likelihood)
+        value.backward()
+        assert value.item() == pytest.approx(loss + math.log(2), rel=FLOAT32_ROUNDING)  # log 2: of the other gene
+        slopes[name] = scores.grad[0, 0].item()
+    assert slopes["fused"] == pytest.approx(-1, rel=FLOAT32_ROUNDING)
+    assert -1e-6 < slopes["eager"] < 0
 
 
 def test_a_run_repeats_itself(tmp_path: Path, untimed: None) -> None:
