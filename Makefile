@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | sanitize | machine-code | gpu-check | build | clean
+# make demo | demo-counts | test | bench | lint | sanitize | machine-code | gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
@@ -17,10 +17,13 @@ BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(FORCE_CUDA) $(TORCH_CUDA_
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo test bench lint sanitize machine-code build clean
+.PHONY: demo demo-counts test bench lint sanitize machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
+
+demo-counts: $(BUILT)
+	$(PY) examples/train_counts.py
 
 test: $(BUILT)
 	$(PY) -m pytest tests

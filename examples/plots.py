@@ -27,6 +27,7 @@ PAIRS = 20  # columns of originals and reconstructions, in two bands
 SAMPLES = 10  # a side
 WALK = 15  # a side
 REACH = 2.2  # of the walk, in standard deviations
+PRINCIPAL = "principal direction {} (standard deviations)"
 
 
 @torch.no_grad()
@@ -38,6 +39,11 @@ def pictures(folder: Path, model: VAE, data: Data, runs: dict[str, list[dict[str
     samples(model)
     latent_plane(model, means, data)
     curves(runs)
+    return save(folder)
+
+
+def save(folder: Path) -> list[Path]:
+    """Writes every figure under its name, and closes it."""
     paths = [folder / f"{name}.png" for name in plt.get_figlabels()]
     for path in paths:
         plt.figure(path.stem).savefig(path)
@@ -75,17 +81,21 @@ def samples(model: VAE) -> None:
     axes.set_title("Samples from the prior: decoder(z), z ~ N(0, I)")
 
 
+def principal_plane(means: Tensor) -> tuple[Tensor, Tensor]:
+    """The plane in which the means spread most, in units of their spread: its center, and two directions."""
+    center = means.mean(0)
+    _, spread, axes = torch.linalg.svd(means - center, full_matrices=False)
+    return center, axes[:2] * (spread[:2, None] / len(means) ** 0.5)
+
+
 def latent_plane(model: VAE, means: Tensor, data: Data) -> None:
     """Decoded images over a plane of the latent space, and beside it where the held-out images lie in that plane."""
     center, directions, axis_name = torch.zeros_like(means[0]), torch.eye(2).to(means), "$z_{}$"
     if model.latent == 1:
         directions = directions[:, :1]  # a line: every row of the walk is alike
     elif model.latent > 2:
-        # The plane in which the means spread most, in units of their spread.
-        center = means.mean(0)
-        _, spread, axes = torch.linalg.svd(means - center, full_matrices=False)
-        directions = axes[:2] * (spread[:2, None] / len(means) ** 0.5)
-        axis_name = "principal direction {} (standard deviations)"
+        center, directions = principal_plane(means)
+        axis_name = PRINCIPAL
     places = torch.linspace(-REACH, REACH, WALK, device=means.device)
     plane = torch.cartesian_prod(places.flip(0), places).flip(1)  # the first row of the picture is the upper one
     where = ((means - center) @ torch.linalg.pinv(directions)).cpu()

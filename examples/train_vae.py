@@ -8,9 +8,7 @@ torchrun --nproc-per-node=2 examples/train_vae.py              # the same run on
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import torch
 
 import data
 import objective
+from options import device, number
 from plots import pictures
 from timing import time_objectives
 from training import HEADER, Settings, evaluate, train
@@ -96,28 +95,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out: {args.out} is a file, not a folder")
     return args
-
-
-def number(kind: type[int] | type[float], least: float) -> Callable[[str], float]:
-    """An argument's type: a finite number not below `least`."""
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            if least <= kind(text) < math.inf:
-                return kind(text)
-        noun = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"expected {noun} of at least {least}, got {text!r}")
-
-    return convert
-
-
-def device(text: str) -> torch.device:
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here: {reason}") from error
-    return torch.device(text)
 
 
 if __name__ == "__main__":
