@@ -121,10 +121,9 @@ def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Te
     exact = exact_dtype(x.device)
     a, x, r, rho = log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact), zi_logits.to(exact)
     n = _nb(a, x, r)
-    zero = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-n))
-    far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)  # where log1p's argument comes near -1
-    small = torch.sigmoid(-rho) * -torch.expm1(-n) < 0.5
-    value = torch.where(x == 0, torch.where(small, zero, far), n - F.logsigmoid(-rho))
+    near = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-n))  # beyond n = 1 its slope, e^-n, would be a difference
+    far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)
+    value = torch.where(x == 0, torch.where(n < 1, near, far), n - F.logsigmoid(-rho))
     return value.to(log_mean.dtype)
 
 
