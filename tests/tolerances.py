@@ -89,3 +89,7 @@ KOLMOGOROV = 2.5
 # Likelihoods by rows, losses and gradients relative to their units (tests/parametric.py): the contract's bound for
 # float32; in 16 bits one rounding on top; of float64 what the truth's own differences of digammas and lgammas leave.
 BY_ROWS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2.0**-11 + 1e-5, torch.bfloat16: 2.0**-8 + 1e-5}
+
+# pyvae.reference's count likelihoods, whose slopes autograd derives in float64: absolute, of the largest of the terms
+# that cancel in them (x lgamma, log(theta + mean) ...), a few roundings.
+REFERENCE_COUNTS = 1e-15
