@@ -121,10 +121,10 @@ def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Te
     exact = exact_dtype(x.device)
     a, x, r, rho = log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact), zi_logits.to(exact)
     n = _nb(a, x, r)
-    zero = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-n))
-    far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)  # where log1p's argument comes near -1
-    small = torch.sigmoid(-rho) * -torch.expm1(-n) < 0.5
-    value = torch.where(x == 0, torch.where(small, zero, far), n - F.logsigmoid(-rho))
+    is_near = n < 1  # beyond, the slope of expm1, e^-n, would be a difference
+    near = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-torch.where(is_near, n, 1.0)))  # finite where it is not used
+    far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)
+    value = torch.where(x == 0, torch.where(is_near, near, far), n - F.logsigmoid(-rho))
     return value.to(log_mean.dtype)
 
 

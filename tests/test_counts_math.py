@@ -9,6 +9,7 @@ import mpmath as mp
 import numpy as np
 import probe
 import pytest
+from counts_truth import DIGITS, Exact, Number, multinomial, negative_binomial, poisson, zero_inflated_negative_binomial
 from numpy.typing import NDArray
 from probe import Probe, evenly
 from tolerances import COUNTS, COUNTS_BELOW, GAMMA
@@ -16,7 +17,6 @@ from tolerances import COUNTS, COUNTS_BELOW, GAMMA
 INF, NAN = float("inf"), float("nan")
 FLOATS = [np.float32, np.float64]
 KINDS = pytest.mark.parametrize("kind", FLOATS)
-DIGITS = 50
 
 
 @pytest.fixture(scope="session")
@@ -78,52 +78,7 @@ def test_saturated_term(widest: Probe, kind: type) -> None:
         check(got, [mp.loggamma(v + 1) + v - v * mp.log(v) for v in numbers], kind)
 
 
-# ---- the truth ------------------------------------------------------------------------------------------------------
-
-# Value and derivatives, each with the unit of its error: itself, or where it is a difference that crosses zero, the
-# larger of the two summands.
-Number = mp.mpf
-Exact = list[tuple[Number, Number]]
-
-
-def difference(positive: Number, negative: Number) -> tuple[Number, Number]:
-    return positive - negative, max(positive, negative)
-
-
-def alone(x: Number) -> tuple[Number, Number]:
-    return x, abs(x)
-
-
-def poisson(a: Number, x: Number) -> Exact:
-    return [alone(mp.exp(a) - x * a + mp.loggamma(x + 1)), difference(mp.exp(a), x)]
-
-
-def multinomial(a: Number, x: Number) -> Exact:
-    return [alone(-x * a), alone(-x)]
-
-
-def negative_binomial(a: Number, x: Number, r: Number) -> Exact:
-    """By r: what is left where the mean fits, and how far it does not: both are 0 or more."""
-    mean, theta = mp.exp(a), mp.exp(r)
-    n, total = theta + x, theta + mean
-    value = theta * mp.log1p(mean / theta) + x * mp.log1p(theta / mean)
-    value -= mp.loggamma(n) - mp.loggamma(theta) - mp.loggamma(x + 1)
-    misfit = mp.log(total / n) - (mean - x) / total
-    fitted = (mp.log(theta) - mp.digamma(theta)) - (mp.log(n) - mp.digamma(n))
-    by_mean = difference(theta * mean / total, x * theta / total)
-    return [alone(value), by_mean, difference(theta * misfit, theta * fitted)]
-
-
-def zero_inflated_negative_binomial(a: Number, x: Number, r: Number, rho: Number) -> Exact:
-    (value, _), *derivatives = negative_binomial(a, x, r)
-    inflated, rest = 1 / (1 + mp.exp(-rho)), 1 / (1 + mp.exp(rho))
-    if x > 0:
-        return [alone(mp.log1p(mp.exp(rho)) + value), *derivatives, alone(inflated)]
-    probability = inflated + rest * mp.exp(-value)
-    share = rest * mp.exp(-value) / probability
-    by_rho = inflated * rest * mp.expm1(-value) / probability
-    scaled = [(share * derivative, share * unit) for derivative, unit in derivatives]
-    return [alone(-mp.log1p(rest * mp.expm1(-value))), *scaled, alone(by_rho)]
+# ---- the likelihoods ------------------------------------------------------------------------------------------------
 
 
 class Likelihood(NamedTuple):

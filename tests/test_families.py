@@ -6,12 +6,23 @@ import pytest
 import torch
 from cases import data, generator, leaf
 from families import ENTRIES, LIKELIHOODS, SCALE_ENTRIES, SCALES, cycled, family, scaling
+from parametric import ENTRIES as BY_ROWS
+from parametric_calls import call
+from tolerances import BY_ROWS as BY_ROWS_BOUND
 from tolerances import FLOAT64_ROUNDING
 from torch.autograd import grad
+
+from pyvae import _likelihoods
 
 
 def test_every_member_has_an_entry_and_every_entry_is_a_member() -> None:
     assert set(ENTRIES) == set(LIKELIHOODS)
+    assert not set(ENTRIES) & set(BY_ROWS)
+    assert {*ENTRIES, *BY_ROWS} == set(_likelihoods.LIKELIHOODS)
+    for name, entry in BY_ROWS.items():
+        member = _likelihoods.LIKELIHOODS[name]
+        assert tuple(parameter for parameter, _ in entry.parameters) == member.parameters
+        assert (entry.counts, entry.softmax) == (member.is_count, member.softmax)
     assert set(SCALE_ENTRIES) == set(SCALES)
 
 
@@ -56,3 +67,18 @@ def test_scales_are_one_distribution(scale: str) -> None:
 
 def test_cycled_pairs_have_every_member() -> None:
     assert cycled((1, 2, 3), ("a", "b")) == [(1, "a"), (2, "b"), (3, "a")]
+
+
+@pytest.mark.parametrize("name", BY_ROWS)
+def test_those_by_rows_agree_with_torch_and_their_slopes_with_their_values(name: str) -> None:
+    given = call(name, (1, 2000), (1, 2000), (torch.float64,) * 3)
+    recon, target = given.recon, given.target
+    if BY_ROWS[name].softmax == "always":
+        recon = torch.log_softmax(recon, 1)
+    at = [leaf(recon), *map(leaf, given.parameters)]
+    (value, _), *slopes = BY_ROWS[name].terms(at[0], target, *at[1:])
+    torch.testing.assert_close(value, BY_ROWS[name].torch(at[0], target, *at[1:]), rtol=1e-9, atol=1e-9)
+    for got, (want, unit) in zip(grad(value.sum(), at), slopes, strict=True):
+        # The value's own derivative by log theta is a difference of numbers that grow with theta.
+        assert ((got - want).abs() <= BY_ROWS_BOUND[torch.float64] * unit + 1e-11).all()
+        assert (unit >= want.abs() * (1 - FLOAT64_ROUNDING)).all()

@@ -37,7 +37,10 @@ Gradients gradients(const LikelihoodArguments& a, const Device* device, const Te
 // them before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the backward kernel sees to
 // that.
 bool are_made_early(const ElboArguments& a) {
-  return !kTraits[a.likelihood].goes_by_rows || (a.reduction != kNone && at::elementSize(a.recon.scalar_type()) > 2);
+  const auto in_16_bits = [](const OptionalTensor& of) { return of && at::elementSize(of->scalar_type()) <= 2; };
+  return !kTraits[a.likelihood].goes_by_rows ||
+         (a.reduction != kNone && !in_16_bits(a.recon) && !in_16_bits(a.parameter) && !in_16_bits(a.second_parameter) &&
+          !in_16_bits(a.log_library));
 }
 
 // The sum of two gradients of which each may be absent (undefined).
