@@ -47,8 +47,8 @@ SANITIZE := -O1 -g -std=c++17 -Wall -Wextra -ffp-contract=off -fno-omit-frame-po
 sanitize: build/sanitize/run
 	for isa in default avx2 avx512; do echo "$$isa"; ATEN_CPU_CAPABILITY=$$isa $< || exit 1; done
 
-build/sanitize/run: tests/cpp/sanitize.cpp csrc/cpu/dispatch.cpp $(ISAS:%=build/sanitize/%.o)
-	$(CXX) $(SANITIZE) $(if $(filter avx2,$(ISAS)),-DPYVAE_HAVE_AVX2 -DPYVAE_HAVE_AVX512) $^ -o $@
+build/sanitize/run: tests/cpp/sanitize.cpp tests/cpp/operands.h csrc/cpu/dispatch.cpp $(ISAS:%=build/sanitize/%.o)
+	$(CXX) $(SANITIZE) $(if $(filter avx2,$(ISAS)),-DPYVAE_HAVE_AVX2 -DPYVAE_HAVE_AVX512) $(filter-out %.h,$^) -o $@
 
 build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
 	@mkdir -p $(@D)

@@ -78,11 +78,16 @@ def _count(x: Tensor) -> Tensor:
     return torch.where(x < 0, torch.nan, x)
 
 
+def _times_log(x: Tensor, log: Tensor) -> Tensor:
+    """x log p: 0 where x is, whatever p, 0 included."""
+    return x * torch.where(x == 0, log.clamp_min(-1), log)
+
+
 def _poisson(log_mean: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
     """e^a - x a + lgamma(x + 1), in float64, where the terms of large counts cancel."""
     exact = exact_dtype(x.device)
     a, x = log_mean.to(exact), _count(x.to(exact))
-    return (torch.exp(a) - x * a + torch.lgamma(x + 1)).to(log_mean.dtype)
+    return (torch.exp(a) - _times_log(x, a) + torch.lgamma(x + 1)).to(log_mean.dtype)
 
 
 def _negative_binomial(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor) -> Tensor:
@@ -99,11 +104,11 @@ def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
     near, far = torch.where(small, r, 0.0), torch.where(small, 3.0, r)  # each branch stays finite where it is not used
     theta, log_factorial = torch.exp(near), torch.lgamma(x + 1)
     ways = torch.lgamma(x + theta) - torch.lgamma(theta) - log_factorial
-    by_gamma = -theta * F.logsigmoid(near - a) - x * F.logsigmoid(a - near) - ways
+    by_gamma = -theta * F.logsigmoid(near - a) - _times_log(x, F.logsigmoid(a - near)) - ways
     theta = torch.exp(far)
     total = theta + x
     saturated = torch.log1p(x / theta) / 2 - _stirling(total) + _stirling(theta) + log_factorial
-    by_stirling = total * torch.log1p((torch.exp(a) - x) / total) + x - x * a + saturated
+    by_stirling = total * torch.log1p((torch.exp(a) - x) / total) + x - _times_log(x, a) + saturated
     return torch.where(small, by_gamma, by_stirling)
 
 
@@ -129,9 +134,8 @@ def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Te
 
 
 def _multinomial(log_probability: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
-    """-x log p, p = softmax of recon: without the multinomial coefficient. 0 where x is, whatever p."""
-    x = _count(x)
-    return -x * torch.where(x == 0, log_probability.clamp_min(-1), log_probability)
+    """-x log p, p = softmax of recon: without the multinomial coefficient."""
+    return -_times_log(_count(x), log_probability)
 
 
 LIKELIHOODS: dict[str, Likelihood] = {

@@ -9,6 +9,8 @@ import torch
 import truth
 from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
 from families import LIKELIHOODS, SCALES, family
+from parametric import COUNTS
+from parametric_calls import call
 from tolerances import LOSS, SCALED_GRADIENT_ULP
 
 import pyvae
@@ -55,6 +57,13 @@ def test_a_probability_outside_makes_its_sample_nan(value: float, dtype: torch.d
         for upstream in (torch.ones_like(loss), torch.full_like(loss, 3.0)):
             (slope,) = torch.autograd.grad(loss, x, upstream, retain_graph=True)
             assert slope.isnan().nonzero().tolist() == [[3, features // 2]]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_negative_count_makes_its_sample_nan(name: str) -> None:
+    given = call(name, (3, 700))
+    given.target[1, 650] = -2
+    assert given.elbo_loss(reduction="none").isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

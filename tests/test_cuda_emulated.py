@@ -71,11 +71,15 @@ MODULES = (
     *("test_prior.py", "test_clamp_and_elements.py"),
 )
 LARGE = "test_properties.py::test_more_than_2_to_the_31_elements"  # a minute
+BY_ROWS = [
+    f"test_parametric.py::test_{name}"
+    for name in ("two_parameters_of_different_shapes", "weights", "nan_goes_to_its_sample_alone", "empty")
+]
 # In which order blocks run and threads begin, which tests, and how many at least.
 RUNS = {
     "forward": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
     "reverse": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
-    "shuffled": ([LARGE], 1),
+    "shuffled": ([LARGE, *BY_ROWS], 90),
 }
 
 
@@ -111,5 +115,5 @@ def test_tests_pass_on_the_emulated_kernels(runs: dict[str, Future], order: str)
 
 
 def test_what_is_left_out_exists() -> None:
-    text = "".join((TESTS / name).read_text() for name in MODULES)
+    text = "".join((TESTS / name).read_text() for name in (*MODULES, "test_parametric.py"))
     assert all(f"def {name}(" in text for name in emulated.UNSUITED)

@@ -77,8 +77,9 @@ def test_those_by_rows_agree_with_torch_and_their_slopes_with_their_values(name:
         recon = torch.log_softmax(recon, 1)
     at = [leaf(recon), *map(leaf, given.parameters)]
     (value, _), *slopes = BY_ROWS[name].terms(at[0], target, *at[1:])
-    torch.testing.assert_close(value, BY_ROWS[name].torch(at[0], target, *at[1:]), rtol=1e-9, atol=1e-9)
+    bound = BY_ROWS_BOUND[torch.float64]
+    torch.testing.assert_close(value, BY_ROWS[name].torch(at[0], target, *at[1:]), rtol=bound, atol=bound)
     for got, (want, unit) in zip(grad(value.sum(), at), slopes, strict=True):
-        # The value's own derivative by log theta is a difference of numbers that grow with theta.
-        assert ((got - want).abs() <= BY_ROWS_BOUND[torch.float64] * unit + 1e-11).all()
+        # What autograd makes of the value by log theta is a difference of numbers that grow with theta.
+        assert ((got - want).abs() <= bound * (unit + 1e-2)).all()
         assert (unit >= want.abs() * (1 - FLOAT64_ROUNDING)).all()

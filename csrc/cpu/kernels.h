@@ -57,7 +57,7 @@ struct Objective : ObjectiveOperands {
 // How a call by rows is cut: into groups of rows, by the shape alone. Fewer of them where they have sums per column,
 // which are a fourth of recon's memory at most.
 struct Groups {
-  Groups(const Shape& shape, bool with_columns) : rows(shape.rows) {
+  PYVAE_HD Groups(const Shape& shape, bool with_columns) : rows(shape.rows) {
     const int64_t most = with_columns ? kMostGroups : rows, least = with_columns ? kGroupRows : 1;
     rows_each = most > 0 ? (rows + most - 1) / most : 1;
     if (rows_each < least) rows_each = least;
@@ -73,7 +73,8 @@ struct Kernels {
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
   // False: a probability outside [0, 1], or a negative count.
   bool (*objective)(const Objective&, int64_t begin, int64_t end);
-  bool (*objective_by_rows)(const Objective&, int64_t begin, int64_t end);
+  // `scratch`: room for a row's derivatives, [features] of T, where they go through a softmax.
+  bool (*objective_by_rows)(const Objective&, int64_t begin, int64_t end, void* scratch);
 };
 
 struct InstructionSet {

@@ -81,19 +81,6 @@ bool are_counts(const T* x, int n) {  // a NaN passes
 
 // ---- rows -----------------------------------------------------------------------------------------------------------
 
-// n numbers that are not set.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(int64_t n) : data_(n > 0 ? new T[n] : nullptr) {}
-  ~Scratch() { delete[] data_; }
-  Scratch(const Scratch&) = delete;
-  T* data() const { return data_; }
-
- private:
-  T* data_;
-};
-
 // Calls chunk(column, n) for the row's chunks.
 template <class Chunk>
 void for_each_chunk(int64_t features, Chunk chunk) {
@@ -145,8 +132,8 @@ class Rows {
   static constexpr int P = Likelihood::kParameters;
 
  public:
-  explicit Rows(const Objective& a)
-      : a_(a), features_(a.shape.features), derivatives_(a.softmax && a.gradient.data ? features_ : 0) {}
+  Rows(const Objective& a, T* scratch)
+      : a_(a), features_(a.shape.features), derivatives_(a.softmax && a.gradient.data ? scratch : nullptr) {}
 
   bool run(int64_t first_row, int64_t end_row, int64_t group) {  // whether the data was legal
     for (int k = 0; k < P; ++k) {
@@ -176,7 +163,7 @@ class Rows {
     for (int k = 0; k < P; ++k) {
       if (a_.row_sums[k]) a_.row_sums[k][row] = scale * totals.by_parameter[k];
     }
-    if (derivatives_.data()) through_softmax(row, normalizer, T(scale), T(totals.by_recon));
+    if (derivatives_) through_softmax(row, normalizer, T(scale), T(totals.by_recon));
   }
 
   void chunk(int64_t row, int64_t column, int n, T normalizer, T library, T scale, Totals& totals) {
@@ -201,9 +188,9 @@ class Rows {
       for (int k = 0; k < P; ++k) multiply(results_.by_parameter[k], weight, n);
     }
     if (a_.sums) totals.value += sum(results_.value, n);
-    if (derivatives_.data() || a_.library_gradient) totals.by_recon += sum(results_.by_recon, n);
-    if (derivatives_.data()) {
-      for (int i = 0; i < n; ++i) derivatives_.data()[column + i] = results_.by_recon[i];
+    if (derivatives_ || a_.library_gradient) totals.by_recon += sum(results_.by_recon, n);
+    if (derivatives_) {
+      for (int i = 0; i < n; ++i) derivatives_[column + i] = results_.by_recon[i];
     } else if (a_.gradient.data) {
       emit(a_.gradient, first, n, results_.by_recon, scale);
     }
@@ -220,7 +207,7 @@ class Rows {
     for_each_chunk(features_, [&](int64_t column, int n) {
       const int64_t first = row * features_ + column;
       const T* __restrict const scores = read_in_row(a_.shape, a_.recon, row, column, n, recon_);
-      const T* __restrict const d = derivatives_.data() + column;
+      const T* __restrict const d = derivatives_ + column;
       T* __restrict const out = place(a_.gradient, first, gradient_);
       for (int i = 0; i < n; ++i) out[i] = scale * fma(-exp_negative(scores[i] - normalizer), total, d[i]);
       write(a_.shape, a_.gradient, first, n, out);
@@ -239,7 +226,7 @@ class Rows {
 
   const Objective& a_;
   const int64_t features_;
-  const Scratch<T> derivatives_;  // [features], of a row, by the log of its means
+  T* const derivatives_;  // [features], of a row, by the log of its means; null: not needed
   bool legal_ = true;
   double* columns_[kMaxParameters] = {};  // [features], of the group
   Results<Likelihood, T> results_;
@@ -248,13 +235,13 @@ class Rows {
 };
 
 template <class T>
-bool objective_by_rows(const Objective& a, int64_t begin, int64_t end) {
+bool objective_by_rows(const Objective& a, int64_t begin, int64_t end, void* scratch) {
   const Groups groups(a.shape, a.column_sums[0] || a.column_sums[1]);
   return visit(Likelihoods{}, a.likelihood, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
     bool legal = true;
     if constexpr (Likelihood::kByRows) {
-      Rows<Likelihood, T> rows(a);
+      Rows<Likelihood, T> rows(a, static_cast<T*>(scratch));
       for (int64_t group = begin; group < end; ++group) {
         const int64_t first = group * groups.rows_each, last = first + groups.rows_each;
         legal &= rows.run(first, last < groups.rows ? last : groups.rows, group);

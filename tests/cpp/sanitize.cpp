@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -14,7 +12,7 @@
 #include "cpu/kernels.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
-#include "math/stored.h"
+#include "operands.h"
 
 namespace {
 
@@ -27,84 +25,6 @@ void expect(bool holds, const std::string& what) {
   holds ? ++passed : ++failed;
   if (!holds) std::printf("FAILED: %s\n", what.c_str());
 }
-
-// ---- operands in blocks of their exact size -------------------------------------------------------------------------
-
-using Type = int8_t;  // StoredTypes
-constexpr Type kFloat = kTypeCode<float>, kDouble = kTypeCode<double>, kHalf = kTypeCode<Half>;
-constexpr Type kBFloat16 = kTypeCode<BFloat16>, kBool = kTypeCode<Bool>;
-constexpr int kIntegers = StoredTypes::kCount - FloatingTypes::kCount;  // and bool: the last of the types
-
-size_t size_of(Type type) {
-  return visit(StoredTypes{}, type, [](auto tag) { return sizeof(typename decltype(tag)::type); });
-}
-
-void store(char* to, Type type, double value) {
-  visit(StoredTypes{}, type, [&](auto tag) {
-    using Stored = typename decltype(tag)::type;
-    Stored stored;
-    if constexpr (kTypeCode<Stored> < FloatingTypes::kCount) {
-      stored = narrow<Stored>(value);
-    } else if constexpr (kTypeCode<Stored> == kBool) {
-      stored = {uint8_t(value != 0)};
-    } else {
-      stored = Stored(16 * value);
-    }
-    std::memcpy(to, &stored, sizeof(stored));
-  });
-}
-
-// How an operand lies in memory. The last two read the same element many times, so they are for inputs only.
-enum Layout { kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue };
-constexpr Layout kInputs[] = {kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue};
-bool is_broadcast(Layout layout) { return layout == kOneRow || layout == kOneValue; }
-
-int64_t count(const Shape& shape) { return shape.rows * shape.features; }
-
-class Block {
- public:
-  Block(const Shape& shape, Type type, Layout layout) : shape_(shape), type_(type) {
-    operand.type = type;
-    operand.contiguous = layout == kContiguous || layout == kOddOffset || count(shape) == 0;
-    int64_t step = 1, extent = count(shape) > 0;
-    for (int k = 0; k < shape.dims; ++k) {
-      const int d = layout == kReversed ? k : shape.dims - 1 - k;
-      operand.strides[d] =
-          layout == kOneValue || (layout == kOneRow && d == 0) ? 0 : step * (layout == kEverySecond ? 2 : 1);
-      extent += operand.strides[d] * (count(shape) > 0 ? shape.sizes[d] - 1 : 0);
-      step *= shape.sizes[d];
-    }
-    const size_t skipped = layout == kOddOffset ? size_of(type) : 0;
-    block_ = static_cast<char*>(std::malloc(skipped + size_t(extent) * size_of(type)));
-    operand.data = block_ + skipped;
-  }
-  Block(const Block&) = delete;
-  ~Block() { std::free(block_); }
-
-  void fill(const std::function<double(int64_t)>& value) {
-    for (int64_t i = 0; i < count(shape_); ++i) store(at(i), type_, value(i));
-  }
-
-  // The elements' bytes in logical order.
-  std::string bytes() const {
-    std::string out;
-    for (int64_t i = 0; i < count(shape_); ++i) out.append(at(i), size_of(type_));
-    return out;
-  }
-
-  Operand operand;
-
- private:
-  char* at(int64_t i) const {
-    int64_t offset = 0;
-    for (int d = shape_.dims - 1; d >= 0; i /= shape_.sizes[d--]) offset += i % shape_.sizes[d] * operand.strides[d];
-    return static_cast<char*>(operand.data) + offset * int64_t(size_of(type_));
-  }
-
-  Shape shape_;
-  Type type_;
-  char* block_;
-};
 
 // ---- one call -------------------------------------------------------------------------------------------------------
 
@@ -210,6 +130,72 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
   return call.sums ? all + bytes_of(sums) : all;
 }
 
+// Runs groups [0, all) at once or one by one, from the last to the first.
+void run_by_rows(const Kernels& kernels, const Objective& call, bool with_columns, bool by_group) {
+  const int64_t groups = Groups(call.shape, with_columns).count;
+  std::vector<double> scratch(size_t(call.shape.features));  // of either type
+  bool legal = by_group || kernels.objective_by_rows(call, 0, groups, scratch.data());
+  for (int64_t group = by_group ? groups : 0; group-- > 0;)
+    legal &= kernels.objective_by_rows(call, group, group + 1, scratch.data());
+  expect(legal, "every count is legal");
+}
+
+// By `variant`: 0 a parameter's gradient by element, 1 summed over rows, 2 over columns, 3 not wanted.
+template <class T>
+std::string by_rows(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_group) {
+  const int form = c.variant & 3;
+  const bool with_columns = form == 2;
+  Block recon(c.shape, c.type, in), target(c.shape, c.data, in), gradient(c.shape, c.type, out);
+  Block weight(c.shape, c.variant & 4 ? kBool : c.other, in);
+  Block first(c.shape, c.other, in), second(c.shape, c.other, in);
+  Block by_first(c.shape, c.other, out), by_second(c.shape, c.other, out);
+  // Mostly 0, or mostly counted: the kernels gather what is not 0 where that is less.
+  const auto counts = [&c](int64_t i) { return i % (c.shape.features % 2 ? 5 : 50) ? double(i % 3) : 0.0; };
+  const auto sparse = [](int64_t i) { return i % 7 ? 0.0 : double(1 + i % 3); };
+  recon.fill(is_broadcast(in) ? half : special);
+  for (Block* input : {&weight, &first, &second}) input->fill(is_broadcast(in) ? quarter : plain);
+  if (is_broadcast(in))
+    target.fill(quarter);
+  else if (c.variant & 8)
+    target.fill(sparse);
+  else
+    target.fill(counts);
+
+  const auto rows = size_t(c.shape.rows), features = size_t(c.shape.features);
+  std::vector<double> sums(rows), library(rows, 0.5), by_library(rows), upstream(rows, 3.0);
+  std::vector<double> row_sums(2 * rows), column_sums(2 * size_t(Groups(c.shape, with_columns).count) * features);
+  Objective call{};
+  call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
+  call.recon = recon.operand, call.target = target.operand;
+  call.sums = sums.data();
+  if (c.variant & 16) call.weight = weight.operand, call.upstream = upstream.data();
+  if (!(c.variant & 32)) call.gradient = gradient.operand;
+  int parameters = 0;
+  visit(Likelihoods{}, c.code, [&](auto tag) {
+    using Likelihood = typename decltype(tag)::type;
+    parameters = Likelihood::kParameters;
+    call.softmax =
+        Likelihood::kSoftmax == Softmax::kAlways || (Likelihood::kSoftmax == Softmax::kOptional && c.variant & 64);
+    if (call.softmax && Likelihood::kSoftmax == Softmax::kOptional) {
+      call.log_library = library.data(), call.library_gradient = by_library.data();
+    }
+  });
+  const Block* const own[] = {&first, &second};
+  const Block* const elements[] = {&by_first, &by_second};
+  for (int k = 0; k < parameters; ++k) {
+    call.parameters[k] = own[k]->operand;
+    if (form == 0) call.parameter_gradients[k] = elements[k]->operand;
+    if (form == 1) call.row_sums[k] = row_sums.data() + size_t(k) * rows;
+    if (form == 2) call.column_sums[k] = column_sums.data() + size_t(k) * column_sums.size() / 2;
+  }
+  run_by_rows(kernels, call, with_columns && parameters > 0, by_group);
+
+  std::string all = bytes_of(sums) + bytes_of(row_sums) + bytes_of(column_sums) + bytes_of(by_library);
+  if (call.gradient.data) all += gradient.bytes();
+  for (int k = 0; k < parameters && form == 0; ++k) all += elements[k]->bytes();
+  return all;
+}
+
 // ---- all of them ----------------------------------------------------------------------------------------------------
 
 template <class Result>
@@ -264,6 +250,9 @@ void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>&
         // Every second target consists of integers, of each type in turn.
         const Type data = turn / 4 % 2 ? Type(FloatingTypes::kCount + turn / 8 % kIntegers) : other;
         check(kernels, objective<T>, {shape, type, other, code % kPlain, decoder, 0, data}, "objective");
+        const int by_row = turn * 37 % 128;  // every combination of bits in turn
+        const int counted = kPlain + turn % (Likelihoods::kCount - kPlain);
+        check(kernels, by_rows<T>, {shape, type, other, counted, by_row, 0, data}, "by rows");
       }
     }
   }
@@ -280,6 +269,18 @@ void check_refusals(const InstructionSet& set) {
     bool legal = true;
     run([&](const Objective& o, int64_t a, int64_t b) { legal &= set.in_float.objective(o, a, b); }, call, true);
     expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
+  }
+  for (const double bad : {-0.0625, -double(INFINITY), double(NAN)}) {
+    const Shape shape{3, 1025, 2, {3, 1025}};
+    Block recon(shape, kFloat, kContiguous), target(shape, kFloat, kContiguous);
+    recon.fill(plain);
+    target.fill([bad](int64_t i) { return i == 3 * 1025 - 1 ? bad : plain(i); });
+    Objective call{};
+    std::vector<double> sums(3);
+    call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
+    call.likelihood = kCode<Poisson, Likelihoods>, call.sums = sums.data();
+    expect(set.in_float.objective_by_rows(call, 0, 3, nullptr) == std::isnan(bad),
+           "a negative count is refused, NaN is not");
   }
 }
 

@@ -1,5 +1,7 @@
 #include "ops/cpu/by_rows.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 
 #include "ops/layout.h"
@@ -32,7 +34,12 @@ Gradients run_by_rows(const LikelihoodArguments& a, int64_t wanted, double facto
 
   const int64_t count = Groups(call.shape, gradients.with_columns()).count;
   const int64_t chunks = std::max<int64_t>(1, a.recon.numel() / kChunk / std::max<int64_t>(1, count));  // of a group
-  run(a, call, count, std::max<int64_t>(1, kByRowsGrain / chunks), &Kernels::objective_by_rows);
+  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
+  const int64_t scratch = call.softmax && call.gradient.data ? call.shape.features : 0;
+  share(a, count, std::max<int64_t>(1, kByRowsGrain / chunks), [&](int64_t begin, int64_t end) {
+    const Tensor derivatives = at::empty({scratch}, call.in_double ? at::kDouble : at::kFloat);
+    return kernels.objective_by_rows(call, begin, end, derivatives.mutable_data_ptr());
+  });
 
   Gradients out = {tensors.gradient};
   gradients.finish(out);

@@ -25,7 +25,9 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, double 
   const Chunks chunks(call.shape);
   if (partials) partials->assign(chunks.partials(), 0.0);
   call.sums = partials ? partials->data() : nullptr;
-  run(a, call, chunks.count, kObjectiveGrain, &Kernels::objective);
+  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
+  share(a, chunks.count, kObjectiveGrain,
+        [&](int64_t begin, int64_t end) { return kernels.objective(call, begin, end); });
 }
 
 // The likelihood of each row, if it is wanted, and the wanted gradients times factor times upstream [rows].
@@ -43,13 +45,12 @@ double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_
 
 }  // namespace
 
-void run(const LikelihoodArguments& a, const Objective& call, int64_t count, int64_t grain,
-         bool (*Kernels::*kernel)(const Objective&, int64_t, int64_t)) {
+void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
+           c10::function_ref<bool(int64_t begin, int64_t end)> kernel) {
   if (a.recon.numel() == 0) return;
-  const auto run = (call.in_double ? instruction_set()->in_double : instruction_set()->in_float).*kernel;
   std::atomic<bool> legal{true};
   at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    if (!run(call, begin, end)) legal = false;
+    if (!kernel(begin, end)) legal = false;
   });
   TORCH_CHECK_VALUE(legal, "likelihood='", kLikelihoodNames[a.likelihood], "': ",
                     kTraits[a.likelihood].is_count

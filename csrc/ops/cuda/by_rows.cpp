@@ -31,7 +31,7 @@ Gradients run_by_rows(Call& call, const LikelihoodArguments& a, int64_t wanted, 
     normalizers = at::empty({rows}, a.recon.options().dtype(at::kDouble));
     o.normalizers = normalizers.mutable_data_ptr<double>();
   }
-  if (o.loss.data) o.workspace = call.workspace(rows);
+  if (o.loss.data) o.workspace = call.workspace(std::max<int64_t>(rows, 1));  // null: no terms are wanted
   // Without rows a sum is 0 still; without features each row's is.
   if (rows > 0 || o.partition.rows == 1) call.launch(o);
   if (gradients.with_columns() && a.recon.numel() > 0) {
