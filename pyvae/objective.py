@@ -84,7 +84,7 @@ def elbo_loss(
             sum over the features and mean over the batch; "none", shape (B,).
 
     Returns:
-        The loss in nats, float32 (float64 if an input is).
+        The loss in nats, float32 (float64 if recon, target, the posterior or the KL is).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came. "mean" over all elements would
