@@ -77,8 +77,8 @@ BY_ROWS = [
 ]
 # In which order blocks run and threads begin, which tests, and how many at least.
 RUNS = {
-    "forward": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
-    "reverse": ([*MODULES, f"--deselect=tests/{LARGE}"], 800),
+    "forward": ([*MODULES, *BY_ROWS, f"--deselect=tests/{LARGE}"], 800),
+    "reverse": ([*MODULES, *BY_ROWS, f"--deselect=tests/{LARGE}"], 800),
     "shuffled": ([LARGE, *BY_ROWS], 90),
 }
 
