@@ -57,7 +57,8 @@ struct Vector {
     for (int i = 0; i < V; ++i) out[i] = widen<T>(stored[i]);
   }
 
-  template <class T>
+  // kGlobal: into global memory, where 16 bytes stay one store. The compiler may split them into smaller ones.
+  template <bool kGlobal = false, class T>
   static __device__ __forceinline__ void store(Stored* to, const T (&in)[V]) {
     Stored stored[V];
     PYVAE_UNROLL
@@ -65,7 +66,17 @@ struct Vector {
     Word words[kBytes / kWord];
     __builtin_memcpy(words, stored, kBytes);
     PYVAE_UNROLL
-    for (int i = 0; i < kBytes / kWord; ++i) reinterpret_cast<Word*>(to)[i] = words[i];
+    for (int i = 0; i < kBytes / kWord; ++i) {
+#ifdef __CUDA_ARCH__
+      if constexpr (kGlobal && kWord == 16) {
+        asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(reinterpret_cast<Word*>(to) + i), "r"(words[i].x),
+                     "r"(words[i].y), "r"(words[i].z), "r"(words[i].w)
+                     : "memory");
+        continue;
+      }
+#endif
+      reinterpret_cast<Word*>(to)[i] = words[i];
+    }
   }
 };
 
@@ -110,7 +121,7 @@ struct Packed {
 
   template <class T, int V>
   static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, Place at, const T (&in)[V]) {
-    Vector<Stored, V>::store(static_cast<Stored*>(operand.data) + at.offset(shape, operand), in);
+    Vector<Stored, V>::template store<true>(static_cast<Stored*>(operand.data) + at.offset(shape, operand), in);
   }
 };
 

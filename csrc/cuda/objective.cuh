@@ -24,31 +24,44 @@ struct NegativeLogLikelihood {
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&values)[V]) const {
     const Place at = Access::place(a.shape, i);
-    T recon[V], target[V], gradient[V];
+    T recon[V], target[V], gradient[V], scale = factor;
+    if (!Access::kGeneral && backward) {  // the vector lies in one row
+      T upstream[1];
+      upstream_of(i, upstream);
+      scale *= upstream[0];
+    }
     Access::load(a.shape, a.recon, at, recon);
     Way::Target::load(a.shape, a.target, at, target);
     if (Likelihood::kTakesPosWeight && a.is_pos_weighted) {
       T pos_weight[V];
       load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
-      evaluate<true>(recon, target, pos_weight, values, gradient);
+      evaluate<true>(recon, target, pos_weight, scale, values, gradient);
     } else {
-      evaluate<false>(recon, target, target, values, gradient);
+      evaluate<false>(recon, target, target, scale, values, gradient);
     }
     if (a.is_weighted) {
       T weight[V];
       load_factor(a.weight, a.weight_number, at, weight);
       for (int k = 0; k < V; ++k) values[k] *= weight[k], gradient[k] *= weight[k];
     }
-    if (backward) {
-      T loss[V], recon_term[V];
-      rows_of<!Access::kGeneral>(backward->grad_loss, a.shape.features, i, loss);
-      rows_of<!Access::kGeneral>(backward->grad_recon, a.shape.features, i, recon_term);
-      for (int k = 0; k < V; ++k) gradient[k] *= loss[k] + recon_term[k];
+    if (Access::kGeneral && backward) {
+      T upstream[V];
+      upstream_of(i, upstream);
+      for (int k = 0; k < V; ++k) gradient[k] *= upstream[k];
     }
     if (a.gradient.data) Access::store(a.shape, a.gradient, at, gradient);
   }
 
  private:
+  // The upstream gradients of elements i, i + 1, ...
+  template <int V>
+  __device__ __forceinline__ void upstream_of(int64_t i, T (&out)[V]) const {
+    T recon_term[V];
+    rows_of<!Access::kGeneral>(backward->grad_loss, a.shape.features, i, out);
+    rows_of<!Access::kGeneral>(backward->grad_recon, a.shape.features, i, recon_term);
+    for (int k = 0; k < V; ++k) out[k] += recon_term[k];
+  }
+
   template <int V>
   __device__ __forceinline__ void load_factor(const Operand& factor, double value, Place at, T (&out)[V]) const {
     if (factor.data) return Way::Factor::load(a.shape, factor, at, out);
@@ -56,13 +69,13 @@ struct NegativeLogLikelihood {
   }
 
   template <bool kPosWeight, int V>
-  __device__ __forceinline__ void evaluate(const T (&recon)[V], const T (&target)[V], const T (&pos_weight)[V],
+  __device__ __forceinline__ void evaluate(const T (&recon)[V], const T (&target)[V], const T (&pos_weight)[V], T scale,
                                            T (&values)[V], T (&gradient)[V]) const {
     using Math = typename Way::Math;
     for (int k = 0; k < V; ++k) {
       const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], target[k], pos_weight[k]);
       values[k] = term.value;
-      gradient[k] = factor * term.derivative;
+      gradient[k] = scale * term.derivative;
       if (Likelihood::kProbability && !((recon[k] >= T(0)) & (recon[k] <= T(1)))) {
         values[k] = gradient[k] = T(__builtin_nan(""));
       }

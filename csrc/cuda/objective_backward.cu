@@ -31,8 +31,9 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
 
 template <class Likelihood, class Way>
 constexpr int kAnewBlocks =
-    Likelihood::kTakesPosWeight && Way::kGradientBlocks > kPosWeightGradientBlocks ? kPosWeightGradientBlocks
-                                                                                   : Way::kGradientBlocks;
+    (Likelihood::kTakesPosWeight || sizeof(typename Way::T) == 8) && Way::kGradientBlocks > kLargeGradientBlocks
+        ? kLargeGradientBlocks
+        : Way::kGradientBlocks;
 
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>
