@@ -6,21 +6,15 @@
 namespace pyvae {
 namespace cuda {
 
-// The type of the target, where a kernel's way has one; else that of all tensors.
-template <class Way, class = void>
-constexpr int8_t kTarget = kTypeCode<typename Way::Stored>;
-template <class Way>
-constexpr int8_t kTarget<Way, decltype(void(Tag<typename Way::Target>()))> = kTypeCode<typename Way::Target>;
-
 // Called instead of that of launch.cuh: `launch`, always a lambda made for the call, suits && better than const &. Of
-// the ways in the list it knows float32 and bfloat16, target included, and it has no general kernels.
+// the ways in the list it knows float32 and bfloat16, and it has no general kernels.
 template <class List, template <class> class General, class Suits, class Launch>
 const char* choose(bool, const Suits& suits, Launch&& launch) {
   const char* error = "no kernel is measured that takes this call";
   any_of(List{}, [&](auto way) {
     using Way = typename decltype(way)::type;
     constexpr int8_t kStored = kTypeCode<typename Way::Stored>;
-    if constexpr (kTarget<Way> == kStored && (kStored == kTypeCode<float> || kStored == kTypeCode<BFloat16>)) {
+    if constexpr (kStored == kTypeCode<float> || kStored == kTypeCode<BFloat16>) {
       if (!suits(way)) return false;
       error = launch(way);
       return true;
