@@ -117,6 +117,7 @@ def named(found: Sequence[Row], what: str, stage: str | None = "both") -> dict[s
 
 def test_every_part_is_measured(measured: list[Row]) -> None:
     expected = {"launches", "waits", "loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
+    expected |= {"nb_memory", "zinb_memory"}
     assert {row.what for row in measured} == expected | {"loss_error", "gradient_error", "normal_error"} | set(KERNELS)
     lacking = {(row.what, row.competitor) for row in measured if math.isnan(row.value)}
     assert lacking == {("loss", "compiled_autotuned"), ("loss", "compiled_autotuned_graph")}

@@ -94,12 +94,13 @@ ON_THE_GPU = "cuda and not reference"
 EMULATED = "tests/test_cuda_emulated.py"  # minutes of compiling, and nothing that the GPU does not show better
 LARGE = "tests/test_cuda_large.py"  # whose tensors fill the GPU's memory, one test at a time
 # Packages that a machine may lack, and what is left out without them. (numpy and mpmath come with torch.)
+EXAMPLES = ("tests/test_example.py", "tests/test_example_counts.py")
 OPTIONAL = {
     "xdist": ("several tests at a time", "those after one that hangs within C++"),
     "hypothesis": ("tests/test_properties.py",),
-    "matplotlib": ("tests/test_benchmarks_cuda.py", "tests/test_benchmarks_report.py", "tests/test_example.py"),
+    "matplotlib": ("tests/test_benchmarks_cuda.py", "tests/test_benchmarks_report.py", *EXAMPLES),
     "sklearn": ("tests/test_example.py",),
-    "tqdm": ("tests/test_example.py",),
+    "tqdm": EXAMPLES,
 }
 
 
