@@ -21,7 +21,7 @@ from count_plots import pictures
 from count_training import Settings, train
 from objective import objective
 from options import device, number
-from timing import time_counts
+from stopwatch import time_counts
 
 LOSSES = ("fused", "eager")
 

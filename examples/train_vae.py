@@ -18,7 +18,7 @@ import data
 import objective
 from options import device, number
 from plots import pictures
-from timing import time_objectives
+from stopwatch import time_objectives
 from training import HEADER, Settings, evaluate, train
 from workers import Workers, join
 
