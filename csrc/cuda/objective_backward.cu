@@ -31,7 +31,8 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
 
 template <class Likelihood, class Way>
 constexpr int kAnewBlocks =
-    (Likelihood::kTakesPosWeight || sizeof(typename Way::T) == 8) && Way::kGradientBlocks > kLargeGradientBlocks
+    (Likelihood::kTakesPosWeight || (Likelihood::kProbability && sizeof(typename Way::T) == 8)) &&
+            Way::kGradientBlocks > kLargeGradientBlocks
         ? kLargeGradientBlocks
         : Way::kGradientBlocks;
 
@@ -69,7 +70,7 @@ struct Rescale {
 };
 
 template <class Way>
-__global__ void __launch_bounds__(kThreads, Way::kGradientBlocks)
+__global__ void __launch_bounds__(kThreads, Way::Access::kGeneral ? Way::kGradientBlocks : kRescaleBlocks)
     rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
   write_to_kl(a);
   if (is_done(a)) return;
