@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def _require_kernels(device: str) -> None:
 def kernels(request: pytest.FixtureRequest) -> None:
     """For tests of the compiled kernels, those of the device on which the test runs."""
     _require_kernels(request.getfixturevalue("device") if "device" in request.fixturenames else "cpu")
+
+
+@pytest.fixture(params=("kernels", "reference"))
+def functions(request: pytest.FixtureRequest, device: str) -> ModuleType:
+    """The public functions on the kernels, and those of the specification."""
+    if request.param == "reference":
+        return pyvae.reference
+    request.getfixturevalue("kernels")
+    return pyvae
 
 
 @pytest.fixture

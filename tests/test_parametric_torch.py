@@ -149,15 +149,6 @@ MISSHAPEN: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 
-@pytest.fixture(params=("kernels", "reference"))
-def functions(request: pytest.FixtureRequest, device: str) -> ModuleType:
-    """The public functions on the kernels, and those of the specification."""
-    if request.param == "reference":
-        return pyvae.reference
-    request.getfixturevalue("kernels")
-    return pyvae
-
-
 def refusals(name: str, device: str) -> list[tuple[dict[str, Any], type[Exception], str]]:
     """What takes whose place in the likelihood's object, and the error."""
     here = torch.empty(0, device=device).device

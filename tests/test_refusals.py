@@ -18,15 +18,6 @@ from refusals import ACCEPTED, LATENTS, OBJECTIVES, REFUSALS, SETTINGS, Refusal
 import pyvae
 
 
-@pytest.fixture(params=("kernels", "reference"))
-def functions(request: pytest.FixtureRequest, device: str) -> ModuleType:
-    """The public functions on the kernels, and those of the specification."""
-    if request.param == "reference":
-        return pyvae.reference
-    request.getfixturevalue("kernels")
-    return pyvae
-
-
 def legal(function: str) -> dict[str, Any]:
     """Arguments that the function takes; a case replaces some of them, and drops those that it sets to None."""
     latent = {"mu": torch.zeros(4, 3), "logvar": torch.zeros(4, 3)}
