@@ -36,8 +36,9 @@ def reparameterize(
         logvar: log sigma^2, or
         std: sigma, or
         logstd: log sigma; exactly one of the three, in mu's shape.
-        logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; as by
-            `torch.clamp` the gradient is 0 outside. (-30, 20) is what diffusers' DiagonalGaussianDistribution does.
+        logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; the gradient
+            is 0 outside and passes at the ends (as by `torch.clamp` until 2.13; later ones stop it there). (-30, 20) is
+            what diffusers' DiagonalGaussianDistribution does.
         eps: use this noise instead, in mu's shape; differentiable.
         seed: 64 bits as an int or an int64 tensor of one element on mu's device. Without it the seed is drawn from
             `generator`, or torch's default one: `torch.manual_seed` repeats it, and two calls differ.

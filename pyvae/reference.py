@@ -124,10 +124,16 @@ def _in_compute_dtype(posterior: Posterior) -> Posterior:
     dtype = _compute_dtype(mu, scale)
     scale = scale.to(dtype)
     if bounds is not None:
-        scale = scale.clamp(*bounds)
+        scale = _clamp(scale, *bounds)
     if prior is not None:
         prior = Prior(prior.mean.to(dtype), prior.scale.to(dtype))
     return Posterior(mu.to(dtype), scale, kind, None, prior)
+
+
+def _clamp(scale: Tensor, low: float, high: float) -> Tensor:
+    """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only."""
+    inside = (scale >= low) & (scale <= high)
+    return torch.where(inside, scale, scale.detach().clamp(low, high))
 
 
 def _kl(posterior: Posterior) -> Tensor:

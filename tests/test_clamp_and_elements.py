@@ -28,6 +28,14 @@ def wide(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tenso
     return mu, logvar
 
 
+def clamped(logvar: Tensor) -> Tensor:
+    """torch's clamp; written out, since its gradient at the ends is 1 until torch 2.13, and 0 from 2.14 on."""
+    low, high = (torch.tensor(end, dtype=logvar.dtype, device=logvar.device) for end in RANGE)
+    within = torch.where(logvar < low, low, torch.where(logvar > high, high, logvar))
+    assert torch.equal(within.nan_to_num(), logvar.clamp(*RANGE).nan_to_num())
+    return within
+
+
 # ---- logvar_range ----------------------------------------------------------------------------------------------------
 
 
@@ -42,7 +50,7 @@ def test_the_clamp_is_that_of_torch(dtype: torch.dtype, device: str) -> None:
         for inside in (True, False):
             m, s = leaf(mu), leaf(logvar)
             bounds = {"logvar_range": RANGE} if inside else {}
-            z, kl = pyvae.reparameterize_kl(m, s if inside else s.clamp(*RANGE), seed=3, **bounds, **options)
+            z, kl = pyvae.reparameterize_kl(m, s if inside else clamped(s), seed=3, **bounds, **options)
             gradients = grad([z, kl], [m, s], [upstream, torch.ones_like(kl)])
             results.append((z, kl, *gradients))
         assert all_equal(*results)
@@ -62,9 +70,8 @@ def test_a_nan_is_not_clamped(device: str) -> None:
     z, kl = pyvae.reparameterize_kl(mu, s := leaf(logvar), logvar_range=RANGE, seed=1)
     assert z.isnan().nonzero().tolist() == [[2, 5]]
     assert kl.isnan().nonzero().tolist() == [[2]]
-    (plain,) = grad(logvar.clone().requires_grad_().clamp(*RANGE).sum(), (t := leaf(logvar)), allow_unused=True)
-    assert plain is None
-    want = grad(t.clamp(*RANGE).sum(), t)[0] != 0
+    want = (logvar >= RANGE[0]) & (logvar <= RANGE[1])
+    assert 0 < want.sum() < want.numel() - 1
     got = grad(z.nan_to_num().sum() + kl.nan_to_num().sum(), s)[0]
     assert torch.equal(got.isfinite() & (got != 0), want)
 
@@ -73,12 +80,12 @@ def test_a_nan_is_not_clamped(device: str) -> None:
 def test_the_clamp_in_every_layout(layout: str, device: str) -> None:
     mu, logvar = (LAYOUTS[layout](x) for x in wide((3, 4, 5, 6), torch.float32, device))
     got = pyvae.reparameterize_kl(mu, s := leaf(logvar), logvar_range=RANGE, seed=3)
-    assert all_equal(got, pyvae.reparameterize_kl(mu, (t := leaf(logvar)).clamp(*RANGE), seed=3))
+    assert all_equal(got, pyvae.reparameterize_kl(mu, clamped(t := leaf(logvar)), seed=3))
     assert all_equal(grad(got[0].sum() + got[1].sum(), s), _of_clamped(mu, t))
 
 
 def _of_clamped(mu: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-    z, kl = pyvae.reparameterize_kl(mu, t.clamp(*RANGE), seed=3)
+    z, kl = pyvae.reparameterize_kl(mu, clamped(t), seed=3)
     return grad(z.sum() + kl.sum(), t)
 
 

@@ -182,7 +182,8 @@ struct DivergenceGradient {
   Prior<T> prior;
 };
 
-// The range that a scale is kept in, as by torch.clamp: its derivative is 1 at the ends, and 0 outside and of NaN.
+// The range that a scale is kept in, as by torch.clamp; its derivative is 1 within and at the ends (where torch's
+// depends on its version: 1 until 2.13, then 0), and 0 outside and of NaN.
 template <class T>
 struct Clamp {
   T low, high;
