@@ -1,8 +1,8 @@
 """The refusals of the public functions: what was expected of an argument, and what came instead.
 
-Plain Python over shapes, dtypes and devices, so that it costs nothing on the device, reads no data (`probabilities`
-excepted) and can be traced by torch.compile. Every message has one form: the function, the argument in backticks,
-what was expected, what came. Those of the encoder side alone are in _latent_checks.py.
+Plain Python over shapes, dtypes and devices, so that it costs nothing on the device, reads no data (what
+`reference.refuse_data` asks for excepted) and can be traced by torch.compile. Every message has one form: the function,
+the argument in backticks, what was expected, what came. Those of the encoder side alone are in _latent_checks.py.
 """
 
 from __future__ import annotations
@@ -118,6 +118,17 @@ def probabilities(function: str, call: ObjectiveArguments) -> None:
         raise ValueError(
             f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds '
             f'{outside[0].item():g}; logits go with likelihood="bernoulli_logits"'
+        )
+
+
+def unit_target(function: str, call: ObjectiveArguments) -> None:
+    """Refuse a `target` with values outside [0, 1]; NaN passes, to be seen in the loss. Reads the data."""
+    outside = call.target.detach()[(call.target < 0) | (call.target > 1)]
+    if outside.numel():
+        name = resolve(call.likelihood).name
+        raise ValueError(
+            f'{function}: `target` must lie in [0, 1] for likelihood="{name}", but holds {outside[0].item():g}; bytes, '
+            "0 ... 255, are to be divided by 255 (`target / 255`)"
         )
 
 

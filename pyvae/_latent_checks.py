@@ -43,7 +43,7 @@ def call(function: str, given: LatentArguments) -> Posterior:
     """
     mu, *_, eps, seed, row_offset, generator, prior = given
     checked = posterior(function, *given[:5], prior)
-    _row_offset(function, row_offset)
+    _row_offset(function, row_offset, mu)
     if eps is not None:
         _floating(function, "eps", eps, ".to(mu.dtype)")
         _same_shape(function, "eps", eps, "mu", mu)
@@ -101,11 +101,17 @@ def _range(function: str, given: Any, kind: str) -> Range:
     return low, high
 
 
-def _row_offset(function: str, row_offset: int) -> None:
+def _row_offset(function: str, row_offset: int, mu: Tensor) -> None:
     if isinstance(row_offset, bool) or not isinstance(row_offset, int):
         raise TypeError(f"{function}: `row_offset` must be an int, but is {_kind(row_offset)}")
     if not 0 <= row_offset < 2**63:
         raise ValueError(f"{function}: `row_offset` must be in [0, 2**63), but is {row_offset}")
+    features = math.prod(mu.shape[1:])
+    if row_offset and (row_offset + mu.shape[0]) * features >= 2**63:
+        raise ValueError(
+            f"{function}: `row_offset` must leave every element an index below 2**63, but is {row_offset} with "
+            f"{features} features"
+        )
 
 
 def _seed(function: str, seed: int | Tensor, mu: Tensor) -> None:

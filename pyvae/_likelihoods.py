@@ -23,8 +23,13 @@ class Likelihood(NamedTuple):
     parameters: tuple[str, ...] = ()  # of its own, each of which broadcasts to recon
     takes_pos_weight: bool = False
     is_probability: bool = False  # recon outside [0, 1] is an error
+    has_unit_target: bool = False  # a target outside [0, 1] is an error
     is_count: bool = False  # a negative target is an error
     softmax: str = "never"  # or "optional", with a log_library, or "always": recon holds scores
+
+
+def _unit(t: Tensor) -> Tensor:
+    return torch.where((t < 0) | (t > 1), torch.nan, t)
 
 
 def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
@@ -35,6 +40,7 @@ def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     up, cancels where p is near t. So the value is a constant here, and to it is added (p - t) (y - y0) - integral of
     (y - y0) dp from p0 to p: zero at p = p0, and with the derivative (p - t) y' for every p, that is, to every order.
     """
+    t = _unit(t)
     end = p * (1 - p) < 1e-12
     p0 = p.detach()
     value = -t * torch.log(p0).clamp_min(-100) - (1 - t) * torch.log1p(-p0).clamp_min(-100)
@@ -49,6 +55,7 @@ def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
 def _bernoulli_logits(x: Tensor, t: Tensor, pos_weight: Tensor | float) -> Tensor:
     """(1 - t) softplus(x) + pos_weight t softplus(-x): no cancellation in the tails, gradient
     (1 - t) sigmoid(x) - pos_weight t sigmoid(-x). `F.softplus` itself is linear from 20 on; logsigmoid is exact."""
+    t = _unit(t)
     return (t - 1) * F.logsigmoid(-x) - pos_weight * t * F.logsigmoid(x)
 
 
@@ -139,8 +146,8 @@ def _multinomial(log_probability: Tensor, x: Tensor, _: Tensor | float) -> Tenso
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
-    "bernoulli": Likelihood(_bernoulli, is_probability=True),
-    "bernoulli_logits": Likelihood(_bernoulli_logits, takes_pos_weight=True),
+    "bernoulli": Likelihood(_bernoulli, is_probability=True, has_unit_target=True),
+    "bernoulli_logits": Likelihood(_bernoulli_logits, takes_pos_weight=True, has_unit_target=True),
     "gaussian": Likelihood(_gaussian),
     "laplace": Likelihood(_laplace),
     "gaussian_logvar": Likelihood(_gaussian_logvar, ("logvar",)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, de
 
 
 def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int = 0) -> Tensor:
+    """As `draw`; one operator to a compiler, which would write Philox's ten rounds as one expression, and not end."""
+    if torch.compiler.is_compiling():
+        return _as_operator(seed, shape, dtype, row_offset)
+    return draw(seed, shape, dtype, row_offset)
+
+
+def draw(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
     """The standard normals of `seed` (int64, one element) for rows row_offset, row_offset + 1, ... of a larger batch.
 
     The element in row r and column c of `features` columns has the global index g = r * features + c and is output
@@ -50,6 +58,26 @@ def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: i
         uniforms = [(word.to(torch.float32) * 2.0**-32 + 2.0**-33).to(exact) for word in words[::2]]
         normals = _box_muller(uniforms[0], words[1], 32) + _box_muller(uniforms[1], words[3], 32)
     return torch.stack(normals, -1).flatten()[skip : skip + count].reshape(tuple(shape)).to(dtype)
+
+
+@torch.library.custom_op("pyvae::reference_normal", mutates_args=())
+def _as_operator(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
+    return draw(seed, shape, dtype, row_offset)
+
+
+@_as_operator.register_fake
+def _(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
+    return seed.new_empty(tuple(shape), dtype=dtype)
+
+
+@_as_operator.register_vmap
+def _(
+    info: Any, in_dims: tuple[Any, ...], seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int
+) -> tuple[Tensor, int | None]:
+    """One seed is one noise for all; several have one each."""
+    if in_dims[0] is None:
+        return _as_operator(seed, shape, dtype, row_offset), None
+    return torch.stack([_as_operator(one, shape, dtype, row_offset) for one in seed.movedim(in_dims[0], 0)]), 0
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -76,7 +76,8 @@ def elbo_loss(
             1/2 (recon - target)^2; "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean;
             "multinomial", recon holds logits over all features, and the target counts. Or an object that carries what
             belongs to it: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
-            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1].
+            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
+            (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
         weight: factor of each element's reconstruction term, or a mask; broadcastable to recon.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
@@ -88,7 +89,9 @@ def elbo_loss(
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came. "mean" over all elements would
-            weigh the KL wrongly and is refused. Probabilities outside [0, 1] are refused; NaN goes through to the loss.
+            weigh the KL wrongly and is refused. Probabilities and Bernoulli targets outside [0, 1]
+            and negative counts are refused on the CPU, and make their sample's loss NaN on CUDA; NaN goes through to
+            the loss.
 
     Source:
         Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendices B and C; beta: Higgins et al.,
@@ -149,7 +152,7 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
     if _route.direct():
         try:
             out = _C.elbo(terms, *arguments)
-        except ValueError:  # found by the kernel: a probability outside [0, 1], or a negative count
+        except ValueError:  # found by the kernel: a number outside [0, 1], or a negative count
             reference.refuse_data(function, ObjectiveArguments(*arguments))
             raise
         if out is not None:

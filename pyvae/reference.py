@@ -283,6 +283,8 @@ def refuse_data(function: str, call: ObjectiveArguments) -> None:
     likelihood = LIKELIHOODS[resolve(call.likelihood).name]
     if likelihood.is_probability:
         _checks.probabilities(function, call)
+    if likelihood.has_unit_target:
+        _checks.unit_target(function, call)
     if likelihood.is_count:
         _checks.counts(function, call)
 

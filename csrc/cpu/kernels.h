@@ -48,21 +48,17 @@ struct Objective : ObjectiveOperands {
   double* sums = nullptr;            // [partials], or by rows [rows], written; null: not wanted
 
   // By rows.
-  const double* log_library = nullptr;       // [rows]; null: 0
-  double* library_gradient = nullptr;        // [rows], written; null: not wanted
-  double* row_sums[kMaxParameters] = {};     // [rows], of a parameter's gradient, written; null: not wanted
-  double* column_sums[kMaxParameters] = {};  // [groups, features], likewise
+  const double* log_library = nullptr;     // [rows]; null: 0
+  double* library_gradient = nullptr;      // [rows], written; null: not wanted
+  double* row_sums[kMaxParameters] = {};   // [rows], of a parameter's gradient, written; null: not wanted
+  void* column_sums[kMaxParameters] = {};  // [groups, features] of T, likewise
 };
 
-// How a call by rows is cut: into groups of rows, by the shape alone. Fewer of them where they have sums per column,
-// which are a fourth of recon's memory at most.
+// How a call by rows is cut: into groups of rows, by the shape alone; where there are sums per column, of more than
+// one.
 struct Groups {
-  PYVAE_HD Groups(const Shape& shape, bool with_columns) : rows(shape.rows) {
-    const int64_t most = with_columns ? kMostGroups : rows, least = with_columns ? kGroupRows : 1;
-    rows_each = most > 0 ? (rows + most - 1) / most : 1;
-    if (rows_each < least) rows_each = least;
-    count = (rows + rows_each - 1) / rows_each;
-  }
+  PYVAE_HD Groups(const Shape& shape, bool with_columns)
+      : rows(shape.rows), rows_each(with_columns ? kGroupRows : 1), count((rows + rows_each - 1) / rows_each) {}
   int64_t rows, rows_each, count;
 };
 
@@ -71,7 +67,7 @@ struct Groups {
 struct Kernels {
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
-  // False: a probability outside [0, 1], or a negative count.
+  // False: a probability or a Bernoulli target outside [0, 1], or a negative count.
   bool (*objective)(const Objective&, int64_t begin, int64_t end);
   // `scratch`: room for a row's derivatives, [features] of T, where they go through a softmax.
   bool (*objective_by_rows)(const Objective&, int64_t begin, int64_t end, void* scratch);

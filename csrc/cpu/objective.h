@@ -20,7 +20,7 @@ void map_likelihood(const T* __restrict recon, const T* __restrict target, const
 }
 
 template <class T>
-bool are_probabilities(const T* p, int n) {  // a NaN passes: it goes through to the loss
+bool are_unit(const T* p, int n) {  // a NaN passes: it goes through to the loss
   int outside = 0;
   for (int i = 0; i < n; ++i) outside |= (p[i] < T(0)) | (p[i] > T(1));
   return !outside;
@@ -49,7 +49,8 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
     const T* target = read(a.shape, a.target, first, n, target_buffer);
     const T* pos_weight = factors(a.shape, a.pos_weight, a.pos_weight_number, first, n, factor_buffer);
     T* gradient = a.gradient.data ? place(a.gradient, first, gradient_buffer) : nullptr;
-    if (Likelihood::kProbability) legal &= are_probabilities(recon, n);
+    if (Likelihood::kProbability) legal &= are_unit(recon, n);
+    if (Likelihood::kUnitTarget) legal &= are_unit(target, n);
 
     const auto map =
         gradient

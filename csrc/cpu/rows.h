@@ -54,7 +54,7 @@ void evaluate_counts(const T* a, const T* x, const T* const* parameters, int n, 
     others[count] = int16_t(i);
     count += x[i] != T(0);
   }
-  if (4 * count > 3 * n) return evaluate<Likelihood, false>(a, x, parameters, n, out);
+  if (count == n) return evaluate<Likelihood, false>(a, x, parameters, n, out);
   evaluate<Likelihood, true>(a, x, parameters, n, out);
   if (count == 0) return;
   T gathered_a[kBuffer], gathered_x[kBuffer], gathered[Results<Likelihood, T>::kArrays][kBuffer];
@@ -138,7 +138,7 @@ class Rows {
   bool run(int64_t first_row, int64_t end_row, int64_t group) {  // whether the data was legal
     for (int k = 0; k < P; ++k) {
       if (!a_.column_sums[k]) continue;
-      columns_[k] = a_.column_sums[k] + group * features_;
+      columns_[k] = static_cast<T*>(a_.column_sums[k]) + group * features_;
       for (int64_t i = 0; i < features_; ++i) columns_[k][i] = 0;
     }
     for (int64_t row = first_row; row < end_row; ++row) one(row);
@@ -214,8 +214,8 @@ class Rows {
     });
   }
 
-  static void add(const T* __restrict from, T scale, int n, double* __restrict sums) {
-    for (int i = 0; i < n; ++i) sums[i] += double(scale * from[i]);
+  static void add(const T* __restrict from, T scale, int n, T* __restrict sums) {
+    for (int i = 0; i < n; ++i) sums[i] = fma(scale, from[i], sums[i]);
   }
 
   void emit(const Operand& to, int64_t first, int n, const T* __restrict derivative, T scale) {
@@ -228,7 +228,7 @@ class Rows {
   const int64_t features_;
   T* const derivatives_;  // [features], of a row, by the log of its means; null: not needed
   bool legal_ = true;
-  double* columns_[kMaxParameters] = {};  // [features], of the group
+  T* columns_[kMaxParameters] = {};  // [features], of the group
   Results<Likelihood, T> results_;
   T recon_[kBuffer], target_[kBuffer], mean_[kBuffer], factor_[kBuffer], gradient_[kBuffer];
   T parameter_[Results<Likelihood, T>::kArrays][kBuffer];

@@ -14,9 +14,9 @@ constexpr int kLine = 16;
 // Lanes that a sum runs in before it is added up in double: one AVX-512 or two AVX2 registers of floats.
 constexpr int kSumLanes = 16;
 
-// Sums per column are added up in groups of at least so many rows, and so many groups at most: what threads can share,
-// against memory for each group.
-constexpr int64_t kGroupRows = 8, kMostGroups = 64;
+// Rows of a group, over which sums per column are added up one after the other: what threads can share, against their
+// memory, a sixteenth of recon's, and float's accuracy.
+constexpr int64_t kGroupRows = 16;
 
 // Philox groups at a time: one AVX-512 register of 64-bit lanes, two of AVX2, four of NEON or SSE2.
 constexpr int kNoiseLanes = 8;

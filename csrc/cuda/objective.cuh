@@ -76,11 +76,13 @@ struct NegativeLogLikelihood {
       const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], target[k], pos_weight[k]);
       values[k] = term.value;
       gradient[k] = scale * term.derivative;
-      if (Likelihood::kProbability && !((recon[k] >= T(0)) & (recon[k] <= T(1)))) {
+      if ((Likelihood::kProbability && !is_unit(recon[k])) || (Likelihood::kUnitTarget && !is_unit(target[k]))) {
         values[k] = gradient[k] = T(__builtin_nan(""));
       }
     }
   }
+
+  __device__ __forceinline__ static bool is_unit(T x) { return (x >= T(0)) & (x <= T(1)); }
 };
 
 // The types of recon that have kernels of their own, and their arithmetic; and every other.

@@ -117,19 +117,50 @@ struct NegativeBinomial : CountTraits {
             {theta * (misfit - fitted) + refused}};
   }
 
-  // With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
+  // x = 0. With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
   //   t <= 0: value theta (q + l);      by a theta q;  by r theta l;  theta q = mu p
   //   t > 0:  value theta (t + q + l);  by a theta p;  by r theta (t + q + l - p)
+  template <class T>
+  struct Zero {
+    T r, t, p, q, l;
+    bool positive;  // t is
+  };
+
   template <class Math, class T>
-  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&parameters)[1]) {
-    const T r = at_most(parameters[0], T(40)), t = a - r;
+  PYVAE_HD static Zero<T> zero(T a, T log_theta) {
+    const T r = at_most(log_theta, T(40)), t = a - r;
     const T v = Math::exp_negative(-absolute(t));
     const T p = Math::divide(T(1), T(1) + v), q = v * p;
     const bool positive = t > T(0);
-    const T scale = Math::exp_negative(positive ? r : a);
-    const T near = positive ? q : p, above = positive ? t : T(0);  // theta q = mu p
-    const T l = near * q * log1m_excess_polynomial(q);
-    return {scale * (above + (near + l)), scale * p, {scale * (l + (above - (p - near)))}};
+    return {r, t, p, q, (positive ? q : p) * q * log1m_excess_polynomial(q), positive};  // l; v <= 1 of it
+  }
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> terms_of(T a, const Zero<T>& z) {
+    const T scale = Math::exp_negative(z.positive ? z.r : a);
+    const T near = z.positive ? z.q : z.p, above = z.positive ? z.t : T(0);  // theta q = mu p
+    return {scale * (above + (near + z.l)), scale * z.p, {scale * (z.l + (above - (z.p - near)))}};
+  }
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&parameters)[1]) {
+    return terms_of<Math>(a, zero<Math>(a, parameters[0]));
+  }
+
+  // c + the value at x = 0, to a part of the value's last place: for e^-(c + value), whose relative error is what the
+  // sum's is absolutely. With e^r or e^a = 2^k (1 + w):
+  //   t <= 0: value 2^k (1 + w) (1 + l - q);  t > 0: value 2^k (1 + w) (t + q + l)
+  // 2^k and 2^k t are exact, what is added to them is small beside them, and what c + 2^k loses is kept (Knuth).
+  template <class T>
+  PYVAE_HD static T add_to_value(T c, T a, const Zero<T>& z) {
+    const Exponent<T> power = reduce_exponent(at_least(z.positive ? z.r : a, T(-80)));
+    const T lost = (a - z.t) - z.r;  // by rounding a - r
+    const T rest = z.positive ? (absolute(lost) < T(1) ? lost : T(0)) + (z.q + z.l) : z.l - z.q;
+    const T whole = z.positive ? at_most(z.t, T(1e9)) : T(1), w = power.r + power.q;
+    const T twice = T(2) * power.half, most = twice * whole;
+    const T sum = c + most, added = sum - c;
+    const T rounded = (c - (sum - added)) + (most - added);
+    return sum + fma(twice, fma(w, whole + rest, rest), rounded == rounded ? rounded : T(0));  // NaN: c is infinite
   }
 
   // Beyond +-40, theta stays where it is: above, the distribution is Poisson's as far as mean/e^40 is nothing. Both
@@ -160,39 +191,33 @@ PYVAE_HD Sigmoid<T> sigmoid(T x) {
 //   x = 0: value  -log(sigmoid(rho) + sigmoid(-rho) e^-n) = -log(1 - y),  y = sigmoid(-rho) (1 - e^-n)
 //          by n   sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
 //          or max(rho, 0) - max(rho, -n) - log(sigmoid(|rho|) / sigmoid(|rho + n|)), where 1 - y might cancel
-// Where n is large and rho near -n, the derivatives by a and r have e^-(rho + n) as a factor, and so n's error, a unit
-// in its last place or two, as their relative one: less than half a unit's change of a or log theta makes.
 struct ZeroInflatedNegativeBinomial : CountTraits {
   static constexpr const char* kName = "zero_inflated_negative_binomial";
   static constexpr int kParameters = 2;  // log theta, rho = zi_logits
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&parameters)[2]) {
-    const T log_theta[1] = {parameters[0]};
-    return inflate<Math>(NegativeBinomial::evaluate<Math>(a, x, log_theta), parameters[1], x > T(0));
+    const T log_theta[1] = {parameters[0]}, rho = parameters[1];
+    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, log_theta);
+    const Sigmoid<T> inflated = sigmoid<Math>(rho);
+    const T value = base.value + at_least(rho, T(0)) - log1p(-inflated.smaller, inflated.larger).value;
+    return {value, base.derivative, {base.parameters[0], inflated.value + refusal(x)}};
   }
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
-    const T log_theta[1] = {parameters[0]};
-    return inflate<Math>(NegativeBinomial::evaluate_zero<Math>(a, log_theta), parameters[1], false);
-  }
-
-  template <class Math, class T>
-  PYVAE_HD static Terms<T, 2> inflate(const Terms<T, 1>& base, T rho, bool counted) {
-    const T n = base.value, above = at_least(rho, T(0));
-    const Sigmoid<T> inflated = sigmoid<Math>(rho), joint = sigmoid<Math>(rho + n);
+    const T rho = parameters[1];
+    const NegativeBinomial::Zero<T> zero = NegativeBinomial::zero<Math>(a, parameters[0]);
+    const Terms<T, 1> base = NegativeBinomial::terms_of<Math>(a, zero);
+    const T n = base.value;
+    const Sigmoid<T> inflated = sigmoid<Math>(rho), joint = sigmoid<Math>(NegativeBinomial::add_to_value(rho, a, zero));
     const T y = inflated.complement * -expm1(-n);
     const bool near = y <= T(0.25);
     const T ratio = (T(1) + joint.u) * inflated.larger;
-    // value = start - log(1 + w), by one logarithm for all three
-    const T start = counted ? n + above : (near ? T(0) : above - at_least(-n, rho));
-    const T w = counted ? -inflated.smaller : (near ? -y : ratio - T(1));
-    const T sum = counted ? inflated.larger : (near ? T(1) : ratio);
-    const T share = counted ? T(1) : joint.complement;
-    return {start - log1p(w, sum).value,
-            share * base.derivative,
-            {share * base.parameters[0], counted ? inflated.value : -(joint.value * y)}};
+    const T start = near ? T(0) : at_least(rho, T(0)) - at_least(-n, rho);
+    const T value = start - log1p(near ? -y : ratio - T(1), near ? T(1) : ratio).value;
+    const T share = joint.complement;
+    return {value, share * base.derivative, {share * base.parameters[0], -(joint.value * y)}};
   }
 };
 

@@ -40,6 +40,12 @@ PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
   return {T(0.5) * corrected(excess, lost * (excess + d)), T(0.5) * corrected(slope, lost * (slope + T(1)))};
 }
 
+// N(m, p^2): its mean m and, in the posterior's form, its scale t; or the gradients of both.
+template <class T>
+struct Prior {
+  T mean, scale;
+};
+
 // s = log sigma^2
 struct LogVariance {
   static constexpr const char* kName = "logvar";
@@ -72,6 +78,11 @@ struct LogVariance {
   PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 1
     return slope;
   }
+  // Of `both`, 1/2 ((mu - m)^2 / p^2 + e^d - 1).
+  template <class T>
+  PYVAE_HD static T prior_derivative(T, T, Prior<T>, T both) {
+    return both;
+  }
 };
 
 // s = sigma
@@ -102,11 +113,13 @@ struct StandardDeviation {
   PYVAE_HD static T variance(T s) {  // sigma^2
     return s * s;
   }
-  // The same of the ratio s/t, with e^d = (s/t)^2. Near 1, s/t - 1 comes from s - t, which is exact there; elsewhere
-  // the logarithm would show what the quotient rounds off, relative to it.
+  // The same of the ratio s/t, with e^d = (s/t)^2. Near 1, s/t - 1 comes from s - t, which is exact up to a factor of 2
+  // and rounded beyond; elsewhere the logarithm would show what the quotient rounds off, relative to it.
   template <class T>
   PYVAE_HD static Spread<T> spread(T s, T t) {
-    const T ratio = s / t, d = (s - t) / t, slope = T(0.5) * (d * (ratio + T(1)));
+    const T ratio = s / t, d = (s - t) / t;
+    const bool is_exact = (ratio > T(0.5)) & (ratio < T(2));
+    const T slope = T(0.5) * (is_exact ? d * (ratio + T(1)) : fma(ratio, ratio, T(-1)));
     const T lost = s > T(0) ? fma(-ratio, t, s) / s : T(0);
     const T near = near_one(d);
     const T far = corrected(slope, -(log(ratio) + lost));
@@ -115,6 +128,12 @@ struct StandardDeviation {
   template <class T>
   PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2/s
     return T(2) * slope / s;
+  }
+  // ((mu - m)^2 + s^2 - t^2) / t^3, in double: in float seven roundings would add up to five units.
+  template <class T>
+  PYVAE_HD static T prior_derivative(T mu, T s, Prior<T> prior, T) {
+    const double distance = double(mu) - double(prior.mean), t = prior.scale;
+    return T(fma(distance, distance, (double(s) - t) * (double(s) + t)) / (t * t) / t);
   }
 
  private:
@@ -160,6 +179,10 @@ struct LogStandardDeviation {
   PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 2
     return T(2) * slope;
   }
+  template <class T>
+  PYVAE_HD static T prior_derivative(T, T, Prior<T>, T both) {
+    return T(2) * both;
+  }
 };
 
 // In the order of their codes.
@@ -168,12 +191,6 @@ using Scales = Types<LogVariance, StandardDeviation, LogStandardDeviation>;
 template <class T>
 struct PosteriorGradient {
   T mu, scale;
-};
-
-// N(m, p^2): its mean m and, in the posterior's form, its scale t; or the gradients of both.
-template <class T>
-struct Prior {
-  T mean, scale;
 };
 
 template <class T>
@@ -235,7 +252,7 @@ struct Posterior {
     // d KL / dm = -(mu - m) / p^2
     const T to_mean = -to_mu;
     // d KL / dt = -1/2 ((mu - m)^2 / p^2 + e^d - 1) d log p^2 / dt
-    const T to_prior_scale = -Scale::from_log_variance(fma(T(0.5) * distance, to_mu, slope), prior.scale);
+    const T to_prior_scale = -Scale::prior_derivative(mu, s, prior, fma(T(0.5) * distance, to_mu, slope));
     return {{fma(grad_kl, to_mu, sample.mu), fma(grad_kl, to_scale, sample.scale)},
             {grad_kl * to_mean, grad_kl * to_prior_scale}};
   }

@@ -18,6 +18,7 @@ inline namespace PYVAE_ISA {
 struct Bernoulli : Traits {
   static constexpr const char* kName = "bernoulli";
   static constexpr bool kProbability = true;
+  static constexpr bool kUnitTarget = true;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T p, T t, T /*pos_weight*/) {
     const T log_p = at_least(Math::log_unit(p), T(-100));
@@ -35,6 +36,7 @@ struct Bernoulli : Traits {
 //   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
 struct BernoulliLogits : Traits {
   static constexpr const char* kName = "bernoulli_logits";
+  static constexpr bool kUnitTarget = true;
   static constexpr bool kTakesPosWeight = true;
   template <class Math, bool kPosWeight, class T>
   PYVAE_HD static Term<T> evaluate(T x, T t, T pos_weight) {

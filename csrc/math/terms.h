@@ -15,8 +15,10 @@ constexpr int kMaxParameters = 2;
 // returns Terms; the others have one that returns a Term, and vectors that may cross rows.
 struct Traits {
   static constexpr bool kProbability = false;  // recon outside [0, 1] is an error
+  static constexpr bool kUnitTarget = false;   // a target outside [0, 1] is one
   static constexpr bool kTakesPosWeight = false;
-  static constexpr bool kIsCount = false;  // a negative target is an error, and most are 0: there is an evaluate_zero
+  // A negative target is an error, and most are 0: there is an evaluate_zero, and evaluate is for the others.
+  static constexpr bool kIsCount = false;
   static constexpr bool kByRows = false;
   static constexpr int kParameters = 0;
   static constexpr Softmax kSoftmax = Softmax::kNever;

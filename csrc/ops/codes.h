@@ -11,14 +11,14 @@ constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 
 // What the likelihoods say of themselves (math/terms.h), by their codes.
 struct Trait {
-  bool takes_pos_weight, is_count, goes_by_rows;
+  bool is_probability, takes_pos_weight, is_count, goes_by_rows;
   int parameters;
   Softmax softmax;
 };
 template <class... Members>
 constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
-  return {{Trait{Members::kTakesPosWeight, Members::kIsCount, Members::kByRows, Members::kParameters,
-                 Members::kSoftmax}...}};
+  return {{Trait{Members::kProbability, Members::kTakesPosWeight, Members::kIsCount, Members::kByRows,
+                 Members::kParameters, Members::kSoftmax}...}};
 }
 constexpr auto kTraits = traits_of(Likelihoods{});
 

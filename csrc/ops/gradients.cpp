@@ -25,7 +25,7 @@ Form form_of(const Tensor& parameter, const Tensor& recon) {
 
 }  // namespace
 
-RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups) {
+RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups, at::ScalarType column_type) {
   const auto in_double = a.recon.options().dtype(at::kDouble);
   const OptionalTensor* const given[] = {&a.parameter, &a.second_parameter};
   for (int k = 0; k < kMaxParameters; ++k) {
@@ -42,8 +42,11 @@ RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t
     }
     if (form == Form::kRows) std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
     if (form == Form::kColumns) part.sizes[0] = groups;
-    part.buffer = at::empty(part.sizes, in_double);
-    (form == Form::kRows ? row_sums : column_sums)[k] = part.buffer.mutable_data_ptr<double>();
+    part.buffer = at::empty(part.sizes, form == Form::kColumns ? in_double.dtype(column_type) : in_double);
+    if (form == Form::kRows)
+      row_sums[k] = part.buffer.mutable_data_ptr<double>();
+    else
+      column_sums[k] = part.buffer.mutable_data_ptr();
   }
   if (wants(wanted, kOfLibrary)) {
     parts_[kOfLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),

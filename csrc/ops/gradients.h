@@ -27,16 +27,16 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> to_tuple(const Gradients& grad
 // over each column, as its shape wants them; `finish` brings them to that shape and its type.
 class RowGradients {
  public:
-  // `groups`: of rows, whose sums per column the kernel leaves apart.
-  RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups);
+  // `groups`: of rows, whose sums per column the kernel leaves apart, as numbers of `column_type`.
+  RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups, at::ScalarType column_type);
 
   bool with_columns() const { return column_sums[0] || column_sums[1]; }
   void finish(Gradients& out) const;
 
-  Tensor elements[kMaxParameters];           // recon's shape; undefined: not wanted, or summed
-  double* row_sums[kMaxParameters] = {};     // [B]; null: not wanted, or otherwise
-  double* column_sums[kMaxParameters] = {};  // [groups, features]
-  double* library = nullptr;                 // [B]
+  Tensor elements[kMaxParameters];         // recon's shape; undefined: not wanted, or summed
+  double* row_sums[kMaxParameters] = {};   // [B]; null: not wanted, or otherwise
+  void* column_sums[kMaxParameters] = {};  // [groups, features]
+  double* library = nullptr;               // [B]
 
  private:
   // A buffer, its shape as one that broadcasts from the tensor's whose gradient it is, and that tensor.

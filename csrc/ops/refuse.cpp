@@ -29,6 +29,16 @@ const char* refuse_factor(const OptionalTensor& factor, const Tensor& recon) {
   return nullptr;
 }
 
+// Whether the index of an element, (row_offset + row) * features + column, may pass 2^63; symbols are taken on trust.
+bool counts_too_far(const LatentArguments& a) {
+  const auto offset = a.row_offset.maybe_as_int(), rows = a.mu.sym_size(0).maybe_as_int(),
+             count = a.mu.sym_numel().maybe_as_int();
+  if (!offset || !rows || !count || *offset == 0 || *count == 0) return false;
+  if (*offset < 0) return true;
+  int64_t past = 0;
+  return __builtin_add_overflow(*offset, *rows, &past) || __builtin_mul_overflow(past, *count / *rows, &past);
+}
+
 // The mean or the scale of a prior.
 const char* refuse_prior(const OptionalTensor& part, const Tensor& mu) {
   if (!part) return nullptr;
@@ -83,6 +93,7 @@ const char* refuse(const LatentArguments& a) {
     if (a.seed->scalar_type() != at::kLong || a.seed->sym_numel() != 1) return "seed must be one int64";
     if (a.seed->device() != a.mu.device() && !a.seed->is_cpu()) return "seed must be on mu's device or on the CPU";
   }
+  if (counts_too_far(a)) return "row_offset is too large: elements are counted in 63 bits";
   if (a.prior_mean.has_value() != a.prior_scale.has_value()) return "the prior's mean and scale go together";
   if (!(a.low <= a.high)) return "low must be at most high";
   if (a.is_clamped() && a.scale_kind != kCode<LogVariance, Scales>) return "only a logvar is clamped";

@@ -6,6 +6,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 
@@ -122,6 +123,12 @@ inline std::vector<bool> wanted_gradients(const AutogradContext* ctx, const vari
   size_t edge = 0;
   for (const Tensor& input : inputs) wanted.push_back(input.defined() && ctx->needs_input_grad(edge++));
   return wanted;
+}
+
+// Whether forward-mode differentiation comes with one of them, which the kernels would drop.
+inline bool has_tangent(const variable_list& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const Tensor& t) { return t.defined() && t._fw_grad(/*level=*/0).defined(); });
 }
 
 // The batch size as a divisor; symbolic while a compiler traces with dynamic shapes.

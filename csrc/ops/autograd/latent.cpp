@@ -67,8 +67,9 @@ struct Latent : torch::autograd::Function<Latent> {
                             range[1]};
     variable_list out(kBefore + saved.size());
     std::vector<bool> wanted = wanted_gradients(ctx, {saved.begin(), saved.begin() + kSeed});
-    wanted.push_back(false);  // the seed
-    if (at::GradMode::is_enabled() || wanted[kEps]) {
+    wanted.push_back(false);             // the seed
+    check("reparameterize", refuse(a));  // hooks may have unpacked anything
+    if (at::GradMode::is_enabled() || has_tangent(grads) || wanted[kEps]) {
       ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, range, grads, wanted};
       if (reduction >= 0)
         call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};

@@ -1,4 +1,6 @@
 // Decoder side: hand out the gradient that the forward pass wrote, once; after that, compute it again.
+#include <ATen/SavedTensorHooks.h>
+
 #include <algorithm>
 
 #include "ops/autograd/function.h"
@@ -32,11 +34,12 @@ Gradients gradients(const LikelihoodArguments& a, const Device* device, const Te
   return {of_recon, of_first, of_second, of_library};
 }
 
-// Whether the forward pass makes the gradients: not those by a likelihood's parameters where each row has an upstream
-// gradient of its own, which sums over rows cannot be multiplied by afterwards; and not in 16 bits, which would round
-// them before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the backward kernel sees to
-// that.
+// Whether the forward pass makes the gradients: not where hooks pack what is saved (torch.utils.checkpoint,
+// offloading), which would not see them; not those by a likelihood's parameters where each row has an upstream gradient
+// of its own, which sums over rows cannot be multiplied by afterwards; and not in 16 bits, which would round them
+// before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the backward kernel sees to that.
 bool are_made_early(const ElboArguments& a) {
+  if (at::SavedTensorDefaultHooks::get_hooks()) return false;
   const auto in_16_bits = [](const OptionalTensor& of) { return of && at::elementSize(of->scalar_type()) <= 2; };
   return !kTraits[a.likelihood].goes_by_rows ||
          (a.reduction != kNone && !in_16_bits(a.recon) && !in_16_bits(a.parameter) && !in_16_bits(a.second_parameter) &&
@@ -119,7 +122,9 @@ struct Elbo : torch::autograd::Function<Elbo> {
     variable_list out(kBefore + kInputs);
     const auto to = [&out](Input input) -> Tensor& { return out[kBefore + input]; };
 
-    if (at::GradMode::is_enabled() || wanted[kTarget] || wanted[kWeight] || wanted[kPosWeight] || wanted[kBeta]) {
+    check("elbo", refuse(a));  // hooks may have unpacked anything
+    if (at::GradMode::is_enabled() || has_tangent(grads) || wanted[kTarget] || wanted[kWeight] || wanted[kPosWeight] ||
+        wanted[kBeta]) {
       const variable_list gradients = reference_gradient()({"elbo", saved, codes, {a.beta}, grads, wanted});
       std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
       return out;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/layout.h"
+#include "ops/types.h"
 
 namespace pyvae {
 namespace cpu {
@@ -14,7 +15,7 @@ Gradients run_by_rows(const LikelihoodArguments& a, int64_t wanted, double facto
   const int64_t rows = a.recon.size(0);
   Shape shape{};
   shape.rows = rows;
-  const RowGradients gradients(a, wanted, Groups(shape, /*with_columns=*/true).count);
+  const RowGradients gradients(a, wanted, Groups(shape, /*with_columns=*/true).count, recon_type(a));
   LikelihoodTensors tensors(a);
   if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
 

@@ -52,11 +52,13 @@ void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
   at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     if (!kernel(begin, end)) legal = false;
   });
-  TORCH_CHECK_VALUE(legal, "likelihood='", kLikelihoodNames[a.likelihood], "': ",
-                    kTraits[a.likelihood].is_count
-                        ? "`target` must hold counts >= 0, but holds negative values"
-                        : "`recon` must hold probabilities in [0, 1], but holds values outside; for logits use "
-                          "likelihood='bernoulli_logits'");
+  const Trait& trait = kTraits.values[a.likelihood];
+  TORCH_CHECK_VALUE(legal, "pyvae: likelihood='", kLikelihoodNames[a.likelihood], "': ",
+                    trait.is_count ? "`target` must hold counts >= 0, but holds negative values"
+                    : trait.is_probability
+                        ? "`recon` and `target` must lie in [0, 1], but hold values outside; for logits use "
+                          "likelihood='bernoulli_logits', and divide bytes by 255"
+                        : "`target` must lie in [0, 1], but holds values outside; divide bytes by 255");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {

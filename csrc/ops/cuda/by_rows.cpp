@@ -14,12 +14,13 @@ Gradients run_by_rows(Call& call, const LikelihoodArguments& a, int64_t wanted, 
   ColumnSums columns;
   columns.rows_each = std::max<int64_t>(kColumnRows, (rows + kColumnGroups - 1) / kColumnGroups);
   columns.groups = (rows + columns.rows_each - 1) / columns.rows_each;
-  const RowGradients gradients(a, wanted, columns.groups);
+  const RowGradients gradients(a, wanted, columns.groups, at::kDouble);
   LikelihoodTensors tensors(a);
   if (wants(wanted, kOfRecon)) tensors.gradient = at::empty_like(tensors.recon);
   for (int k = 0; k < kMaxParameters; ++k) {
     tensors.parameter_gradients[k] = gradients.elements[k];
-    o.row_sums[k] = gradients.row_sums[k], o.column_sums[k] = gradients.column_sums[k];
+    o.row_sums[k] = gradients.row_sums[k];
+    o.column_sums[k] = static_cast<double*>(gradients.column_sums[k]);
   }
   tensors.lay_out(a, o, /*in_order=*/gradients.with_columns());
   const Tensor library = as_real(a.log_library);
