@@ -19,7 +19,7 @@ def main(epochs: int = 20) -> float:
     torch.set_num_threads(1)  # networks as small as these are slower on several
     torch.manual_seed(0)
     images = torch.as_tensor(load_digits().data, dtype=torch.float32) / 16  # (1797, 64), levels of gray in [0, 1]
-    images = images[torch.randperm(len(images))]  # they come ordered by writer
+    images = images[torch.randperm(len(images))]  # the file is ordered by writer
     held_out, train = images[:360], images[360:]
 
     # The encoder gives mean and log-variance of q(z|x). The decoder ends in logits: no sigmoid, the loss has it inside,
@@ -31,8 +31,8 @@ def main(epochs: int = 20) -> float:
     def negative_elbo(x: torch.Tensor) -> torch.Tensor:
         mu, logvar = encoder(x).chunk(2, dim=1)  # both (B, LATENT)
         z, kl = pyvae.reparameterize_kl(mu, logvar)  # kl: (B,)
-        # "batchmean" sums over pixels and latent dimensions and averages over the batch: the step size then does not
-        # depend on the batch's size, and reconstruction and KL keep their weights, as with F's "mean" they would not.
+        # "batchmean" sums over pixels and latent dimensions, and averages over the batch: the step size does not depend
+        # on the batch's size. A mean over all elements would weigh the KL 64 times as much: see squared_error.py.
         return pyvae.elbo_loss(decoder(z), x, kl=kl, likelihood="bernoulli_logits", reduction="batchmean")
 
     for epoch in range(epochs):

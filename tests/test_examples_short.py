@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+from importlib.util import find_spec
+from statistics import mean
+from types import ModuleType
+
 import pytest
+from tolerances import FLOAT32_ROUNDING
 
 import graph_vae
 import learned_noise
@@ -16,6 +22,13 @@ MEAN_IMAGE = 27.1
 
 
 pytestmark = pytest.mark.usefixtures("threads")  # the examples set their number; what comes after should not notice
+
+
+def example_with(package: str, name: str) -> ModuleType:
+    """The example that needs this package, which the extra `examples` installs, and `dev` with it."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install --no-build-isolation '.[examples]'")
+    return importlib.import_module(name)
 
 
 def test_mlp_digits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +63,18 @@ def test_learned_noise() -> None:
 
 def test_graph_vae() -> None:
     assert graph_vae.main() > 0.75  # 0.80; 0.83 for whom knows the communities, and 0.5 for guesses
+
+
+def test_lightning_vae() -> None:
+    example = example_with("lightning", "lightning_vae")
+    terms = example.main()
+    assert terms["negative ELBO"] < MEAN_IMAGE - 1.5  # 24.7
+    assert terms["negative ELBO"] == pytest.approx(terms["reconstruction"] + terms["KL"], rel=FLOAT32_ROUNDING)
+    assert terms["KL"] > 1
+
+
+def test_diffusers_vae() -> None:
+    example = example_with("diffusers", "diffusers_vae")
+    errors, scale = example.main()  # raises where sample, KL or a gradient differs from diffusers'
+    assert mean(errors[-10:]) < 0.3  # 0.22; the median image's is 0.37
+    assert scale == pytest.approx(mean(errors[-10:]), rel=0.25)  # the best scale is the mean absolute error
