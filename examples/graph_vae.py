@@ -84,7 +84,7 @@ def main(steps: int = 200) -> float:
         if (step + 1) % 50 == 0:
             auc = area(mu @ mu.T, hidden, absent)
             print(f"step {step + 1}: loss {loss / target.numel():.4f}, hidden edges found with an AUC of {auc:.3f}")
-    print(f"who knows the communities reaches {area(probability, hidden, absent):.3f}")
+    print(f"knowing the communities would give {area(probability, hidden, absent):.3f}")
     return area(mu @ mu.T, hidden, absent)
 
 

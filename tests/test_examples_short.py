@@ -62,7 +62,7 @@ def test_learned_noise() -> None:
 
 
 def test_graph_vae() -> None:
-    assert graph_vae.main() > 0.75  # 0.80; 0.83 for whom knows the communities, and 0.5 for guesses
+    assert graph_vae.main() > 0.75  # 0.80; knowing the communities gives 0.83, guessing 0.5
 
 
 def test_lightning_vae() -> None:
