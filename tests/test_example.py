@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from example_runs import EXAMPLES, check_picture, history, printed_by
 from tolerances import FLOAT32_ROUNDING
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # the example's files import each other as a script's neighbors do
-
-import data  # noqa: E402
-import train_vae  # noqa: E402
-from training import Settings, train  # noqa: E402
-from workers import Workers  # noqa: E402
+import data
+import train_vae
+from training import Settings, train
+from workers import Workers
 
 EPOCHS = 4
 # 1,437 = 4 * 359 + 1: the last batch is a single image, of which two processes share out 0 and 1 rows.
@@ -33,30 +26,16 @@ ARGUMENTS = ("--batch-size", "359", "--lr", "0.005")
 PICTURES = ("reconstructions", "samples", "latent_plane", "curves")
 
 
-@pytest.fixture(autouse=True)
-def own_threads(threads: None) -> None:
-    """The example sets the number of threads; what comes after it should not notice."""
-
-
 def example(out: Path, *arguments: str) -> str:
     """Runs it in this process; what it printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        train_vae.main([*ARGUMENTS, "--out", str(out), *arguments])
-    return printed.getvalue()
-
-
-def history(out: Path, loss: str = "fused") -> list[dict[str, Any]]:
-    return json.loads((out / f"history-{loss}.json").read_text(encoding="utf-8"))
+    return printed_by(train_vae.main, [*ARGUMENTS, "--out", str(out), *arguments])
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run: its folder and what it printed."""
-    threads = torch.get_num_threads()
     out = tmp_path_factory.mktemp("example")
-    yield out, example(out, "--epochs", str(EPOCHS))
-    torch.set_num_threads(threads)
+    return out, example(out, "--epochs", str(EPOCHS))
 
 
 @pytest.fixture
@@ -66,12 +45,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_draws_its_pictures_and_ends_with_the_comparison(finished: tuple[Path, str]) -> None:
-    from matplotlib.image import imread
-
     out, printed = finished
     for name in PICTURES:
-        picture = imread(out / f"{name}.png")
-        assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.1, name
+        check_picture(out / f"{name}.png")
     last = printed.splitlines()[-1]
     assert "fused" in last and "eager" in last and "Held-out ELBO" in last
     assert printed.count("nats per image") == 2

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import math
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,17 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from example_runs import check_picture, history, printed_by
 from tolerances import FLOAT32_ROUNDING, TRAJECTORY
 
+import cells
+import objective
 import pyvae
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # the example's files import each other as a script's neighbors do
-
-import cells  # noqa: E402
-import objective  # noqa: E402
-import train_counts  # noqa: E402
-from count_training import Settings, train  # noqa: E402
+import train_counts
+from count_training import Settings, train
 
 CELLS, GENES, EPOCHS, BATCH = 1500, 50, 20, 100
 ARGUMENTS = f"--cells {CELLS} --genes {GENES} --latent 4 --batch-size {BATCH} --lr 0.005 --threads 1".split()
@@ -35,21 +29,9 @@ ARGUMENTS = f"--cells {CELLS} --genes {GENES} --latent 4 --batch-size {BATCH} --
 CORRELATION = 0.9
 
 
-@pytest.fixture(autouse=True)
-def own_threads(threads: None) -> None:
-    """The example sets the number of threads; what comes after it should not notice."""
-
-
 def example(out: Path, *arguments: str) -> str:
     """Runs it in this process; what it printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        train_counts.main([*ARGUMENTS, "--out", str(out), *arguments])
-    return printed.getvalue()
-
-
-def history(out: Path, loss: str) -> list[dict[str, Any]]:
-    return json.loads((out / f"history-{loss}.json").read_text(encoding="utf-8"))
+    return printed_by(train_counts.main, [*ARGUMENTS, "--out", str(out), *arguments])
 
 
 def losses_of(epochs: list[dict[str, Any]]) -> list[float]:
@@ -57,25 +39,16 @@ def losses_of(epochs: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A whole run: its folder and what it printed."""
-    threads = torch.get_num_threads()
     out = tmp_path_factory.mktemp("counts")
-    yield out, example(out, "--epochs", str(EPOCHS))
-    torch.set_num_threads(threads)
+    return out, example(out, "--epochs", str(EPOCHS))
 
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison takes longer than the training here."""
     monkeypatch.setattr(train_counts, "time_counts", lambda *_: [(1.0, 1.0)] * 2)
-
-
-def check_picture(path: Path) -> None:
-    from matplotlib.image import imread
-
-    picture = imread(path)
-    assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.1, path.name
 
 
 def test_it_draws_its_pictures_and_ends_with_the_comparison(finished: tuple[Path, str]) -> None:
@@ -106,10 +79,16 @@ def test_the_dispersions_are_found_again(finished: tuple[Path, str]) -> None:
         assert 0.75 < float(slope) < 1.25
 
 
+@pytest.fixture
+def one_thread(threads: None) -> None:
+    """As in the runs, whose arguments say so: the networks are too small to share."""
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("zero_inflated", [False, True], ids=["nb", "zinb"])
 def test_both_losses_go_the_same_way(zero_inflated: bool) -> None:
     """From the same weights and with the same noise, step by step: objective, and gradients of all that is learned."""
-    torch.set_num_threads(1)
     drawn = cells.draw(500, 50, 0, zero_inflated)
     settings = Settings(zero_inflated, 3, 10, BATCH, 0.003, 0)
     fused = objective.objective("fused", counts=True)
@@ -143,9 +122,8 @@ def test_a_run_repeats_itself(tmp_path: Path, untimed: None) -> None:
         assert history(tmp_path / "one", loss) == history(tmp_path / "two", loss)
 
 
-def test_zero_inflation_explains_what_a_plain_negative_binomial_takes_for_dispersion(
-    tmp_path: Path, untimed: None
-) -> None:
+@pytest.mark.usefixtures("one_thread", "untimed")
+def test_zero_inflation_explains_what_a_plain_negative_binomial_takes_for_dispersion(tmp_path: Path) -> None:
     printed = example(tmp_path, "--epochs", "2", "--likelihood", "zinb")
     assert "likelihood zinb" in printed
     check_picture(tmp_path / "theta.png")

@@ -16,7 +16,7 @@ def last_line(text: str, status: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if status:
         raise Failed(f"exit status {status}: {lines[-1][:150] if lines else 'no output'}")
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:400] if lines else ""
 
 
 def made_of(text: str, status: int) -> str:

@@ -99,7 +99,7 @@ OPTIONAL = {
     "xdist": ("several tests at a time", "those after one that hangs within C++"),
     "hypothesis": ("tests/test_properties.py",),
     "matplotlib": ("tests/test_benchmarks_cuda.py", "tests/test_benchmarks_report.py", *EXAMPLES),
-    "sklearn": ("tests/test_example.py",),
+    "sklearn": ("tests/test_example.py", "tests/test_examples_short.py"),
     "tqdm": EXAMPLES,
 }
 
@@ -129,7 +129,7 @@ def tests(folder: Path, left: float) -> list[Step]:
     cuda_first = sorted(names, key=lambda name: ("test_cuda" not in name, name))
     steps = [pytest("large", 120, 60, LARGE, workers=1), pytest("tests", left, 180, *cuda_first)]
     if missing():
-        say = "; ".join(f"no {name}: without {', '.join(OPTIONAL[name])}" for name in missing())
+        say = "; ".join(f"no {name}: without {', '.join(OPTIONAL[name])}" for name in missing()).replace("tests/", "")
         steps.insert(0, Step("packages", [PYTHON, "-c", f"print({say!r})"], last_line, 30))
     return steps
 
