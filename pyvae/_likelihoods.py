@@ -32,6 +32,11 @@ def _unit(t: Tensor) -> Tensor:
     return torch.where((t < 0) | (t > 1), torch.nan, t)
 
 
+def _logit(p: Tensor) -> Tensor:
+    """Not torch.logit, whose backward pass has no forward mode."""
+    return torch.log(p) - torch.log1p(-p)
+
+
 def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     """-t log p - (1 - t) log(1 - p) as `F.binary_cross_entropy` has it: logs not below -100, and the gradient
     (p - t) y' with y = logit(p) and y' = 1 / max(p(1-p), 1e-12). Outside of [0, 1] one of the logs is NaN.
@@ -48,7 +53,7 @@ def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     inner0 = inner.detach()
     step = inner - inner0
     integral = (inner0 + step) * torch.log1p(step / inner0) + (1 - inner0 - step) * torch.log1p(-step / (1 - inner0))
-    rise = torch.where(end, (p - p0) / 1e-12, torch.logit(inner) - torch.logit(inner0))
+    rise = torch.where(end, (p - p0) / 1e-12, _logit(inner) - _logit(inner0))
     return value + (p - t) * rise - torch.where(end, (p - p0) ** 2 / 2e-12, integral)
 
 

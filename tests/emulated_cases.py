@@ -59,6 +59,21 @@ def test_a_probability_outside_makes_its_sample_nan(value: float, dtype: torch.d
             assert slope.isnan().nonzero().tolist() == [[3, features // 2]]
 
 
+@pytest.mark.parametrize("features", [3, 40, 1025, 5000])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "bernoulli_logits"])
+def test_a_target_outside_makes_its_sample_nan(likelihood: str, dtype: torch.dtype, features: int) -> None:
+    floating = torch.float32 if dtype == torch.uint8 else dtype
+    recon, target = data(likelihood, (5, features), (floating, floating))
+    target = target.round().to(dtype)
+    for value in (2, 255) if dtype == torch.uint8 else (-0.25, 1.25, math.inf):
+        target[3, features // 2] = value
+        loss = pyvae.elbo_loss(x := leaf(recon), target, likelihood=likelihood, reduction="none")
+        assert loss.isnan().tolist() == [False, False, False, True, False]
+        (slope,) = torch.autograd.grad(loss.sum(), x)
+        assert slope.isnan().nonzero().tolist() == [[3, features // 2]]
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_negative_count_makes_its_sample_nan(name: str) -> None:
     given = call(name, (3, 700))

@@ -81,6 +81,9 @@ PROBABILITIES = (
     'hold probabilities in [0, 1] for likelihood="bernoulli", but holds {}; logits go with '
     'likelihood="bernoulli_logits"'
 )
+UNIT_TARGET = (
+    'lie in [0, 1] for likelihood="{}", but holds {}; bytes, 0 ... 255, are to be divided by 255 (`target / 255`)'
+)
 DATA = [
     no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
     no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
@@ -100,6 +103,23 @@ DATA = [
         value(OBJECTIVES, "recon", recon, PROBABILITIES.format(bad), target=torch.ones(2, 2), **NO_POSTERIOR)
         for bad in (1.5, -0.25)
         for recon in [torch.tensor([[math.nan, 0.5], [bad, 1.0]])]
+    ),
+    *(
+        value(
+            OBJECTIVES,
+            "target",
+            target,
+            UNIT_TARGET.format(name, bad),
+            recon=torch.full((2, 2), 0.5),
+            likelihood=name,
+            **NO_POSTERIOR,
+        )
+        for name in ("bernoulli", "bernoulli_logits")
+        for target, bad in (
+            (torch.tensor([[math.nan, 0.5], [1.5, 1.0]]), 1.5),
+            (torch.tensor([[0.0, -0.25], [0.5, 1.0]], dtype=torch.bfloat16), -0.25),
+            (torch.tensor([[0, 255], [1, 1]], dtype=torch.uint8), 255),
+        )
     ),
 ]
 
@@ -197,6 +217,15 @@ NOISE = [
     kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
     kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
     *(value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
+    *(
+        value(
+            SAMPLERS,
+            "row_offset",
+            n,
+            f"leave every element an index below 2**63, but is {n} with 3 features",
+        )
+        for n in (2**63 // 3 - 3, 2**62, 2**63 - 1)
+    ),
     kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
 ]
 
@@ -264,6 +293,7 @@ ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     *((WITH_KL, {"beta": beta}) for beta in (0, True, 0.5, torch.tensor(2), torch.tensor(0.5).double())),
     *((SAMPLERS, {"seed": seed}) for seed in (-(2**63), 2**64 - 1, torch.tensor(3), torch.tensor([[3]]))),
     (SAMPLERS, {"row_offset": 2**40, "generator": torch.Generator()}),
+    (SAMPLERS, {"row_offset": 2**63 // 3 - 4}),
     (SAMPLERS, {"eps": torch.zeros(4, 3).double(), "row_offset": 0}),
     *(
         (WITH_PRIOR, {"prior": prior})

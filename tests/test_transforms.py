@@ -228,7 +228,9 @@ def test_fake_and_meta_tensors_have_the_real_ones_shapes(device: str) -> None:
         def run(x: Tensor, mu: Tensor, logvar: Tensor) -> list[Tensor]:
             x, mu = leaf(x), leaf(mu)
             z, kl = pyvae.reparameterize_kl(mu, logvar, seed=2)
-            terms = pyvae.elbo_terms(x, x.detach().float().sigmoid(), kl=kl, likelihood="bernoulli_logits", reduction="none")
+            terms = pyvae.elbo_terms(
+                x, x.detach().float().sigmoid(), kl=kl, likelihood="bernoulli_logits", reduction="none"
+            )
             return [z, kl, *terms, *torch.autograd.grad(terms.loss.sum() + z.sum(), (x, mu))]
 
         with FakeTensorMode() as mode:
