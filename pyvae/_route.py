@@ -15,9 +15,19 @@ from torch import Tensor
 
 from . import _extension
 
-# One choice for the process, as torch's own backend flags: torch.compile guards a global, and would miss a context's or
-# a thread's.
-_reference_chosen = False
+
+class _Choice:
+    """What one ``with backend(...)`` block asks for; two blocks are never equal."""
+
+    def __init__(self, name: str) -> None:
+        self.reference = name == "reference"
+
+
+# The blocks that are entered and not yet left, of which the last decides: threads, tasks and generators may leave theirs
+# in any order. One list for the process, as torch's own backend flags: torch.compile guards a global, and would miss a
+# context's or a thread's. Append and remove are one step each, which no other thread divides, and the compiler traces
+# them, as it would not trace a lock.
+_choices = [_Choice("auto")]
 
 
 @contextmanager
@@ -25,7 +35,8 @@ def backend(name: str) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for the whole process.
 
     Args:
-        name: "auto" (the kernels wherever they can run, which is the default) or "reference" (pure PyTorch).
+        name: "auto" (the kernels wherever they can run, which is the default) or "reference" (pure PyTorch). Where
+            blocks overlap, nested or in several threads, the one entered last decides until it is left.
 
     Raises:
         ValueError: for any other name.
@@ -38,22 +49,22 @@ def backend(name: str) -> Iterator[None]:
     """
     if name not in ("auto", "reference"):
         raise ValueError(f'backend: `name` must be "auto" or "reference", but is {name!r}')
-    global _reference_chosen
-    before, _reference_chosen = _reference_chosen, name == "reference"
+    choice = _Choice(name)
+    _choices.append(choice)
     try:
         yield
     finally:
-        _reference_chosen = before
+        _choices.remove(choice)
 
 
 def direct() -> bool:
     """Whether to try the extension's eager entry first."""
-    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _reference_chosen
+    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _choices[-1].reference
 
 
 def operators(*tensors: Tensor | None) -> bool:
     """Whether an unusual call may go through `torch.ops.pyvae`; otherwise it goes through the reference."""
-    if _reference_chosen:
+    if _choices[-1].reference:
         return False
     if torch._C._are_functorch_transforms_active():
         return False
