@@ -23,8 +23,8 @@ class _Choice:
         self.reference = name == "reference"
 
 
-# The blocks that are entered and not yet left, of which the last decides: threads, tasks and generators may leave theirs
-# in any order. One list for the process, as torch's own backend flags: torch.compile guards a global, and would miss a
+# The blocks that are entered and not yet left, of which the last decides: threads, tasks and generators leave theirs in
+# any order. One list for the process, as torch's own backend flags: torch.compile guards a global, and would miss a
 # context's or a thread's. Append and remove are one step each, which no other thread divides, and the compiler traces
 # them, as it would not trace a lock.
 _choices = [_Choice("auto")]
