@@ -37,7 +37,7 @@ class ObjectiveArguments(NamedTuple):
     kl: Tensor | None
     likelihood: Any  # a name, or an object of likelihoods.py
     beta: float | Tensor
-    weight: Tensor | None
+    weight: Tensor | float | None
     pos_weight: Tensor | float | None
     reduction: str
 

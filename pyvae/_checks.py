@@ -8,6 +8,7 @@ what was expected, what came. Those of the encoder side alone are in _latent_che
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ._arguments import ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
-from .likelihoods import CLASSES, Resolved, resolve
+from .likelihoods import CLASSES, resolve
 
 # The position of a name is its code in the compiled kernels.
 SCALES = ("logvar", "std", "logstd")
@@ -74,41 +75,49 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
         raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
 
 
-def _parameters(function: str, parts: Resolved, recon: Tensor) -> None:
-    """Check the tensors of a likelihood: each parameter broadcasts to recon, and log_library is a number a sample."""
-    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
-        _factor(function, name, value, recon, FLOATS)
-        _same_device(function, name, value, "recon", recon)
-    library, batch = parts.log_library, recon.shape[0]
-    if library is None:
-        return
-    _floating(function, "log_library", library, ".to(recon.dtype)")
-    if tuple(library.shape) not in ((batch,), (batch, 1)):
-        raise ValueError(
-            f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has shape "
-            f"{tuple(library.shape)}"
-        )
-    _same_device(function, "log_library", library, "recon", recon)
-
-
 def likelihood_code(name: str) -> int:
     """The likelihood's code in the compiled kernels."""
     return tuple(LIKELIHOODS).index(name)
 
 
-def objective(function: str, call: ObjectiveArguments) -> Posterior | None:
-    """Check a call of the objective; the posterior is None where the KL comes as `kl` or not at all."""
-    reduction(function, call.reduction)
-    likelihood(function, call.likelihood, call.pos_weight)
+def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArguments, Posterior | None]:
+    """Check a call of the objective, and give it with Python's own numbers; the posterior is None where the KL comes as
+    `kl` or not at all."""
+    call = given._replace(**{name: number(getattr(given, name)) for name in ("beta", "weight", "pos_weight")})
+    settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
     recon = call.recon
     _data(function, recon, call.target)
-    _parameters(function, resolve(call.likelihood), recon)
-    if call.weight is not None:
-        _factor(function, "weight", call.weight, recon)
-    if call.pos_weight is not None and not isinstance(call.pos_weight, (int, float)):
-        _factor(function, "pos_weight", call.pos_weight, recon)
-    _beta(function, call.beta, recon)
-    return _divergence(function, call)
+    _fits(function, call)
+    return call, _divergence(function, call)
+
+
+def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, reduce: str) -> None:
+    """Check of a call of the objective what can be known without its data."""
+    reduction(function, reduce)
+    likelihood(function, like, pos_weight)
+    parts = resolve(like)
+    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
+        _floating(function, name, value, ".to(recon.dtype)")
+    if parts.log_library is not None:
+        _floating(function, "log_library", parts.log_library, ".to(recon.dtype)")
+    _weight(function, "weight", weight)
+    _weight(function, "pos_weight", pos_weight)
+    _beta(function, beta)
+
+
+def number(value: Any) -> Any:
+    """A number of another library, numpy's say, as Python's own, whose products with tensors are tensors; anything else
+    as it is."""
+    if isinstance(value, numbers.Real) and type(value) not in (bool, int, float):
+        return float(value)
+    if torch.compiler.is_compiling() and type(value).__name__ == "ndarray" and value.ndim == 0:
+        return torch.as_tensor(value).double()  # as which the compiler sees numpy's numbers
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number, and not True or False."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def probabilities(function: str, call: ObjectiveArguments) -> None:
@@ -170,8 +179,8 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
     return checked
 
 
-def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
-    if isinstance(beta, (int, float)):
+def _beta(function: str, beta: Any) -> None:
+    if isinstance(beta, numbers.Real):
         return
     if not isinstance(beta, Tensor):
         raise TypeError(f"{function}: `beta` must be a number or a 0-d Tensor, but is {_kind(beta)}")
@@ -179,17 +188,36 @@ def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
         raise TypeError(f"{function}: `beta` must be real, but has dtype {beta.dtype}")
     if beta.ndim:
         raise ValueError(f"{function}: `beta` must be a number or a 0-d Tensor, but has shape {tuple(beta.shape)}")
-    if beta.device.type != "cpu":  # as everywhere in torch, a 0-d tensor on the CPU goes with any device
-        _same_device(function, "beta", beta, "recon", recon)
 
 
-def _factor(
-    function: str, name: str, factor: Tensor, recon: Tensor, dtypes: tuple[torch.dtype, ...] = (*FLOATS, torch.bool)
-) -> None:
-    _tensor(function, name, factor, ".to(recon.dtype)", dtypes)
-    _broadcasts(function, name, factor, "recon", recon)
-    if factor.ndim or factor.device.type != "cpu":  # as for beta
-        _same_device(function, name, factor, "recon", recon)
+def _weight(function: str, name: str, weight: Any) -> None:
+    if weight is None or is_number(weight):
+        return
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {_kind(weight)}")
+    _tensor(function, name, weight, ".to(recon.dtype)", (*FLOATS, torch.bool))
+
+
+def _fits(function: str, call: ObjectiveArguments) -> None:
+    """Check the shapes and devices of what belongs to recon: the likelihood's parameters, the weights and beta."""
+    recon, parts = call.recon, resolve(call.likelihood)
+    parameters = zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False)
+    for name, value in parameters:
+        _broadcasts(function, name, value, "recon", recon)
+        _same_device(function, name, value, "recon", recon)
+    library, batch = parts.log_library, recon.shape[0]
+    if library is not None:
+        if tuple(library.shape) not in ((batch,), (batch, 1)):
+            raise ValueError(
+                f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has "
+                f"shape {tuple(library.shape)}"
+            )
+        _same_device(function, "log_library", library, "recon", recon)
+    for name, value in (("weight", call.weight), ("pos_weight", call.pos_weight), ("beta", call.beta)):
+        if isinstance(value, Tensor):
+            _broadcasts(function, name, value, "recon", recon)
+            if value.ndim or value.device.type != "cpu":  # as everywhere in torch, a 0-d one goes with any device
+                _same_device(function, name, value, "recon", recon)
 
 
 def _choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> None:

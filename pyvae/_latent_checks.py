@@ -6,6 +6,7 @@ As in _checks.py, whose words they share.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from . import _checks
 from ._arguments import LatentArguments, Posterior, Prior, Range
-from ._checks import _broadcasts, _floating, _kind, _same_device, _same_shape
+from ._checks import _broadcasts, _floating, _kind, _same_device, _same_shape, is_number, number
 
 
 def posterior(
@@ -36,11 +37,12 @@ def posterior(
     return checked
 
 
-def call(function: str, given: LatentArguments) -> Posterior:
-    """Check a call of a sampler: the posterior, and where the noise comes from.
+def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Posterior]:
+    """Check a call of a sampler, and give it with Python's own numbers: the posterior, and where the noise comes from.
 
     That is the caller's `eps`, a `seed`, a `generator`, or (none) torch's default.
     """
+    given = given._replace(seed=_integer(given.seed), row_offset=_integer(given.row_offset))
     mu, *_, eps, seed, row_offset, generator, prior = given
     checked = posterior(function, *given[:5], prior)
     _row_offset(function, row_offset)
@@ -63,7 +65,7 @@ def call(function: str, given: LatentArguments) -> Posterior:
             raise ValueError(
                 f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
             )
-    return checked
+    return given, checked
 
 
 def _pair(function: str, name: str, parts: str, given: Any) -> tuple[Any, Any]:
@@ -76,7 +78,8 @@ def _pair(function: str, name: str, parts: str, given: Any) -> tuple[Any, Any]:
 
 def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Tensor:
     mu, scale, *_ = posterior
-    if isinstance(part, (int, float)) and not isinstance(part, bool):
+    part = number(part)
+    if is_number(part):
         dtype = torch.float64 if torch.float64 in (mu.dtype, scale.dtype) else torch.float32
         return torch.full((), part, dtype=dtype, device=mu.device)
     if not isinstance(part, Tensor):
@@ -88,17 +91,22 @@ def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Te
 
 
 def _range(function: str, given: Any, kind: str) -> Range:
-    low, high = _pair(function, "logvar_range", "(low, high)", given)
-    for number in (low, high):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"{function}: `logvar_range` must hold two numbers, but holds {_kind(number)}")
-        if not math.isfinite(number):
-            raise ValueError(f"{function}: `logvar_range` must hold finite numbers, but holds {number}")
+    low, high = map(number, _pair(function, "logvar_range", "(low, high)", given))
+    for bound in (low, high):
+        if not is_number(bound):
+            raise TypeError(f"{function}: `logvar_range` must hold two numbers, but holds {_kind(bound)}")
+        if not math.isfinite(bound):
+            raise ValueError(f"{function}: `logvar_range` must hold finite numbers, but holds {bound}")
     if low > high:
         raise ValueError(f"{function}: `logvar_range` must be (low, high) with low <= high, but is ({low}, {high})")
     if kind != "logvar":
         raise ValueError(f"{function}: `logvar_range` must come with `logvar`, but came with `{kind}`")
     return low, high
+
+
+def _integer(value: Any) -> Any:
+    """An integer of another library, numpy's say, as Python's own; anything else as it is."""
+    return int(value) if isinstance(value, numbers.Integral) and type(value) not in (bool, int) else value
 
 
 def _row_offset(function: str, row_offset: int) -> None:

@@ -196,10 +196,9 @@ def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
         out = _C.reparameterize(with_kl, *arguments)
         if out is not None:
             return out
-    call = LatentArguments(*arguments)
-    posterior = _latent_checks.call(function, call)
+    call, posterior = _latent_checks.call(function, LatentArguments(*arguments))
     if not _route.operators(posterior.mu, posterior.scale, call.eps, *(posterior.prior or ())):
-        z, posterior = reference.sample(posterior, call)
+        z, posterior = reference.sample(call, posterior)
         return (z, reference.divergence(posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
     z, kl = torch.ops.pyvae.reparameterize(*_operands(posterior, call.eps, seed, call.row_offset), with_kl)

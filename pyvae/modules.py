@@ -18,7 +18,7 @@ class ELBOLoss(nn.Module):
             a buffer (an `nn.Parameter` as a parameter), follows the module's device and is changed in place,
             `criterion.beta.fill_(0.5)`.
         reduction: "sum", "batchmean" or "none".
-        weight: factor of each element's reconstruction term, broadcastable to recon; kept as a buffer.
+        weight: factor of each element's reconstruction term, broadcastable to recon; a tensor is kept as a buffer.
         pos_weight: factor of the positive class, for "bernoulli_logits" only; a tensor is kept as a buffer.
 
     Raises:
@@ -33,7 +33,7 @@ class ELBOLoss(nn.Module):
     """
 
     beta: float | Tensor
-    weight: Tensor | None
+    weight: Tensor | float | None
     pos_weight: Tensor | float | None
 
     def __init__(
@@ -42,12 +42,11 @@ class ELBOLoss(nn.Module):
         likelihood: str | LikelihoodObject = "bernoulli",
         beta: float | Tensor = 1.0,
         reduction: str = "sum",
-        weight: Tensor | None = None,
+        weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
     ) -> None:
         super().__init__()
-        _checks.reduction("ELBOLoss", reduction)
-        _checks.likelihood("ELBOLoss", likelihood, pos_weight)
+        _checks.settings("ELBOLoss", likelihood, beta, weight, pos_weight, reduction)
         self.likelihood = likelihood
         self.reduction = reduction
         for name, value in (("beta", beta), ("weight", weight), ("pos_weight", pos_weight)):
@@ -66,7 +65,7 @@ class ELBOLoss(nn.Module):
         std: Tensor | None = None,
         logstd: Tensor | None = None,
         kl: Tensor | None = None,
-        weight: Tensor | None = None,
+        weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
         likelihood: str | LikelihoodObject | None = None,
     ) -> Tensor:

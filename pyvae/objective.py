@@ -19,7 +19,7 @@ def reconstruction_loss(
     target: Tensor,
     *,
     likelihood: str | LikelihoodObject = "bernoulli",
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "none",
 ) -> Tensor:
@@ -55,7 +55,7 @@ def elbo_loss(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> Tensor:
@@ -78,7 +78,8 @@ def elbo_loss(
             belongs to it: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
             `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1].
         beta: factor of the KL, a number or a 0-d tensor.
-        weight: factor of each element's reconstruction term, or a mask; broadcastable to recon.
+        weight: factor of each element's reconstruction term, a number, a tensor that broadcasts to recon, or a mask:
+            `weight=2 / features` of "gaussian" gives means of squared errors.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
         reduction: "sum" over features and batch, what `BCELoss(reduction="sum")` plus the summed KL give; "batchmean",
             sum over the features and mean over the batch; "none", shape (B,).
@@ -117,7 +118,7 @@ def elbo_terms(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> ELBO:
@@ -154,21 +155,20 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
             raise
         if out is not None:
             return ELBO(*out) if terms else out
-    call = ObjectiveArguments(*arguments)
-    posterior = _checks.objective(function, call)
+    call, posterior = _checks.objective(function, ObjectiveArguments(*arguments))
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
     like = resolve(call.likelihood)
-    pos_weight, beta = _as_tensor(call.pos_weight), _as_tensor(call.beta) if symbolic else None
-    tensors = (call.recon, call.target, call.mu, scale, call.kl, call.weight, pos_weight, beta, *like[1:])
+    weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
+    tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
     if not _route.operators(*tensors):
         out = reference.evaluate(function, call, posterior)
     else:
         out = torch.ops.pyvae.elbo(
             call.recon,
             call.target,
-            call.weight,
+            weight,
             pos_weight,
             _checks.likelihood_code(like.name),
             *like[1:],
@@ -188,5 +188,6 @@ def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
     if factor is None:
         return None
     if not isinstance(factor, Tensor):
-        return torch.ones((), dtype=torch.float64) * factor  # a product, which torch.compile can keep symbolic
+        # A product, which torch.compile can keep symbolic; on the CPU, whatever torch's default device is.
+        return torch.ones((), dtype=torch.float64, device="cpu") * factor
     return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()
