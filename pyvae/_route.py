@@ -1,17 +1,22 @@
 """The way of a call: kernels directly, kernels through the dispatcher, or the reference.
 
-A plain eager call goes straight to the extension (`direct`), which answers None to everything else. Only then are the
-arguments checked in words. The call then takes `torch.ops.pyvae` (`operators`: while compiling, for subclasses and
+A plain eager call goes straight to the extension (`direct`), which answers None to everything else. Only then is asked
+whether an argument or a mode overrides the function (`overridden`), and are the arguments checked in words. The call
+then takes `torch.ops.pyvae` (`operators`: while compiling, for subclasses and
 modes) or the reference (for torch.func, forward-mode differentiation, other devices, and without the extension).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, signature
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _extension
 
@@ -60,6 +65,27 @@ def backend(name: str) -> Iterator[None]:
 def direct() -> bool:
     """Whether to try the extension's eager entry first."""
     return _extension._loaded is not None and not torch.compiler.is_compiling() and not _choices[-1].reference
+
+
+def overridden(arguments: Iterable[Any]) -> bool:
+    """Whether a mode, or an argument or part of one (a prior's, a likelihood's), has a `__torch_function__`."""
+    # The compiler follows what the function is made of.
+    return not torch.compiler.is_compiling() and has_torch_function(_parts(arguments))
+
+
+def override(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What `__torch_function__` makes of a call of the public `function`: a node of torch.fx, for instance."""
+    ordered, named = [], {}
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is Parameter.KEYWORD_ONLY:
+            named[name] = given[name]
+        else:
+            ordered.append(given[name])
+    return handle_torch_function(function, _parts(given.values()), *ordered, **named)
+
+
+def _parts(arguments: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x,) for x in arguments))
 
 
 def operators(*tensors: Tensor | None) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _checks, _route, reference
-from ._arguments import ObjectiveArguments
+from ._arguments import ELBO, ObjectiveArguments
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve
-from .reference import ELBO
 
 
 def reconstruction_loss(
@@ -41,7 +41,7 @@ def reconstruction_loss(
         tensor([4., 4.])
     """
     no_kl = (None,) * 5
-    return _elbo("reconstruction_loss", False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
+    return _elbo(reconstruction_loss, False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
 
 
 def elbo_loss(
@@ -103,7 +103,7 @@ def elbo_loss(
         tensor(3.0794)
     """
     return _elbo(
-        "elbo_loss", False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+        elbo_loss, False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
@@ -141,21 +141,24 @@ def elbo_terms(
         ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
     """
     return _elbo(
-        "elbo_terms", True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+        elbo_terms, True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
-def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
-    """The loss, or with `terms` the ELBO; `arguments` are those of ObjectiveArguments."""
+def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
+    """The loss, or with `terms` the ELBO; `arguments` of the public `function` are those of ObjectiveArguments."""
     if _route.direct():
         try:
             out = _C.elbo(terms, *arguments)
         except ValueError:  # found by the kernel: a probability outside [0, 1], or a negative count
-            reference.refuse_data(function, ObjectiveArguments(*arguments))
+            reference.refuse_data(function.__name__, ObjectiveArguments(*arguments))
             raise
         if out is not None:
             return ELBO(*out) if terms else out
-    call, posterior = _checks.objective(function, ObjectiveArguments(*arguments))
+    call = ObjectiveArguments(*arguments)
+    if _route.overridden(call):
+        return _route.override(function, call._asdict())
+    call, posterior = _checks.objective(function.__name__, call)
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
@@ -163,7 +166,7 @@ def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
     weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
     tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
     if not _route.operators(*tensors):
-        out = reference.evaluate(function, call, posterior)
+        out = reference.evaluate(function.__name__, call, posterior)
     else:
         out = torch.ops.pyvae.elbo(
             call.recon,

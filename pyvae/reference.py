@@ -12,13 +12,13 @@ Source: Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _checks, _latent_checks
-from ._arguments import LatentArguments, ObjectiveArguments, Posterior, Prior
+from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior, Prior
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
 from .likelihoods import LikelihoodObject, resolve
@@ -33,14 +33,6 @@ __all__ = [
     "reparameterize",
     "reparameterize_kl",
 ]
-
-
-class ELBO(NamedTuple):
-    """The negative ELBO and its two terms in nats, all reduced alike: loss = recon + beta * kl."""
-
-    loss: Tensor
-    recon: Tensor
-    kl: Tensor
 
 
 # ---- latent: noise, sample, KL ---------------------------------------------------------------------------------------
