@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from cases import all_equal, data, posterior
+from families import LIKELIHOODS
+from parametric import ENTRIES
+from parametric_calls import call
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -92,6 +95,24 @@ def test_a_default_device_draws_the_same_noise(functions: Any, draw: str) -> Non
     with torch.device("meta"):
         got = tensors(getattr(functions, draw)(MU, LOGVAR))
     assert all_equal(got, want)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_likelihood_under_a_default_device(functions: Any, likelihood: str) -> None:
+    recon, target = data(likelihood, (4, 6))
+    want = functions.reconstruction_loss(recon, target, likelihood=likelihood, weight=0.5)
+    with torch.device("meta"):
+        got = functions.reconstruction_loss(recon, target, likelihood=likelihood, weight=0.5)
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("likelihood", ENTRIES)
+def test_every_likelihood_with_parameters_under_a_default_device(functions: Any, likelihood: str) -> None:
+    given = call(likelihood, (4, 6), library=True)
+    want = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood)
+    with torch.device("meta"):
+        got = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood)
+    assert torch.equal(got, want)
 
 
 def test_gradients_under_a_default_device() -> None:
