@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import _checks
 from ._arguments import LatentArguments, Posterior, Prior, Range
-from ._checks import _broadcasts, _floating, _kind, _same_device, _same_shape, is_number, number
+from ._expect import broadcasts, floating, is_number, number, same_device, same_shape, what
 
 
 def posterior(
@@ -47,9 +47,9 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
     checked = posterior(function, *given[:5], prior)
     _row_offset(function, row_offset)
     if eps is not None:
-        _floating(function, "eps", eps, ".to(mu.dtype)")
-        _same_shape(function, "eps", eps, "mu", mu)
-        _same_device(function, "eps", eps, "mu", mu)
+        floating(function, "eps", eps, ".to(mu.dtype)")
+        same_shape(function, "eps", eps, "mu", mu)
+        same_device(function, "eps", eps, "mu", mu)
         others = (("seed", seed is not None), ("generator", generator is not None), ("row_offset", row_offset))
         for name, there in others:
             if there:
@@ -60,7 +60,7 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
             raise ValueError(f"{function}: `generator` must not be given with `seed`, which decides the noise alone")
     if generator is not None:
         if not isinstance(generator, torch.Generator):
-            raise TypeError(f"{function}: `generator` must be a torch.Generator, but is {_kind(generator)}")
+            raise TypeError(f"{function}: `generator` must be a torch.Generator, but is {what(generator)}")
         if generator.device.type != mu.device.type:
             raise ValueError(
                 f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
@@ -70,7 +70,7 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
 
 def _pair(function: str, name: str, parts: str, given: Any) -> tuple[Any, Any]:
     if not isinstance(given, (tuple, list)):
-        raise TypeError(f"{function}: `{name}` must be a pair {parts} or None, but is {_kind(given)}")
+        raise TypeError(f"{function}: `{name}` must be a pair {parts} or None, but is {what(given)}")
     if len(given) != 2:
         raise ValueError(f"{function}: `{name}` must be a pair {parts}, but has length {len(given)}")
     return given[0], given[1]
@@ -83,10 +83,10 @@ def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Te
         dtype = torch.float64 if torch.float64 in (mu.dtype, scale.dtype) else torch.float32
         return torch.full((), part, dtype=dtype, device=mu.device)
     if not isinstance(part, Tensor):
-        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {_kind(part)}")
-    _floating(function, name, part, ".to(mu.dtype)")
-    _broadcasts(function, name, part, "mu", mu)
-    _same_device(function, name, part, "mu", mu)
+        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(part)}")
+    floating(function, name, part, ".to(mu.dtype)")
+    broadcasts(function, name, part, "mu", mu)
+    same_device(function, name, part, "mu", mu)
     return part
 
 
@@ -94,7 +94,7 @@ def _range(function: str, given: Any, kind: str) -> Range:
     low, high = map(number, _pair(function, "logvar_range", "(low, high)", given))
     for bound in (low, high):
         if not is_number(bound):
-            raise TypeError(f"{function}: `logvar_range` must hold two numbers, but holds {_kind(bound)}")
+            raise TypeError(f"{function}: `logvar_range` must hold two numbers, but holds {what(bound)}")
         if not math.isfinite(bound):
             raise ValueError(f"{function}: `logvar_range` must hold finite numbers, but holds {bound}")
     if low > high:
@@ -111,7 +111,7 @@ def _integer(value: Any) -> Any:
 
 def _row_offset(function: str, row_offset: int) -> None:
     if isinstance(row_offset, bool) or not isinstance(row_offset, int):
-        raise TypeError(f"{function}: `row_offset` must be an int, but is {_kind(row_offset)}")
+        raise TypeError(f"{function}: `row_offset` must be an int, but is {what(row_offset)}")
     if not 0 <= row_offset < 2**63:
         raise ValueError(f"{function}: `row_offset` must be in [0, 2**63), but is {row_offset}")
 
@@ -122,8 +122,8 @@ def _seed(function: str, seed: int | Tensor, mu: Tensor) -> None:
             raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but has dtype {seed.dtype}")
         if seed.numel() != 1:
             raise ValueError(f"{function}: `seed` must have one element, but has shape {tuple(seed.shape)}")
-        _same_device(function, "seed", seed, "mu", mu)
+        same_device(function, "seed", seed, "mu", mu)
     elif isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but is {_kind(seed)}")
+        raise TypeError(f"{function}: `seed` must be an int or an int64 Tensor, but is {what(seed)}")
     elif not -(2**63) <= seed < 2**64:
         raise ValueError(f"{function}: `seed` must be in [-2**63, 2**64), but is {seed}")

@@ -69,7 +69,7 @@ def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], no_n
     """A name that is none of them, and something that is not a name."""
     listed = ", ".join(f'"{option}"' for option in options)
     start = f"be one of {listed}, but is"
-    return [value(functions, name, "mse", f'{start} "mse"'), kind(functions, name, no_name, f"{start} {what}")]
+    return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -148,6 +148,14 @@ OPTIONS += [
     device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
+exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
+by_name = (
+    "come with one of `logvar`, `std`, `logstd`, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
+)
+several_samples = (
+    "have recon's batch size 4, but has shape {}; with several samples of one posterior, compute its KL apart, by "
+    "`pyvae.kl_divergence`, expand it to recon's batch, and give it as `kl=kl` in place of the posterior"
+)
 alone = "be given without a posterior, but came with"
 one_a_sample = "have shape (4,), one value a sample"
 KL = [
@@ -158,13 +166,17 @@ KL = [
     *shapes(WITH_KL, "kl", [(), (1,), (4, 3), (4, 1), (5,)], one_a_sample, **NO_POSTERIOR),
     device(WITH_KL, "kl", torch.ones(4), "recon", **NO_POSTERIOR),
     value(WITH_KL, "mu", None, "be given with `logvar`, but is None"),
-    *shapes(WITH_KL, "mu", [(5, 3)], "have recon's batch size 4", logvar=torch.ones(5, 3)),
+    value(WITH_KL, "mu", torch.ones(4), by_name, logvar=None),
+    Refusal(WITH_KL, {"mu": torch.ones(4, 3), "logvar": None}, ValueError, f"{exactly_one} none"),
+    *(
+        value(WITH_KL, "mu", torch.ones(n, 3), several_samples.format((n, 3)), logvar=torch.ones(n, 3))
+        for n in (5, 8, 2)
+    ),
     device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
 ]
 
 # ---- the posterior and the noise -------------------------------------------------------------------------------------
 
-exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
 every_one = " and ".join(f"`{scale}`" for scale in SCALES)
 POSTERIORS = [
     no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
