@@ -30,6 +30,19 @@ bool is_runnable(c10::DeviceType type, int index) {
   return device && device->is_runnable && device->is_runnable(index);
 }
 
+// A number that is not Python's own but is registered as one of `kind` with Python's module `numbers`, as numpy's
+// scalars are: `convert` of it, a new reference. Null for anything else; True and False are no numbers.
+template <PyObject* (*convert)(PyObject*)>
+py::object registered_number(py::handle value, const char* kind) {
+  if (value.is_none() || PyBool_Check(value.ptr()) || THPVariable_Check(value.ptr())) return {};
+  static const py::object* const numbers = new py::object(py::module_::import("numbers"));  // never released, as below
+  const py::object type = numbers->attr(kind);
+  py::object out;
+  if (PyObject_IsInstance(value.ptr(), type.ptr()) == 1) out = py::reinterpret_steal<py::object>(convert(value.ptr()));
+  PyErr_Clear();
+  return out;
+}
+
 // Reads arguments; `plain` turns false at the first that is not what it should be.
 struct Arguments {
   bool plain = !at::impl::torch_function_mode_enabled();
@@ -96,13 +109,31 @@ struct Arguments {
   // A number, if that is what it is.
   std::optional<double> number(py::handle value) {
     if (PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
-    if (!PyLong_CheckExact(value.ptr())) return std::nullopt;
+    if (!PyLong_CheckExact(value.ptr())) {
+      const py::object own = registered_number<PyNumber_Float>(value, "Real");
+      return own ? std::optional(PyFloat_AS_DOUBLE(own.ptr())) : std::nullopt;
+    }
     const double out = PyLong_AsDouble(value.ptr());
     if (out == -1.0 && PyErr_Occurred()) PyErr_Clear(), plain = false;
     return out;
   }
 
-  int64_t row_offset(py::handle value) {
+  // A factor on recon's elements: a tensor, or a number, which becomes one.
+  OptionalTensor factor(py::handle value) {
+    if (value.is_none()) return std::nullopt;
+    const std::optional<double> constant = number(value);
+    return constant ? c10::scalar_to_tensor(*constant) : tensor(value);
+  }
+
+  // An integer as Python's own; anything else as it is.
+  py::object integer(py::handle value) {
+    py::object own;
+    if (!PyLong_CheckExact(value.ptr())) own = registered_number<PyNumber_Index>(value, "Integral");
+    return own ? own : py::reinterpret_borrow<py::object>(value);
+  }
+
+  int64_t row_offset(py::handle given) {
+    const py::object value = integer(given);
     int overflow = 0;
     const int64_t out = PyLong_CheckExact(value.ptr()) ? PyLong_AsLongLongAndOverflow(value.ptr(), &overflow) : -1;
     plain &= out >= 0 && overflow == 0;
@@ -110,8 +141,9 @@ struct Arguments {
   }
 
   // 64 bits as an int64 tensor of one element, if they are given.
-  OptionalTensor seed(py::handle value) {
-    if (value.is_none()) return std::nullopt;
+  OptionalTensor seed(py::handle given) {
+    if (given.is_none()) return std::nullopt;
+    const py::object value = integer(given);
     if (!PyLong_CheckExact(value.ptr())) return tensor(value);
     int overflow = 0;
     uint64_t bits = uint64_t(PyLong_AsLongLongAndOverflow(value.ptr(), &overflow));
@@ -213,11 +245,10 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const Tensor output = in.tensor(recon), data = in.tensor(target);
   const OptionalTensor mean = in.optional_tensor(mu);
   const auto [scale, kind] = in.scale({logvar, std, logstd});
-  const OptionalTensor divergence = in.optional_tensor(kl), factor = in.optional_tensor(weight);
-  const std::optional<double> beta_number = in.number(beta), positive_number = in.number(pos_weight);
+  const OptionalTensor divergence = in.optional_tensor(kl);
+  const OptionalTensor factor = in.factor(weight), positive = in.factor(pos_weight);
+  const std::optional<double> beta_number = in.number(beta);
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
-  const OptionalTensor positive =
-      positive_number ? OptionalTensor(c10::scalar_to_tensor(*positive_number)) : in.optional_tensor(pos_weight);
   const int64_t reduce = in.code(reduction, kReductionNames);
   const Arguments::Likelihood like = in.likelihood(likelihood);
   const ElboArguments a{output,

@@ -43,7 +43,7 @@ def elbo(
     kl: Tensor | None,
     likelihood: Any,
     beta: float | Tensor,
-    weight: Tensor | None,
+    weight: Tensor | float | None,
     pos_weight: Tensor | float | None,
     reduction: str,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor] | None: ...

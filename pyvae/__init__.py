@@ -6,6 +6,7 @@ loss.backward()
 """
 
 from . import reference
+from ._arguments import ELBO
 from ._extension import _C, build_info
 from ._gradient import reference_gradient
 from ._route import backend
@@ -21,7 +22,6 @@ from .likelihoods import (
 )
 from .modules import ELBOLoss
 from .objective import elbo_loss, elbo_terms, reconstruction_loss
-from .reference import ELBO
 
 if _C is not None:
     _C.set_reference_gradient(reference_gradient)

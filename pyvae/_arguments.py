@@ -1,4 +1,5 @@
-"""A call's arguments under one name, for the ways that are not the eager entry's: checks, operators, reference."""
+"""A call's arguments under one name, for the ways that are not the eager entry's: checks, operators, reference; and the
+result that has a name."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class ObjectiveArguments(NamedTuple):
     kl: Tensor | None
     likelihood: Any  # a name, or an object of likelihoods.py
     beta: float | Tensor
-    weight: Tensor | None
+    weight: Tensor | float | None
     pos_weight: Tensor | float | None
     reduction: str
 
@@ -60,3 +61,24 @@ class Posterior(NamedTuple):
     kind: str
     range: Range | None = None
     prior: Prior | None = None
+
+
+class ELBO(NamedTuple):
+    """The negative ELBO and its two terms in nats, all reduced alike: loss = recon + beta * kl."""
+
+    loss: Tensor
+    recon: Tensor
+    kl: Tensor
+
+
+_of_three = ELBO.__new__
+
+
+def _of_terms(cls: type[ELBO], loss: Any, recon: Any = None, kl: Any = None) -> ELBO:
+    """Of three terms, or of an iterable of them, as torch's own named tuples are made: `Tensor.__torch_function__` does
+    so with a subclass's results, `type(result)(terms)`."""
+    others = [term for term in (recon, kl) if term is not None]
+    return _of_three(cls, loss, *others) if others else _of_three(cls, *loss)
+
+
+ELBO.__new__ = _of_terms  # type: ignore[method-assign,assignment]

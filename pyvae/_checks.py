@@ -8,23 +8,35 @@ the argument in backticks, what was expected, what came. Those of the encoder si
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._arguments import ObjectiveArguments, Posterior
+from ._expect import (
+    FLOATS,
+    INTEGERS,
+    batched,
+    broadcasts,
+    choice,
+    floating,
+    is_number,
+    number,
+    same_device,
+    same_shape,
+    tensor,
+    what,
+)
 from ._likelihoods import LIKELIHOODS
-from .likelihoods import CLASSES, Resolved, resolve
+from .likelihoods import CLASSES, OTHER_NAMES, resolve
 
 # The position of a name is its code in the compiled kernels.
 SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
 NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
 KL_REDUCTIONS = (*REDUCTIONS, "elements")
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 
 def posterior(
@@ -33,16 +45,16 @@ def posterior(
     """Check the encoder's output: a mean and exactly one scale, of one shape (B, ...) and on one device."""
     if mu is None:
         raise TypeError(f"{function}: `mu` must be a Tensor, but is None")
-    _floating(function, "mu", mu, ".float()")
-    _batched(function, "mu", mu)
+    floating(function, "mu", mu, ".float()")
+    batched(function, "mu", mu)
     given = [(kind, scale) for kind, scale in zip(SCALES, (logvar, std, logstd), strict=True) if scale is not None]
     if len(given) != 1:
         came = " and ".join(f"`{kind}`" for kind, _ in given) or "none"
         raise ValueError(f"{function}: exactly one of `logvar`, `std`, `logstd` must be given, but got {came}")
     kind, scale = given[0]
-    _floating(function, kind, scale, ".to(mu.dtype)")
-    _same_shape(function, kind, scale, "mu", mu)
-    _same_device(function, kind, scale, "mu", mu)
+    floating(function, kind, scale, ".to(mu.dtype)")
+    same_shape(function, kind, scale, "mu", mu)
+    same_device(function, kind, scale, "mu", mu)
     return Posterior(mu, scale, kind)
 
 
@@ -54,7 +66,7 @@ def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIO
             'would divide the KL and the reconstruction by different counts and so re-weight them; use "batchmean" '
             'for the mean over the batch of each sample\'s sum, or "sum" for the sum over everything'
         )
-    _choice(function, "reduction", reduction, options)
+    choice(function, "reduction", reduction, options)
 
 
 def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None) -> None:
@@ -67,28 +79,16 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
                 f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object, '
                 "as pyvae.NegativeBinomial(log_theta) is"
             )
-        _choice(function, "likelihood", likelihood, NAMES)
+        if isinstance(likelihood, str) and likelihood in OTHER_NAMES:
+            raise ValueError(
+                f'{function}: `likelihood` must be one of pyvae\'s own, but is "{likelihood}"; that is '
+                f"{OTHER_NAMES[likelihood]}"
+            )
+        choice(function, "likelihood", likelihood, NAMES)
     likelihood = resolve(likelihood).name
     if pos_weight is not None and not LIKELIHOODS[likelihood].takes_pos_weight:
         takers = " or ".join(f'likelihood="{name}"' for name, member in LIKELIHOODS.items() if member.takes_pos_weight)
         raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
-
-
-def _parameters(function: str, parts: Resolved, recon: Tensor) -> None:
-    """Check the tensors of a likelihood: each parameter broadcasts to recon, and log_library is a number a sample."""
-    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
-        _factor(function, name, value, recon, FLOATS)
-        _same_device(function, name, value, "recon", recon)
-    library, batch = parts.log_library, recon.shape[0]
-    if library is None:
-        return
-    _floating(function, "log_library", library, ".to(recon.dtype)")
-    if tuple(library.shape) not in ((batch,), (batch, 1)):
-        raise ValueError(
-            f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has shape "
-            f"{tuple(library.shape)}"
-        )
-    _same_device(function, "log_library", library, "recon", recon)
 
 
 def likelihood_code(name: str) -> int:
@@ -96,19 +96,29 @@ def likelihood_code(name: str) -> int:
     return tuple(LIKELIHOODS).index(name)
 
 
-def objective(function: str, call: ObjectiveArguments) -> Posterior | None:
-    """Check a call of the objective; the posterior is None where the KL comes as `kl` or not at all."""
-    reduction(function, call.reduction)
-    likelihood(function, call.likelihood, call.pos_weight)
+def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArguments, Posterior | None]:
+    """Check a call of the objective, and give it with Python's own numbers; the posterior is None where the KL comes as
+    `kl` or not at all."""
+    call = given._replace(**{name: number(getattr(given, name)) for name in ("beta", "weight", "pos_weight")})
+    settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
     recon = call.recon
     _data(function, recon, call.target)
-    _parameters(function, resolve(call.likelihood), recon)
-    if call.weight is not None:
-        _factor(function, "weight", call.weight, recon)
-    if call.pos_weight is not None and not isinstance(call.pos_weight, (int, float)):
-        _factor(function, "pos_weight", call.pos_weight, recon)
-    _beta(function, call.beta, recon)
-    return _divergence(function, call)
+    _fits(function, call)
+    return call, _divergence(function, call)
+
+
+def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, reduce: str) -> None:
+    """Check of a call of the objective what can be known without its data."""
+    reduction(function, reduce)
+    likelihood(function, like, pos_weight)
+    parts = resolve(like)
+    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
+        floating(function, name, value, ".to(recon.dtype)")
+    if parts.log_library is not None:
+        floating(function, "log_library", parts.log_library, ".to(recon.dtype)")
+    _weight(function, "weight", weight)
+    _weight(function, "pos_weight", pos_weight)
+    _beta(function, beta)
 
 
 def probabilities(function: str, call: ObjectiveArguments) -> None:
@@ -143,16 +153,16 @@ def counts(function: str, call: ObjectiveArguments) -> None:
 
 
 def _data(function: str, recon: Tensor, target: Tensor) -> None:
-    _floating(function, "recon", recon, ".float()")
-    _tensor(function, "target", target, ".float()", (*FLOATS, *INTEGERS))
-    _batched(function, "recon", recon)
-    _batched(function, "target", target)
+    floating(function, "recon", recon, ".float()")
+    tensor(function, "target", target, ".float()", (*FLOATS, *INTEGERS))
+    batched(function, "recon", recon)
+    batched(function, "target", target)
     came, expected = tuple(target.shape), tuple(recon.shape)
     if came != expected and came != _flattened(expected) and _flattened(came) != expected:
         raise ValueError(
             f"{function}: `target` must have recon's shape {expected} or its flattened form, but has shape {came}"
         )
-    _same_device(function, "target", target, "recon", recon)
+    same_device(function, "target", target, "recon", recon)
 
 
 def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
@@ -163,106 +173,73 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
         if given:
             came = " and ".join(f"`{name}`" for name in given)
             raise ValueError(f"{function}: `kl` must be given without a posterior, but came with {came}")
-        _tensor(function, "kl", kl, ".float()", (torch.float32, torch.float64))
+        tensor(function, "kl", kl, ".float()", (torch.float32, torch.float64))
         if tuple(kl.shape) != (batch,):
             raise ValueError(
                 f"{function}: `kl` must have shape ({batch},), one value a sample, but has shape {tuple(kl.shape)}"
             )
-        _same_device(function, "kl", kl, "recon", recon)
+        same_device(function, "kl", kl, "recon", recon)
         return None
     if not given:
         return None
     if mu is None:
         raise ValueError(f"{function}: `mu` must be given with `{given[0]}`, but is None")
+    if given == ["mu"] and isinstance(mu, Tensor) and tuple(mu.shape) == (batch,):
+        raise ValueError(
+            f"{function}: `mu` must come with one of `logvar`, `std`, `logstd`, but came alone; if it is each "
+            "sample's KL, give it by name, `kl=kl`"
+        )
     checked = posterior(function, mu, call.logvar, call.std, call.logstd)
     if mu.shape[0] != batch:
-        raise ValueError(f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}")
-    _same_device(function, "mu", mu, "recon", recon)
+        raise ValueError(
+            f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}; with several "
+            "samples of one posterior, compute its KL apart, by `pyvae.kl_divergence`, expand it to recon's batch, and "
+            "give it as `kl=kl` in place of the posterior"
+        )
+    same_device(function, "mu", mu, "recon", recon)
     return checked
 
 
-def _beta(function: str, beta: float | Tensor, recon: Tensor) -> None:
-    if isinstance(beta, (int, float)):
+def _beta(function: str, beta: Any) -> None:
+    if isinstance(beta, numbers.Real):
         return
     if not isinstance(beta, Tensor):
-        raise TypeError(f"{function}: `beta` must be a number or a 0-d Tensor, but is {_kind(beta)}")
+        raise TypeError(f"{function}: `beta` must be a number or a 0-d Tensor, but is {what(beta)}")
     if beta.dtype.is_complex:
         raise TypeError(f"{function}: `beta` must be real, but has dtype {beta.dtype}")
     if beta.ndim:
         raise ValueError(f"{function}: `beta` must be a number or a 0-d Tensor, but has shape {tuple(beta.shape)}")
-    if beta.device.type != "cpu":  # as everywhere in torch, a 0-d tensor on the CPU goes with any device
-        _same_device(function, "beta", beta, "recon", recon)
 
 
-def _factor(
-    function: str, name: str, factor: Tensor, recon: Tensor, dtypes: tuple[torch.dtype, ...] = (*FLOATS, torch.bool)
-) -> None:
-    _tensor(function, name, factor, ".to(recon.dtype)", dtypes)
-    _broadcasts(function, name, factor, "recon", recon)
-    if factor.ndim or factor.device.type != "cpu":  # as for beta
-        _same_device(function, name, factor, "recon", recon)
+def _weight(function: str, name: str, weight: Any) -> None:
+    if weight is None or is_number(weight):
+        return
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(weight)}")
+    tensor(function, name, weight, ".to(recon.dtype)", (*FLOATS, torch.bool))
 
 
-def _choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> None:
-    listed = ", ".join(f'"{option}"' for option in options)
-    if not isinstance(value, str):
-        raise TypeError(f"{function}: `{name}` must be one of {listed}, but is {_kind(value)}")
-    if value not in options:
-        raise ValueError(f'{function}: `{name}` must be one of {listed}, but is "{value}"')
-
-
-def _floating(function: str, name: str, value: Any, remedy: str) -> None:
-    _tensor(function, name, value, remedy, FLOATS)
-
-
-def _tensor(function: str, name: str, value: Any, remedy: str, dtypes: tuple[torch.dtype, ...]) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{function}: `{name}` must be a Tensor, but is {_kind(value)}")
-    if value.dtype not in dtypes:
-        listed = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise TypeError(
-            f"{function}: `{name}` must have one of the dtypes {listed}, but has {value.dtype}; "
-            f"convert it with `{name}{remedy}`"
-        )
-    if value.is_nested:
-        raise TypeError(f"{function}: `{name}` must be a dense (strided) Tensor, but is a nested one")
-    if value.layout != torch.strided:
-        raise TypeError(f"{function}: `{name}` must be a dense (strided) Tensor, but has layout {value.layout}")
-
-
-def _batched(function: str, name: str, value: Tensor) -> None:
-    if value.ndim == 0:
-        raise ValueError(f"{function}: `{name}` must have a batch dimension, (B, ...), but has shape ()")
-
-
-def _same_shape(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    came, expected = tuple(value.shape), tuple(other.shape)
-    if came != expected:
-        raise ValueError(f"{function}: `{name}` must have {other_name}'s shape {expected}, but has shape {came}")
-
-
-def _broadcasts(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    came, expected = tuple(value.shape), tuple(other.shape)
-    aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
-    if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
-        raise ValueError(
-            f"{function}: `{name}` must broadcast to {other_name}'s shape {expected}, but has shape {came}"
-        )
-
-
-def _same_device(function: str, name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    if value.device != other.device:
-        raise ValueError(
-            f"{function}: `{name}` must be on {other_name}'s device {other.device}, but is on {value.device}"
-        )
+def _fits(function: str, call: ObjectiveArguments) -> None:
+    """Check the shapes and devices of what belongs to recon: the likelihood's parameters, the weights and beta."""
+    recon, parts = call.recon, resolve(call.likelihood)
+    parameters = zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False)
+    for name, value in parameters:
+        broadcasts(function, name, value, "recon", recon)
+        same_device(function, name, value, "recon", recon)
+    library, batch = parts.log_library, recon.shape[0]
+    if library is not None:
+        if tuple(library.shape) not in ((batch,), (batch, 1)):
+            raise ValueError(
+                f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has "
+                f"shape {tuple(library.shape)}"
+            )
+        same_device(function, "log_library", library, "recon", recon)
+    for name, value in (("weight", call.weight), ("pos_weight", call.pos_weight), ("beta", call.beta)):
+        if isinstance(value, Tensor):
+            broadcasts(function, name, value, "recon", recon)
+            if value.ndim or value.device.type != "cpu":  # as everywhere in torch, a 0-d one goes with any device
+                same_device(function, name, value, "recon", recon)
 
 
 def _flattened(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -10,6 +10,7 @@ random normal deviates" (1958).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,11 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, de
         return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
     if isinstance(seed, Tensor):
         return seed.detach().reshape(1)
-    return torch.full((1,), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
+    if (
+        seed >= 2**63
+    ):  # int64 has these bits below 0; the index of a number is a constant to the compiler, as it must be
+        seed = operator.index(seed) - 2**64  # where numbers that it keeps symbolic are int64 themselves
+    return torch.full((1,), seed, dtype=torch.int64, device=device)
 
 
 def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int = 0) -> Tensor:

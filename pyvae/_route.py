@@ -1,23 +1,38 @@
 """The way of a call: kernels directly, kernels through the dispatcher, or the reference.
 
-A plain eager call goes straight to the extension (`direct`), which answers None to everything else. Only then are the
-arguments checked in words. The call then takes `torch.ops.pyvae` (`operators`: while compiling, for subclasses and
+A plain eager call goes straight to the extension (`direct`), which answers None to everything else. Only then is asked
+whether an argument or a mode overrides the function (`overridden`), and are the arguments checked in words. The call
+then takes `torch.ops.pyvae` (`operators`: while compiling, for subclasses and
 modes) or the reference (for torch.func, forward-mode differentiation, other devices, and without the extension).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, signature
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _extension
 
-# One choice for the process, as torch's own backend flags: torch.compile guards a global, and would miss a context's or
-# a thread's.
-_reference_chosen = False
+
+class _Choice:
+    """What one ``with backend(...)`` block asks for; two blocks are never equal."""
+
+    def __init__(self, name: str) -> None:
+        self.reference = name == "reference"
+
+
+# The blocks that are entered and not yet left, of which the last decides: threads, tasks and generators leave theirs in
+# any order. One list for the process, as torch's own backend flags: torch.compile guards a global, and would miss a
+# context's or a thread's. Append and remove are one step each, which no other thread divides, and the compiler traces
+# them, as it would not trace a lock.
+_choices = [_Choice("auto")]
 
 
 @contextmanager
@@ -25,7 +40,8 @@ def backend(name: str) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for the whole process.
 
     Args:
-        name: "auto" (the kernels wherever they can run, which is the default) or "reference" (pure PyTorch).
+        name: "auto" (the kernels wherever they can run, which is the default) or "reference" (pure PyTorch). Where
+            blocks overlap, nested or in several threads, the one entered last decides until it is left.
 
     Raises:
         ValueError: for any other name.
@@ -38,22 +54,43 @@ def backend(name: str) -> Iterator[None]:
     """
     if name not in ("auto", "reference"):
         raise ValueError(f'backend: `name` must be "auto" or "reference", but is {name!r}')
-    global _reference_chosen
-    before, _reference_chosen = _reference_chosen, name == "reference"
+    choice = _Choice(name)
+    _choices.append(choice)
     try:
         yield
     finally:
-        _reference_chosen = before
+        _choices.remove(choice)
 
 
 def direct() -> bool:
     """Whether to try the extension's eager entry first."""
-    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _reference_chosen
+    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _choices[-1].reference
+
+
+def overridden(arguments: Iterable[Any]) -> bool:
+    """Whether a mode, or an argument or part of one (a prior's, a likelihood's), has a `__torch_function__`."""
+    # The compiler follows what the function is made of.
+    return not torch.compiler.is_compiling() and has_torch_function(_parts(arguments))
+
+
+def override(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What `__torch_function__` makes of a call of the public `function`: a node of torch.fx, for instance."""
+    ordered, named = [], {}
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is Parameter.KEYWORD_ONLY:
+            named[name] = given[name]
+        else:
+            ordered.append(given[name])
+    return handle_torch_function(function, _parts(given.values()), *ordered, **named)
+
+
+def _parts(arguments: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x,) for x in arguments))
 
 
 def operators(*tensors: Tensor | None) -> bool:
     """Whether an unusual call may go through `torch.ops.pyvae`; otherwise it goes through the reference."""
-    if _reference_chosen:
+    if _choices[-1].reference:
         return False
     if torch._C._are_functorch_transforms_active():
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def reparameterize(
         True
     """
     return _reparameterize(
-        "reparameterize", False, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, None
+        reparameterize, False, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, None
     )
 
 
@@ -112,7 +113,7 @@ def reparameterize_kl(
         torch.Size([3])
     """
     return _reparameterize(
-        "reparameterize_kl", True, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior
+        reparameterize_kl, True, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior
     )
 
 
@@ -183,23 +184,28 @@ def kl_divergence(
         out = _C.kl_divergence(mu, logvar, std, logstd, logvar_range, prior, reduction)
         if out is not None:
             return out
-    posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
+    given = LatentArguments(mu, logvar, std, logstd, logvar_range, prior=prior)
+    if _route.overridden(given):
+        return _route.override(kl_divergence, given._asdict() | {"reduction": reduction})
+    posterior = _latent_checks.posterior("kl_divergence", *given[:5], prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
     if not _route.operators(posterior.mu, posterior.scale, *(posterior.prior or ())):
         return reference.divergence(posterior, reduction)
     return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
 
 
-def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
-    """z, or with its KL (z, kl); `arguments` are those of LatentArguments."""
+def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any) -> Any:
+    """z, or with its KL (z, kl); `arguments` of the public `function` are those of LatentArguments."""
     if _route.direct():
         out = _C.reparameterize(with_kl, *arguments)
         if out is not None:
             return out
     call = LatentArguments(*arguments)
-    posterior = _latent_checks.call(function, call)
+    if _route.overridden(call):
+        return _route.override(function, call._asdict())
+    call, posterior = _latent_checks.call(function.__name__, call)
     if not _route.operators(posterior.mu, posterior.scale, call.eps, *(posterior.prior or ())):
-        z, posterior = reference.sample(posterior, call)
+        z, posterior = reference.sample(call, posterior)
         return (z, reference.divergence(posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
     z, kl = torch.ops.pyvae.reparameterize(*_operands(posterior, call.eps, seed, call.row_offset), with_kl)

@@ -149,6 +149,28 @@ class Multinomial(NamedTuple):
         return Resolved("multinomial")
 
 
+# What others call a likelihood, and what is meant here. Sums over the features, where losses named so take means.
+_SQUARED = (
+    '"gaussian", half the squared error, summed over the features: `weight=2` makes it the squared error, and '
+    '`weight=2 / features` with `reduction="batchmean"` the mean of `F.mse_loss`'
+)
+_ABSOLUTE = (
+    '"laplace", the absolute error, summed over the features: `weight=1 / features` with `reduction="batchmean"` makes '
+    "it the mean of `F.l1_loss`"
+)
+_BINARY = '{}, as {} with `reduction="sum"`: `weight=1 / features` with `reduction="batchmean"` makes it the mean'
+OTHER_NAMES = {
+    "mse": _SQUARED,
+    "l2": _SQUARED,
+    "l1": _ABSOLUTE,
+    "bce": _BINARY.format('"bernoulli" for probabilities', "`F.binary_cross_entropy`"),
+    "bce_with_logits": _BINARY.format('"bernoulli_logits"', "`F.binary_cross_entropy_with_logits`"),
+    "normal": '"gaussian" for unit variance, without the constant 1/2 log(2 pi), or else `pyvae.Gaussian(logvar)`',
+    "nb": "`pyvae.NegativeBinomial(log_theta)`, which takes log means and log theta, and sums over the features",
+    "zinb": "`pyvae.ZeroInflatedNegativeBinomial(log_theta, zi_logits)`, which takes log means, log theta and a zero's "
+    "logits, and sums over the features",
+}
+
 CLASSES = (Gaussian, Laplace, Poisson, NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial)
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial
 

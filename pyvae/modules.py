@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from . import _checks, objective
+from ._arguments import ELBO
 from .likelihoods import LikelihoodObject
 
 
 class ELBOLoss(nn.Module):
-    """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module.
+    """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module; `terms` gives that of
+    `pyvae.elbo_terms`.
 
     Args:
         likelihood: a name, or an object, as for `pyvae.elbo_loss`. An object's tensors stay the caller's: the module
             neither registers nor moves them.
-        beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is kept as
-            a buffer (an `nn.Parameter` as a parameter), follows the module's device and is changed in place,
-            `criterion.beta.fill_(0.5)`.
+        beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is changed
+            in place, `criterion.beta.fill_(0.5)`.
         reduction: "sum", "batchmean" or "none".
-        weight: factor of each element's reconstruction term, broadcastable to recon; kept as a buffer.
-        pos_weight: factor of the positive class, for "bernoulli_logits" only; a tensor is kept as a buffer.
+        weight: factor of each element's reconstruction term, a number or a tensor that broadcasts to recon.
+        pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits" only.
+
+        Of these three, tensors are buffers, which follow the module's device and are in its state_dict; an
+        `nn.Parameter` is a parameter, and learned.
 
     Raises:
-        TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses.
+        TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses: at once, unless that takes the data to see.
 
     Example:
         >>> import torch, pyvae
         >>> criterion = pyvae.ELBOLoss(likelihood="gaussian", beta=0.5, reduction="batchmean")
-        >>> x = torch.ones(4, 3)
-        >>> criterion(torch.zeros(4, 3), x, torch.ones(4, 2), torch.zeros(4, 2))
+        >>> x, mu, logvar = torch.ones(4, 3), torch.ones(4, 2), torch.zeros(4, 2)
+        >>> criterion(torch.zeros(4, 3), x, mu, logvar)
         tensor(2.)
+        >>> criterion.terms(torch.zeros(4, 3), x, mu, logvar)
+        ELBO(loss=tensor(2.), recon=tensor(1.5000), kl=tensor(1.))
     """
 
     beta: float | Tensor
-    weight: Tensor | None
+    weight: Tensor | float | None
     pos_weight: Tensor | float | None
 
     def __init__(
@@ -42,12 +50,11 @@ class ELBOLoss(nn.Module):
         likelihood: str | LikelihoodObject = "bernoulli",
         beta: float | Tensor = 1.0,
         reduction: str = "sum",
-        weight: Tensor | None = None,
+        weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
     ) -> None:
         super().__init__()
-        _checks.reduction("ELBOLoss", reduction)
-        _checks.likelihood("ELBOLoss", likelihood, pos_weight)
+        _checks.settings("ELBOLoss", likelihood, beta, weight, pos_weight, reduction)
         self.likelihood = likelihood
         self.reduction = reduction
         for name, value in (("beta", beta), ("weight", weight), ("pos_weight", pos_weight)):
@@ -66,26 +73,41 @@ class ELBOLoss(nn.Module):
         std: Tensor | None = None,
         logstd: Tensor | None = None,
         kl: Tensor | None = None,
-        weight: Tensor | None = None,
+        weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
         likelihood: str | LikelihoodObject | None = None,
     ) -> Tensor:
         """The loss in nats of `pyvae.elbo_loss`; `weight`, `pos_weight` and `likelihood` take the place of the module's
         own (a likelihood whose log_library belongs to the batch, say)."""
-        return objective.elbo_loss(
-            recon,
-            target,
-            mu,
-            logvar,
-            std=std,
-            logstd=logstd,
-            kl=kl,
-            likelihood=self.likelihood if likelihood is None else likelihood,
-            beta=self.beta,
-            weight=self.weight if weight is None else weight,
-            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
-            reduction=self.reduction,
-        )
+        settings = self._settings(weight, pos_weight, likelihood)
+        return objective.elbo_loss(recon, target, mu, logvar, std=std, logstd=logstd, kl=kl, **settings)
+
+    def terms(
+        self,
+        recon: Tensor,
+        target: Tensor,
+        mu: Tensor | None = None,
+        logvar: Tensor | None = None,
+        *,
+        std: Tensor | None = None,
+        logstd: Tensor | None = None,
+        kl: Tensor | None = None,
+        weight: Tensor | float | None = None,
+        pos_weight: Tensor | float | None = None,
+        likelihood: str | LikelihoodObject | None = None,
+    ) -> ELBO:
+        """The loss and its terms in nats, as by `pyvae.elbo_terms`, of the arguments that a call takes."""
+        settings = self._settings(weight, pos_weight, likelihood)
+        return objective.elbo_terms(recon, target, mu, logvar, std=std, logstd=logstd, kl=kl, **settings)
+
+    def _settings(self, weight: Any, pos_weight: Any, likelihood: Any) -> dict[str, Any]:
+        return {
+            "likelihood": self.likelihood if likelihood is None else likelihood,
+            "beta": self.beta,
+            "weight": self.weight if weight is None else weight,
+            "pos_weight": self.pos_weight if pos_weight is None else pos_weight,
+            "reduction": self.reduction,
+        }
 
     def extra_repr(self) -> str:
         return f"likelihood={self.likelihood!r}, beta={self.beta}, reduction={self.reduction!r}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _checks, _route, reference
-from ._arguments import ObjectiveArguments
+from ._arguments import ELBO, ObjectiveArguments
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve
-from .reference import ELBO
 
 
 def reconstruction_loss(
@@ -19,7 +19,7 @@ def reconstruction_loss(
     target: Tensor,
     *,
     likelihood: str | LikelihoodObject = "bernoulli",
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "none",
 ) -> Tensor:
@@ -41,7 +41,7 @@ def reconstruction_loss(
         tensor([4., 4.])
     """
     no_kl = (None,) * 5
-    return _elbo("reconstruction_loss", False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
+    return _elbo(reconstruction_loss, False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
 
 
 def elbo_loss(
@@ -55,7 +55,7 @@ def elbo_loss(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> Tensor:
@@ -79,7 +79,8 @@ def elbo_loss(
             `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
             (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
-        weight: factor of each element's reconstruction term, or a mask; broadcastable to recon.
+        weight: factor of each element's reconstruction term, a number, a tensor that broadcasts to recon, or a mask:
+            `weight=2 / features` of "gaussian" gives means of squared errors.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
         reduction: "sum" over features and batch, what `BCELoss(reduction="sum")` plus the summed KL give; "batchmean",
             sum over the features and mean over the batch; "none", shape (B,).
@@ -105,7 +106,7 @@ def elbo_loss(
         tensor(3.0794)
     """
     return _elbo(
-        "elbo_loss", False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+        elbo_loss, False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
@@ -120,7 +121,7 @@ def elbo_terms(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> ELBO:
@@ -143,35 +144,37 @@ def elbo_terms(
         ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
     """
     return _elbo(
-        "elbo_terms", True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
+        elbo_terms, True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
     )
 
 
-def _elbo(function: str, terms: bool, *arguments: Any) -> Any:
-    """The loss, or with `terms` the ELBO; `arguments` are those of ObjectiveArguments."""
+def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
+    """The loss, or with `terms` the ELBO; `arguments` of the public `function` are those of ObjectiveArguments."""
     if _route.direct():
         try:
             out = _C.elbo(terms, *arguments)
         except ValueError:  # found by the kernel: a number outside [0, 1], or a negative count
-            reference.refuse_data(function, ObjectiveArguments(*arguments))
+            reference.refuse_data(function.__name__, ObjectiveArguments(*arguments))
             raise
         if out is not None:
             return ELBO(*out) if terms else out
     call = ObjectiveArguments(*arguments)
-    posterior = _checks.objective(function, call)
+    if _route.overridden(call):
+        return _route.override(function, call._asdict())
+    call, posterior = _checks.objective(function.__name__, call)
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
     like = resolve(call.likelihood)
-    pos_weight, beta = _as_tensor(call.pos_weight), _as_tensor(call.beta) if symbolic else None
-    tensors = (call.recon, call.target, call.mu, scale, call.kl, call.weight, pos_weight, beta, *like[1:])
+    weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
+    tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
     if not _route.operators(*tensors):
-        out = reference.evaluate(function, call, posterior)
+        out = reference.evaluate(function.__name__, call, posterior)
     else:
         out = torch.ops.pyvae.elbo(
             call.recon,
             call.target,
-            call.weight,
+            weight,
             pos_weight,
             _checks.likelihood_code(like.name),
             *like[1:],
@@ -191,5 +194,6 @@ def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
     if factor is None:
         return None
     if not isinstance(factor, Tensor):
-        return torch.ones((), dtype=torch.float64) * factor  # a product, which torch.compile can keep symbolic
+        # A product, which torch.compile can keep symbolic; on the CPU, whatever torch's default device is.
+        return torch.ones((), dtype=torch.float64, device="cpu") * factor
     return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()

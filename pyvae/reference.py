@@ -12,13 +12,13 @@ Source: Kingma & Welling, "Auto-Encoding Variational Bayes" (2014), section 2.4 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _checks, _latent_checks
-from ._arguments import LatentArguments, ObjectiveArguments, Posterior, Prior
+from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior, Prior
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
 from .likelihoods import LikelihoodObject, resolve
@@ -33,14 +33,6 @@ __all__ = [
     "reparameterize",
     "reparameterize_kl",
 ]
-
-
-class ELBO(NamedTuple):
-    """The negative ELBO and its two terms in nats, all reduced alike: loss = recon + beta * kl."""
-
-    loss: Tensor
-    recon: Tensor
-    kl: Tensor
 
 
 # ---- latent: noise, sample, KL ---------------------------------------------------------------------------------------
@@ -60,7 +52,7 @@ def reparameterize(
 ) -> Tensor:
     """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
     call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator)
-    return sample(_latent_checks.call("reparameterize", call), call)[0]
+    return sample(*_latent_checks.call("reparameterize", call))[0]
 
 
 def reparameterize_kl(
@@ -78,7 +70,7 @@ def reparameterize_kl(
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
     call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior)
-    z, posterior = sample(_latent_checks.call("reparameterize_kl", call), call)
+    z, posterior = sample(*_latent_checks.call("reparameterize_kl", call))
     return z, divergence(posterior, "none")
 
 
@@ -98,7 +90,7 @@ def kl_divergence(
     return divergence(posterior, reduction)
 
 
-def sample(given: Posterior, call: LatentArguments) -> tuple[Tensor, Posterior]:
+def sample(call: LatentArguments, given: Posterior) -> tuple[Tensor, Posterior]:
     """z of a checked call, whose posterior is `given`, and the posterior in the compute dtype."""
     posterior = _in_compute_dtype(given)
     mu, scale, kind, *_ = posterior
@@ -190,7 +182,7 @@ def reconstruction_loss(
     target: Tensor,
     *,
     likelihood: str | LikelihoodObject = "bernoulli",
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "none",
 ) -> Tensor:
@@ -210,7 +202,7 @@ def elbo_loss(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> Tensor:
@@ -231,7 +223,7 @@ def elbo_terms(
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
-    weight: Tensor | None = None,
+    weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
     reduction: str = "sum",
 ) -> ELBO:
@@ -242,8 +234,7 @@ def elbo_terms(
 
 
 def _checked(function: str, *arguments: Any) -> ELBO:
-    call = ObjectiveArguments(*arguments)
-    return evaluate(function, call, _checks.objective(function, call))
+    return evaluate(function, *_checks.objective(function, ObjectiveArguments(*arguments)))
 
 
 def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
@@ -268,14 +259,14 @@ def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
         refuse_data(function, call)
     dtype = _compute_dtype(call.recon, call.target)
     recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
-    pos_weight = call.pos_weight.to(dtype) if isinstance(call.pos_weight, Tensor) else call.pos_weight
+    weight, pos_weight = (x.to(dtype) if isinstance(x, Tensor) else x for x in (call.weight, call.pos_weight))
     parameters = [value.to(dtype) for value in parts[1 : 1 + len(likelihood.parameters)]]
     if likelihood.softmax == "always" or parts.log_library is not None:
         recon = torch.log_softmax(recon.flatten(1), 1).reshape(recon.shape) if recon.ndim > 1 else recon * 0
     if parts.log_library is not None:
         recon = recon + parts.log_library.to(dtype).reshape(-1, *(1,) * (recon.ndim - 1))
     value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight, *parameters)
-    return _sum_features(value if call.weight is None else value * call.weight.to(dtype))
+    return _sum_features(value if weight is None else value * weight)
 
 
 def refuse_data(function: str, call: ObjectiveArguments) -> None:

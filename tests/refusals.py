@@ -69,7 +69,7 @@ def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], no_n
     """A name that is none of them, and something that is not a name."""
     listed = ", ".join(f'"{option}"' for option in options)
     start = f"be one of {listed}, but is"
-    return [value(functions, name, "mse", f'{start} "mse"'), kind(functions, name, no_name, f"{start} {what}")]
+    return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -142,25 +142,45 @@ OPTIONS = [
         if not family(x).takes_pos_weight
     ),
 ]
-SETTINGS = OPTIONS.copy()  # which a module refuses when it is made
-OPTIONS += one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool")
 
 no_number = "be a number or a 0-d Tensor"
-broadcast = "broadcast to recon's shape (4, 2, 3)"
-OPTIONS += [
-    no_tensor(OBJECTIVES, "weight", 2.0, "a float"),
+no_weight = "be a Tensor or a number, but is"
+SETTINGS = [  # which a module refuses when it is made
+    *OPTIONS,
+    *(
+        kind(OBJECTIVES, name, came, f"{no_weight} {what}", likelihood=POSITIVE)
+        for name in ("weight", "pos_weight")
+        for came, what in (("2", "a str"), (True, "a bool"), (np.bool_(True), "a bool"), (np.ones(()), "a ndarray"))
+    ),
     dtype(OBJECTIVES, "weight", (3,), torch.int64, ".to(recon.dtype)", f"{ANY}, bool"),
-    *shapes(OBJECTIVES, "weight", [(2,), (4,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
-    device(OBJECTIVES, "weight", torch.ones(3), "recon"),
-    no_tensor(OBJECTIVES, "pos_weight", "2", "a str", likelihood=POSITIVE),
-    *shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
-    device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
-    kind(WITH_KL, "beta", "1", f"{no_number}, but is a str"),
+    dtype(OBJECTIVES, "pos_weight", (3,), torch.int64, ".to(recon.dtype)", f"{ANY}, bool", likelihood=POSITIVE),
+    *(
+        kind(WITH_KL, "beta", came, f"{no_number}, but is {what}")
+        for came, what in (("1", "a str"), (np.ones(()), "a ndarray"), (np.bool_(True), "a bool"), (1j, "a complex"))
+    ),
     kind(WITH_KL, "beta", torch.tensor(1j), "be real, but has dtype torch.complex64"),
     *shapes(WITH_KL, "beta", [(1,)], no_number),
+]
+
+broadcast = "broadcast to recon's shape (4, 2, 3)"
+OPTIONS = [
+    *SETTINGS,
+    *one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"),
+    *shapes(OBJECTIVES, "weight", [(2,), (4,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
+    device(OBJECTIVES, "weight", torch.ones(3), "recon"),
+    *shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
+    device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
     device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
+exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
+by_name = (
+    "come with one of `logvar`, `std`, `logstd`, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
+)
+several_samples = (
+    "have recon's batch size 4, but has shape {}; with several samples of one posterior, compute its KL apart, by "
+    "`pyvae.kl_divergence`, expand it to recon's batch, and give it as `kl=kl` in place of the posterior"
+)
 alone = "be given without a posterior, but came with"
 one_a_sample = "have shape (4,), one value a sample"
 KL = [
@@ -171,13 +191,16 @@ KL = [
     *shapes(WITH_KL, "kl", [(), (1,), (4, 3), (4, 1), (5,)], one_a_sample, **NO_POSTERIOR),
     device(WITH_KL, "kl", torch.ones(4), "recon", **NO_POSTERIOR),
     value(WITH_KL, "mu", None, "be given with `logvar`, but is None"),
-    *shapes(WITH_KL, "mu", [(5, 3)], "have recon's batch size 4", logvar=torch.ones(5, 3)),
+    value(WITH_KL, "mu", torch.ones(4), by_name, logvar=None),
+    *(
+        value(WITH_KL, "mu", torch.ones(n, 3), several_samples.format((n, 3)), logvar=torch.ones(n, 3))
+        for n in (5, 8, 2)
+    ),
     device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
 ]
 
 # ---- the posterior and the noise -------------------------------------------------------------------------------------
 
-exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
 every_one = " and ".join(f"`{scale}`" for scale in SCALES)
 POSTERIORS = [
     no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
@@ -209,6 +232,7 @@ NOISE = [
     value(SAMPLERS, "generator", torch.Generator(), "not be given with `seed`, which decides the noise alone", seed=1),
     kind(SAMPLERS, "seed", True, f"{whole} is a bool"),
     kind(SAMPLERS, "seed", 1.0, f"{whole} is a float"),
+    kind(SAMPLERS, "seed", np.ones((), np.int64), f"{whole} is a ndarray"),
     kind(SAMPLERS, "seed", torch.ones(1), f"{whole} has dtype torch.float32"),
     kind(SAMPLERS, "seed", torch.ones(1).int(), f"{whole} has dtype torch.int32"),
     *(value(SAMPLERS, "seed", n, f"be in [-2**63, 2**64), but is {n}") for n in (-(2**63) - 1, 2**64)),
@@ -216,6 +240,7 @@ NOISE = [
     device(SAMPLERS, "seed", torch.tensor([1]), "mu"),
     kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
     kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
+    kind(SAMPLERS, "row_offset", np.ones((), np.int64), "be an int, but is a ndarray"),
     *(value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
     *(
         value(
@@ -243,7 +268,7 @@ for i, name in enumerate(("prior[0]", "prior[1]")):
     def beside(part: Any, i: int = i) -> dict[str, Any]:
         return {"prior": (part, ones) if i == 0 else (ones, part)}
 
-    for came, what in ((None, "None"), ("1", "a str"), (True, "a bool")):
+    for came, what in ((None, "None"), ("1", "a str"), (True, "a bool"), (np.ones(()), "a ndarray")):
         words = f"`{name}` must be a Tensor or a number, but is {what}"
         PRIOR.append(Refusal(WITH_PRIOR, beside(came), TypeError, words))
     words = f"`{name}` must have one of the dtypes {ANY}, but has torch.int64; convert it with `{name}.to(mu.dtype)`"
@@ -260,6 +285,7 @@ RANGE = [
     kind(LATENTS, "logvar_range", (-30, None), "hold two numbers, but holds None"),
     kind(LATENTS, "logvar_range", (True, 20), "hold two numbers, but holds a bool"),
     kind(LATENTS, "logvar_range", (torch.zeros(()), 20), "hold two numbers, but holds a Tensor"),
+    kind(LATENTS, "logvar_range", (np.zeros(()), 20), "hold two numbers, but holds a ndarray"),
     value(LATENTS, "logvar_range", (-30, math.inf), "hold finite numbers, but holds inf"),
     value(LATENTS, "logvar_range", (math.nan, 20.0), "hold finite numbers, but holds nan"),
     value(LATENTS, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),

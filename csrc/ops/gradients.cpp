@@ -1,11 +1,11 @@
 #include "ops/gradients.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 
 #include "ops/broadcast.h"
+#include "ops/layout.h"
 #include "ops/types.h"
 
 namespace pyvae {
@@ -36,7 +36,7 @@ RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t
     const Form form = form_of(parameter, a.recon);
     if (form == Form::kElements) {
       const bool whole = parameter.sizes() == a.recon.sizes();
-      part.buffer = whole ? at::empty_like(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
+      part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
       elements[k] = part.buffer;
       continue;
     }

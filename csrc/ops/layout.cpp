@@ -1,5 +1,6 @@
 #include "ops/layout.h"
 
+#include <ATen/ops/empty_like.h>
 #include <c10/util/SmallVector.h>
 
 #include <algorithm>
@@ -75,11 +76,15 @@ Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
   return shape;
 }
 
-// The kernels follow at most kMaxDims strides: a tensor of more dimensions is made contiguous.
 Tensor within_dims(const Tensor& tensor) { return tensor.dim() > kMaxDims ? tensor.contiguous() : tensor; }
 Tensor within_dims(const OptionalTensor& tensor) { return tensor ? within_dims(*tensor) : Tensor(); }
 
 }  // namespace
+
+Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options) {
+  const auto format = tensor.dim() > kMaxDims ? at::MemoryFormat::Contiguous : at::MemoryFormat::Preserve;
+  return at::empty_like(tensor, options, format);
+}
 
 LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {
   if (!a.prior_mean) return;

@@ -6,6 +6,10 @@
 
 namespace pyvae {
 
+// The kernels follow at most kMaxDims strides: a tensor of more dimensions is read from a contiguous copy, and what
+// they write in its shape is contiguous. With fewer it has the strides of `tensor`.
+Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options = {});
+
 struct LatentTensors {
   Tensor mu, scale;
   Tensor eps, z, grad_z, grad_mu, grad_scale;                                                  // undefined: absent

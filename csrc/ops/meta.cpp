@@ -1,8 +1,8 @@
 // The device without data: shapes and types of results, for compilers and meta tensors.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include "ops/implement.h"
+#include "ops/layout.h"
 
 namespace pyvae {
 
@@ -17,10 +17,10 @@ std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z,
   const auto options = a.mu.options().dtype(sample_type(a));
   const auto in_compute_type = a.mu.options().dtype(compute_type(a.mu, a.scale));
   const auto divergence = [&] {
-    return reduction == kElements ? at::empty_like(a.mu, in_compute_type)
+    return reduction == kElements ? empty_like_operand(a.mu, in_compute_type)
                                   : reduced(a.mu, reduction, compute_type(a.mu, a.scale));
   };
-  return {with_z ? at::empty_like(a.mu, options) : at::empty({0}, options),
+  return {with_z ? empty_like_operand(a.mu, options) : at::empty({0}, options),
           with_kl ? divergence() : at::empty({0}, in_compute_type)};
 }
 
@@ -31,18 +31,23 @@ std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const s
 }
 
 LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor&, const OptionalTensor&, bool to_prior) {
-  const auto as = [&](const OptionalTensor& part) {
+  const auto to = [&](const OptionalTensor& part) {
     return to_prior ? at::empty_symint(part->sym_sizes(), part->options()) : Tensor();
   };
-  return {at::empty_like(a.mu), at::empty_like(a.scale), as(a.prior_mean), as(a.prior_scale)};
+  return {empty_like_operand(a.mu), empty_like_operand(a.scale), to(a.prior_mean), to(a.prior_scale)};
 }
 
 Gradients empty_gradients(const LikelihoodArguments& a, int64_t wanted) {
+  // Of a parameter that was broadcast, the sums are a new tensor.
+  const auto of = [&a](const Tensor& parameter) {
+    const bool whole = parameter.sym_sizes() == a.recon.sym_sizes();
+    return whole ? empty_like_operand(parameter) : at::empty_symint(parameter.sym_sizes(), parameter.options());
+  };
   Gradients out;
-  if (wants(wanted, kOfRecon)) out[kOfRecon] = at::empty_like(a.recon);
-  if (wants(wanted, kOfParameter)) out[kOfParameter] = at::empty_like(*a.parameter);
-  if (wants(wanted, kOfSecondParameter)) out[kOfSecondParameter] = at::empty_like(*a.second_parameter);
-  if (wants(wanted, kOfLibrary)) out[kOfLibrary] = at::empty_like(*a.log_library);
+  if (wants(wanted, kOfRecon)) out[kOfRecon] = empty_like_operand(a.recon);
+  if (wants(wanted, kOfParameter)) out[kOfParameter] = of(*a.parameter);
+  if (wants(wanted, kOfSecondParameter)) out[kOfSecondParameter] = of(*a.second_parameter);
+  if (wants(wanted, kOfLibrary)) out[kOfLibrary] = of(*a.log_library);
   return out;
 }
 
