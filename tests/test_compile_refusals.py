@@ -58,7 +58,7 @@ def test_the_same_error_as_in_eager_mode(start: str, dynamic: bool, compiler: st
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("start", list(CASES))
 def test_one_graph_tells_it_too(start: str, dynamic: bool) -> None:
-    """Within the compiler's own error; sizes that it keeps symbolic have their symbols there."""
+    """Within the compiler's own error; sizes that it keeps symbolic have their symbols there, so not beyond a shape."""
     want = str(refusal(CASES[start]))
     got = str(refusal(torch.compile(CASES[start], fullgraph=True, dynamic=dynamic, backend="eager")))
-    assert (start if dynamic else want) in got.replace("\\'", "'")
+    assert (start if dynamic else want.partition("(")[0]) in got.replace("\\'", "'")
