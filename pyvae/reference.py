@@ -104,10 +104,8 @@ def sample(call: LatentArguments, given: Posterior) -> tuple[Tensor, Posterior]:
 
 def divergence(posterior: Posterior, reduction: str) -> Tensor:
     """The KL of a checked posterior."""
-    computed = _in_compute_dtype(posterior)
-    return (
-        _kl_elements(computed).to(computed.mu.dtype) if reduction == "elements" else _reduce(_kl(computed), reduction)
-    )
+    given = _in_compute_dtype(posterior)
+    return _kl_elements(given).to(given.mu.dtype) if reduction == "elements" else _reduce(_kl(given), reduction)
 
 
 def _in_compute_dtype(posterior: Posterior) -> Posterior:
@@ -240,14 +238,12 @@ def _checked(function: str, *arguments: Any) -> ELBO:
 def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
     """The objective of a checked call of the public `function`, in whose name probabilities are refused."""
     samples = _reconstruction(function, call)
+    kl = torch.zeros_like(samples) if call.kl is None else call.kl
     if posterior is not None:
         kl = _kl(_in_compute_dtype(posterior))
-    else:
-        kl = torch.zeros_like(samples) if call.kl is None else call.kl
     recon_term, kl_term = _reduce(samples, call.reduction), _reduce(kl, call.reduction)
-    beta = call.beta
-    if isinstance(beta, Tensor):
-        beta = beta.to(kl_term.dtype)  # it scales, and does not decide the result's dtype
+    # A tensor scales, and does not decide the result's dtype.
+    beta = call.beta.to(kl_term.dtype) if isinstance(call.beta, Tensor) else call.beta
     return ELBO(recon_term + beta * kl_term, recon_term, kl_term)
 
 
