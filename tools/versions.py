@@ -16,6 +16,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.markdown import insert, markdown
-from gpu_check import end_with_signals, run
+from gpu_check import run
 from gpu_logs import Failed, last_line, outcome
 from gpu_stages import ROOT, Result, Step
 
@@ -237,13 +238,14 @@ def merge(rows: Iterable[Row], new: Row) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
+    """For the README: without seconds, which tell more of the machine and what else it did than of a torch."""
+
     def result(one: Row) -> str:
         counts = ", ".join(f"{getattr(one, word)} {word}" for word in ("passed", "failed", "skipped"))
         parts = [counts.replace(", 0 failed", "").replace(", 0 skipped", "") if one.passed else "", one.error]
         return ": ".join(part.replace("|", "\\|") for part in parts if part)
 
-    body = [[one.torch, one.python, f"{one.built_s} s" if one.built_s else "", result(one)] for one in rows]
-    return markdown(["torch", "Python", "build", "tests"], body)
+    return markdown(["torch", "Python", "tests"], [[one.torch, one.python, result(one)] for one in rows])
 
 
 def main() -> None:
@@ -272,7 +274,8 @@ def main() -> None:
     if missing := [asked for asked, python in found.items() if python is None]:
         words = f"no usable Python {', '.join(missing)} here: one with venv and its C headers is needed"
         parser.error(words) if options.python else print(words, flush=True)
-    end_with_signals()
+    # An exit, as Ctrl-C is: the step is ended with all that it started, and the temporary folder goes.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         for torch in options.torch:
