@@ -77,6 +77,16 @@ def test_a_missing_python_that_was_asked_for_is_an_error(
     assert "no usable Python 9.9 here" in capsys.readouterr().err
 
 
+def test_a_folder_within_the_sources_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be copied into itself."""
+    monkeypatch.setattr(sys, "argv", ["versions.py", "--python", sys.executable, "--folder", str(ROOT / "new")])
+    with pytest.raises(SystemExit):
+        versions.main()
+    assert f"--folder: expected one outside of the sources, but got {ROOT / 'new'}" in capsys.readouterr().err
+
+
 def test_every_pair_is_tried_and_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pythons = {"3.11": HERE, "3.12": Python("other", "3.12.1"), "3.14": None}
     monkeypatch.setattr(versions, "find_python", pythons.__getitem__)
@@ -110,17 +120,25 @@ def test_a_run_that_is_ended_leaves_no_gigabytes(number: int, tmp_path: Path) ->
 
 def test_the_copy_has_the_sources_and_nothing_that_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout, copy = tmp_path / "checkout", tmp_path / "copy"
-    for name in ("kept.py", "folder/new.py", "deleted.py", "build/object.o"):
+    kept = {".gitignore", ".ci/run", "a.py", "b/build/c.py", "b/_C.cpp"}
+    for name in {
+        *kept,
+        ".git/config",
+        "build/c.o",
+        "b/_C.x.so",
+        "b/d.pyc",
+        "x.egg-info/e",
+        ".venv-2/f",
+        "b/__pycache__/g",
+    }:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text(name, encoding="utf-8")
-    (checkout / ".gitignore").write_text("/build/\n", encoding="utf-8")
-    for command in (["init", "-q"], ["add", "kept.py", "deleted.py"]):
-        subprocess.run(["git", *command], cwd=checkout, check=True)
-    (checkout / "deleted.py").unlink()
+    ignored = "# built\n/build/\n/b/_C.*.so\n\n*.pyc\n/*.egg-info/\n/.venv*/\n__pycache__/\n"
+    (checkout / ".gitignore").write_text(ignored, encoding="utf-8")
     monkeypatch.setattr(versions, "ROOT", checkout)
     versions.copy_sources(copy)
-    copied = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-    assert copied == {".gitignore", "kept.py", "folder/new.py"}
+    assert {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()} == kept
+    assert versions.commit() == "unknown"  # of a folder that is not under git
 
 
 def test_steps_are_those_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

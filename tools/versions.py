@@ -12,23 +12,23 @@ is set up by its own variables and files.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.markdown import insert, markdown
+from benchmarks.markdown import insert
 from gpu_check import run
 from gpu_logs import Failed, last_line, outcome
 from gpu_stages import ROOT, Result, Step
+from versions_rows import Row, merge, minor, read, table, write
 
 TORCHES = ("2.11", "2.13", "2.14", "newest")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -75,20 +75,6 @@ class Python(NamedTuple):
     version: str  # "3.11.7"
 
 
-class Row(NamedTuple):
-    """What came of a pair, as it stands in the CSV; empty is what it did not come to."""
-
-    torch: str  # "2.13.0+cpu"; as asked, if it could not be installed
-    python: str
-    commit: str  # of pyvae
-    built_s: str = ""
-    tests: str = ""  # "selected" or "all"
-    passed: str = ""
-    failed: str = ""
-    skipped: str = ""
-    error: str = ""  # the last line of what ended it, or the first test that failed
-
-
 # ---- which pairs -----------------------------------------------------------------------------------------------------
 
 
@@ -97,15 +83,6 @@ def requirement(torch: str) -> str:
     if not re.fullmatch(r"newest|\d+\.\d+(\.\d+\S*)?", torch):
         raise ValueError(f"expected a torch as 2.13, 2.13.0 or newest, but got {torch!r}")
     return "torch" if torch == "newest" else f"torch=={torch}{'.*' if torch.count('.') == 1 else ''}"
-
-
-def minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
-
-
-def order(version: str) -> tuple[float, ...]:
-    """Sorts versions by their numbers, and words after them."""
-    return tuple(map(float, re.findall(r"\d+", version.split("+")[0]))) or (float("inf"),)
 
 
 def examine(program: str) -> Python | None:
@@ -131,14 +108,24 @@ def find_python(asked: str) -> Python | None:
 
 
 def copy_sources(target: Path) -> None:
-    """Copies what git has and does not ignore, uncommitted changes included."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    for source in (ROOT / name for name in names if name):
-        if source.is_file():  # not one that was deleted and is still in the index
-            copy = target / source.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
+    """Copies what git would not ignore, uncommitted changes included."""
+    listed = ROOT / ".gitignore"  # an sdist has none
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    patterns = ["/.git", *(line.rstrip("/") for line in lines if line and not line.startswith("#"))]
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        paths = {name: PurePath("/", Path(folder, name).relative_to(ROOT)) for name in names}
+        return [name for name, path in paths.items() if any(map(path.match, patterns))]
+
+    shutil.copytree(ROOT, target, ignore=ignored, dirs_exist_ok=True)
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def built(text: str, status: int) -> str:
@@ -176,10 +163,10 @@ def steps(torch: str, python: Python, folder: Path, every_test: bool) -> list[St
     return [step._replace(seconds=LIMIT, environment=environment, folder=folder / "pyvae") for step in todo]
 
 
-def row(torch: str, python: Python, commit: str, every_test: bool, results: Sequence[Result]) -> Row:
+def row(torch: str, python: Python, sources: str, every_test: bool, results: Sequence[Result]) -> Row:
     """What the steps came to, of which the last one ended it if it is not good."""
     of = {result.name: result for result in results}
-    found = Row(of["torch"].note if "torch" in of and of["torch"].good else torch, python.version, commit)
+    found = Row(of["torch"].note if "torch" in of and of["torch"].good else torch, python.version, sources)
     if "build" in of and of["build"].good:
         found = found._replace(built_s=f"{of['build'].seconds:.0f}")
     if "tests" in of:
@@ -199,9 +186,8 @@ def ended(tests: Result) -> str:
 
 
 def attempt(torch: str, python: Python, folder: Path, every_test: bool, keep: bool) -> Row:
-    commit = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(commit, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     folder.mkdir(parents=True, exist_ok=True)
+    sources = commit()
     copy_sources(folder / "pyvae")
     results: list[Result] = []
     for step in steps(torch, python, folder, every_test):
@@ -212,40 +198,7 @@ def attempt(torch: str, python: Python, folder: Path, every_test: bool, keep: bo
     if not keep:
         shutil.rmtree(folder / "environment", ignore_errors=True)
         shutil.rmtree(folder / "pyvae", ignore_errors=True)
-    return row(torch, python, commit, every_test, results)
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Row(**record) for record in csv.DictReader(file)]
-
-
-def write(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([Row._fields, *rows])
-
-
-def merge(rows: Iterable[Row], new: Row) -> list[Row]:
-    """The rows with the new one in place of its pair's, by versions."""
-    pairs = {(one.torch.split("+")[0], minor(one.python)): one for one in (*rows, new)}
-    return sorted(pairs.values(), key=lambda one: (order(one.torch), order(one.python)))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """For the README: without seconds, which tell more of the machine and what else it did than of a torch."""
-
-    def result(one: Row) -> str:
-        counts = ", ".join(f"{getattr(one, word)} {word}" for word in ("passed", "failed", "skipped"))
-        parts = [counts.replace(", 0 failed", "").replace(", 0 skipped", "") if one.passed else "", one.error]
-        return ": ".join(part.replace("|", "\\|") for part in parts if part)
-
-    return markdown(["torch", "Python", "tests"], [[one.torch, one.python, result(one)] for one in rows])
+    return row(torch, python, sources, every_test, results)
 
 
 def main() -> None:
@@ -274,6 +227,8 @@ def main() -> None:
     if missing := [asked for asked, python in found.items() if python is None]:
         words = f"no usable Python {', '.join(missing)} here: one with venv and its C headers is needed"
         parser.error(words) if options.python else print(words, flush=True)
+    if options.folder and options.folder.resolve().is_relative_to(ROOT):
+        parser.error(f"--folder: expected one outside of the sources, but got {options.folder}")
     # An exit, as Ctrl-C is: the step is ended with all that it started, and the temporary folder goes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with TemporaryDirectory() as scratch:
