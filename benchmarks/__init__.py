@@ -13,6 +13,7 @@ environment.py  where rows are measured
 runs.py         what a run measures on each device, and how much of it
 targets.py      what rows are called, and the targets that they are judged by
 report.py       tables of times and of targets, and those of the README
+markdown.py     tables as Markdown, and their places in the README
 plots.py        a GPU's CSV as pictures, and that of the errors over theta
 """
 

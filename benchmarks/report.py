@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan, log10
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from . import ROOT, Environment, Row, read
 from .cases import ONE_LARGE
+from .markdown import insert, markdown
 from .targets import (
     CALLS,
     COUNT_ERROR_TARGETS,
@@ -47,10 +47,6 @@ def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
             measured, reached = "not measured", False
         body.append([what, target, measured, "yes" if reached else "**no**"])
     return markdown(["what", "target", "measured", "reached"], body)
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
 
 
 def time(row: Row | None) -> str:
@@ -137,15 +133,6 @@ def gpu_results(folder: Path) -> str:
     found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
     rendered = [render(rows, where) for rows, where in found if where.device == "cuda"]
     return "\n\n".join(rendered) or "GPU: not measured yet. The CUDA kernels have not run on a GPU so far."
-
-
-def insert(text: str, name: str, rendered: str) -> str:
-    """`text` with what stands between the markers of `name` replaced."""
-    first, last = f"<!-- {name}:start -->\n", f"\n<!-- {name}:end -->"
-    new, count = re.subn(f"({first}).*?({last})", lambda found: found[1] + rendered + found[2], text, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"expected {first.strip()} and, after it, {last.strip()}")
-    return new
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ gpu_check.main()
 def test_what_was_found_outlives_the_check(number: int, tmp_path: Path) -> None:
     """Ended by a signal it ends its steps; by one that no program sees, whoever sends that has to."""
     command = [sys.executable, "-c", TWO_STEPS, str(tmp_path)]
-    log, tools = tmp_path / "first.log", gpu_check.ROOT / "tools"
+    log, tools = tmp_path / "first.log", Path(gpu_check.__file__).parent
     with subprocess.Popen(command, cwd=tools, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         while not (log.exists() and last_line(log).isdigit()):
             assert process.poll() is None

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import gpu_stages
 from gpu_logs import Failed, last_line, made_of, so_far
-from gpu_stages import PYTHON, ROOT, STAGES, Result, Step
+from gpu_stages import PYTHON, STAGES, Result, Step
 
 LIMIT = 540.0  # seconds for everything
 SUMMARY = "summary.txt"
@@ -51,7 +51,7 @@ def run(step: Step, log: Path, allowed: float) -> Result:
             before = file.tell()
             # A group of its own, to end it by, but no session: where a whole call is killed, it would live on.
             process = subprocess.Popen(
-                step.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                step.command, cwd=step.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                 preexec_fn=os.setpgrp, env={**os.environ, "PYTHONUNBUFFERED": "1", **dict(step.environment)},
             )  # fmt: skip
             running.add(process)

@@ -29,6 +29,7 @@ class Step(NamedTuple):
     judge: Callable[[str, int], str]  # of log and exit status: key numbers, or Failed
     seconds: float = 1e6  # at most
     environment: Sequence[tuple[str, str]] = ()  # added to the present one
+    folder: Path = ROOT  # in which it runs
 
 
 class Result(NamedTuple):
