@@ -52,8 +52,7 @@ struct Checked {
   static std::tuple<Tensor, Tensor, Tensor, Tensor> elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream,
                                                                   int64_t wanted) {
     check("elbo_gradient", refuse(a));
-    const bool per_row = upstream.dim() == 1 && upstream.sym_size(0) == a.recon.sym_size(0);
-    check("elbo_gradient", per_row && is_supported_type(upstream.scalar_type()) ? nullptr : "upstream must be (B,)");
+    check("elbo_gradient", refuse_upstream(a, upstream));
     check("elbo_gradient", refuse_wanted(a, wanted));
     return to_tuple(device.elbo_gradient(a, upstream, wanted), a.recon);
   }

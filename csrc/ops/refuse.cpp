@@ -1,6 +1,9 @@
 #include "ops/refuse.h"
 
 #include <ATen/ExpandUtils.h>
+#include <ATen/MemoryOverlap.h>
+
+#include <cmath>
 
 #include "ops/codes.h"
 #include "ops/gradients.h"
@@ -96,6 +99,8 @@ const char* refuse(const LatentArguments& a) {
   if (counts_too_far(a)) return "row_offset is too large: elements are counted in 63 bits";
   if (a.prior_mean.has_value() != a.prior_scale.has_value()) return "the prior's mean and scale go together";
   if (!(a.low <= a.high)) return "low must be at most high";
+  if (a.is_clamped() && !(std::isfinite(a.low) && std::isfinite(a.high)))
+    return "low and high must be finite, or -inf and inf";
   if (a.is_clamped() && a.scale_kind != kCode<LogVariance, Scales>) return "only a logvar is clamped";
   if (const char* refusal = refuse_prior(a.prior_mean, a.mu)) return refusal;
   return refuse_prior(a.prior_scale, a.mu);
@@ -123,6 +128,7 @@ const char* refuse(const LikelihoodArguments& a) {
 const char* refuse(const ElboArguments& a) {
   if (const char* refusal = refuse(static_cast<const LikelihoodArguments&>(a))) return refusal;
   if (a.reduction < 0 || a.reduction >= kReductions) return "unknown reduction";
+  if (a.scale_kind < 0 || a.scale_kind >= Scales::kCount) return "unknown scale";
   if (a.mu.has_value() != a.scale.has_value()) return "mu and scale go together";
   if (a.mu && a.kl) return "either mu and scale or kl";
   if (a.mu) {
@@ -155,6 +161,10 @@ const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& gra
   return nullptr;
 }
 
+const char* refuse_upstream(const LikelihoodArguments& a, const Tensor& upstream) {
+  return is_per_row(upstream, a.recon, /*scalar=*/false) ? nullptr : "upstream must have shape (B,), on recon's device";
+}
+
 const char* refuse_wanted(const LikelihoodArguments& a, int64_t wanted) {
   if (wanted < 0 || wanted >> kGradients != 0) return "unknown gradients are wanted";
   const bool absent = (wants(wanted, kOfParameter) && !a.parameter) ||
@@ -169,6 +179,8 @@ const char* refuse_gradients(const ElboArguments& a, const OptionalTensor& gradi
                    gradient->device() != a.recon.device())) {
     return "gradient must be as recon";
   }
+  if (gradient && at::has_internal_overlap(*gradient) == at::MemOverlap::Yes)
+    return "gradient is written in place, so its elements must have memory of their own";
   for (const OptionalTensor* upstream : {&grad_loss, &grad_recon, &grad_kl}) {
     if (*upstream && !is_per_row(**upstream, a.recon, /*scalar=*/a.reduction != kNone))
       return "upstream gradients must have shape (B,) without reduction, else ()";

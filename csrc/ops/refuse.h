@@ -13,6 +13,8 @@ const char* refuse(const ElboArguments& a);
 // What autograd hands to the backward operators. grad_z [B, ...]; grad_kl [B], [] or, of each element, [B, ...].
 const char* refuse_gradients(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
                              bool to_prior);
+// Of elbo_gradient: upstream [B].
+const char* refuse_upstream(const LikelihoodArguments& a, const Tensor& upstream);
 // Gradients by what is not there.
 const char* refuse_wanted(const LikelihoodArguments& a, int64_t wanted);
 // gradient as recon; the others [B] without reduction, else scalars.

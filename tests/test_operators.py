@@ -1,0 +1,124 @@
+"""The operators with whatever one may hand to them, and autograd with whatever hooks unpack: results, or errors in
+words, and never the end of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import data, leaf
+from fuzz_operators import OPERATORS
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+import pyvae
+
+pytestmark = pytest.mark.usefixtures("kernels")
+HERE = Path(__file__).parent
+CALLS = 4500
+
+
+def test_wrong_arguments_end_in_results_or_errors() -> None:
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "ignore", str(HERE / "fuzz_operators.py"), str(CALLS)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-3000:]}"
+    ends = json.loads(done.stdout)
+    assert set(ends) == set(OPERATORS)
+    for ended in ends.values():  # it is no test of an operator that refuses everything, or nothing
+        assert ended["result"] > CALLS / len(OPERATORS) / 10
+        assert ended["ValueError"] > CALLS / len(OPERATORS) / 10
+
+
+def backward_in_place(**changed: Any) -> Tensor:
+    given: dict[str, Any] = {
+        argument.name: None for argument in torch.ops.pyvae.elbo_backward_.default._schema.arguments
+    }
+    like = torch.full((3, 4), 0.5)
+    given |= {"recon": like, "target": like, "gradient": torch.ones(3, 4), "grad_loss": torch.tensor(2.0)}
+    given |= {"likelihood": 0, "scale_kind": 0, "beta": 1.0, "reduction": 1, "to_kl": False} | changed
+    return torch.ops.pyvae.elbo_backward_(*given.values())
+
+
+@pytest.mark.parametrize("code", (-1, 99, 2**62, -(2**63)))
+@pytest.mark.parametrize("name", ("likelihood", "scale_kind", "reduction"))
+def test_unknown_codes_do_not_reach_what_works_in_place(name: str, code: int) -> None:
+    gradient = torch.ones(3, 4)
+    word = {"scale_kind": "scale"}.get(name, name)
+    with pytest.raises(ValueError, match=rf"^pyvae::elbo_backward_: unknown {word}$"):
+        backward_in_place(gradient=gradient, **{name: code})
+    assert torch.equal(gradient, torch.ones(3, 4))
+
+
+def test_a_gradient_without_memory_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^pyvae::elbo_backward_: gradient is written in place"):
+        backward_in_place(gradient=torch.ones(1, 4).expand(3, 4))
+    strided = torch.ones(4, 3).t()
+    backward_in_place(gradient=strided)
+    assert torch.equal(strided, torch.full((3, 4), 2.0))
+
+
+def test_upstream_gradients_of_another_device_are_refused() -> None:
+    like = torch.full((3, 4), 0.5)
+    with pytest.raises(ValueError, match=r"^pyvae::elbo_gradient: upstream must have shape \(B,\), on recon's device$"):
+        torch.ops.pyvae.elbo_gradient(like, like, None, None, 0, None, None, None, torch.ones(3, device="meta"), 1)
+
+
+@pytest.mark.parametrize("bounds", ((-float("inf"), 1.0), (0.0, float("inf")), (-float("inf"), -float("inf"))))
+def test_half_a_range_is_refused(bounds: tuple[float, float]) -> None:
+    """Which the reference does not know, so that second derivatives would not be those of the value."""
+    zeros = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r"low and high must be finite, or -inf and inf$"):
+        torch.ops.pyvae.kl_divergence(zeros, zeros, None, None, 0, 0, None, None, *bounds, 0)
+
+
+# ---- hooks on saved tensors -----------------------------------------------------------------------------------------
+
+
+def sample(first: Tensor, second: Tensor) -> Tensor:
+    z, kl = pyvae.reparameterize_kl(first, second)
+    return z.sum() + kl.sum()
+
+
+STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "elbo": lambda first, second: pyvae.elbo_loss(first, second.detach(), likelihood="gaussian"),
+    "reparameterize": sample,
+}
+UNPACKED: dict[str, Callable[[Tensor], Any]] = {
+    "shape": lambda x: x.new_ones(*x.shape, 2),
+    "rows": lambda x: torch.cat([x, x]),
+    "dtype": lambda x: x.to(torch.complex64),
+    "meta": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
+    "None": lambda x: None,
+    "number": lambda x: 3,
+}
+
+
+@pytest.mark.parametrize("broken", list(UNPACKED))
+@pytest.mark.parametrize("name", list(STEPS))
+def test_what_hooks_unpack_wrongly_is_an_error_in_words(name: str, broken: str) -> None:
+    """Of the first tensor alone and of all of them: the rest no longer goes with it."""
+    for every in (False, True):
+        first, second = (leaf(x) for x in data("gaussian", (3, 4), (torch.float32,) * 2))
+        unpacked: list[Any] = []
+
+        def unpack(kept: Tensor, every: bool = every, unpacked: list[Any] = unpacked) -> Any:
+            unpacked.append(kept)
+            return UNPACKED[broken](kept) if every or len(unpacked) == 1 else kept
+
+        with saved_tensors_hooks(lambda x: x.detach(), unpack):
+            loss = STEPS[name](first, second)
+        # What is legal by itself meets the upstream gradient, or torch's own check of a gradient's shape.
+        by_pyvae = broken in ("shape", "rows", "dtype", "meta") and not (every and name == "elbo")
+        match = r"^pyvae::" if by_pyvae else r"\w+ \w+ \w+"
+        with pytest.raises((RuntimeError, ValueError, TypeError), match=match):
+            loss.backward()
+        assert unpacked
