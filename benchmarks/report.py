@@ -1,7 +1,7 @@
 """Results as Markdown: times beside one another, and every target with what was measured.
 
-`python -m benchmarks.report` puts those of the CPU, and what there is of GPUs, between the markers in README.md;
-`--check` only tells whether README.md is in step.
+`python -m benchmarks.report` puts them between the markers in README.md (the loss, counts, what there is of GPUs) and
+in benchmarks/README.md (all of the CPU, and the targets); `--check` only tells whether both are in step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COUNT_ERRORS_CSV = "counts_accuracy.csv"  # in RESULTS
-README = ROOT / "README.md"
+README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
 
@@ -110,11 +110,16 @@ def render(rows: Sequence[Row], where: Environment) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def of_counts(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Row], where: Environment) -> str:
+    """Of those the machine and the loss's times alone."""
+    return render([row for row in rows if row.what == "loss"], where).partition("\n\n| what |")[0]
+
+
+def of_counts(rows: Sequence[Row], with_targets: bool = True) -> str:
     """Times of the count likelihoods where they were measured, and their targets."""
     rows = [row for row in rows if row.stage in (None, "both")]
-    heading = "counts, softmax link"
-    return "\n\n".join(filter(None, (times(rows, heading, COUNTS, PLAIN), judged(COUNT_TARGETS, rows))))
+    parts = times(rows, "counts, softmax link", COUNTS, PLAIN), judged(COUNT_TARGETS, rows) if with_targets else ""
+    return "\n\n".join(filter(None, parts))
 
 
 def of_count_errors(rows: Sequence[Row]) -> str:
@@ -136,17 +141,25 @@ def gpu_results(folder: Path) -> str:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
     on_cpu, where = read(RESULTS / "cpu.csv")
-    current = insert(text, CPU, render(on_cpu, where))
     errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
-    current = insert(current, OF_COUNTS, of_counts(on_cpu))
-    current = insert(current, ERRORS_OF_COUNTS, of_count_errors(errors))
-    current = insert(current, GPU, gpu_results(RESULTS))
-    if "--check" not in sys.argv[1:]:
-        README.write_text(current, encoding="utf-8")
-    elif current != text:
-        sys.exit("README.md's benchmark tables are not those of benchmarks/results: run `python -m benchmarks.report`")
+    pages = {
+        README: {
+            CPU: summary(on_cpu, where),
+            OF_COUNTS: of_counts(on_cpu, with_targets=False),
+            ERRORS_OF_COUNTS: of_count_errors(errors),
+            GPU: gpu_results(RESULTS),
+        },
+        WHOLE: {CPU: render(on_cpu, where), OF_COUNTS: of_counts(on_cpu)},
+    }
+    for page, tables in pages.items():
+        current = text = page.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            current = insert(current, name, table)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(current, encoding="utf-8")
+        elif current != text:
+            sys.exit(f"the tables in {page} are not those of benchmarks/results: run `python -m benchmarks.report`")
 
 
 if __name__ == "__main__":

@@ -227,24 +227,31 @@ def test_whole_steps_have_tables_of_their_own() -> None:
 def test_readme_is_rewritten_between_its_markers(
     folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = folder / "README.md"
+    readme, whole = folder / "README.md", folder / "WHOLE.md"
     names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS)
     cpu, gpu, counts, errors = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
     text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n"
     readme.write_text(text.format(*["old"] * 4), encoding="utf-8")
+    whole.write_text(f"{cpu}\n{counts}".format("old", "old"), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "WHOLE", whole)
     monkeypatch.setattr(report, "RESULTS", folder)
 
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
-    with pytest.raises(SystemExit, match="benchmark tables are not those of"):
+    with pytest.raises(SystemExit, match=r"tables in .*README.md are not those of"):
         report.main()
     assert "\nold\n" in readme.read_text(encoding="utf-8")
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    assert readme.read_text(encoding="utf-8") == text.format(
-        *(rendered[name] for name in ("cpu", "cuda", "counts", "errors"))
-    )
+    assert whole.read_text(encoding="utf-8") == f"{cpu}\n{counts}".format(rendered["cpu"], rendered["counts"])
+    short = readme.read_text(encoding="utf-8")
+    assert rendered["cuda"] in short and rendered["errors"] in short
+    assert rendered["cpu"].splitlines()[0] in short
+    of_the_loss = [line for line in rendered["cpu"].splitlines() if line.startswith(f"| {CALL} |") and "×" in line]
+    assert of_the_loss and all(line in short for line in of_the_loss[:1])
+    assert "| what | target |" not in short.partition("after")[0].partition("between")[0]
+    assert rendered["counts"].partition("\n\n")[0] in short
 
     monkeypatch.setattr(sys, "argv", ["report", "--check"])
     report.main()
