@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _latent_checks, _route, reference
+from . import _checks, _latent_checks, _route, _sharding, reference
 from ._arguments import LatentArguments, Posterior
 from ._extension import _C
 from ._noise import seed_tensor
@@ -46,7 +46,9 @@ def reparameterize(
         generator: a torch.Generator on mu's device.
 
     Returns:
-        z, shape of mu, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit inputs are computed in float32.
+        z, shape of mu, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit inputs are computed in float32. Of
+        DTensors a DTensor, split by rows if mu is: `seed` draws what one process would have drawn, and without it each
+        process draws a seed for its rows.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -185,7 +187,10 @@ def kl_divergence(
             return out
     posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
-    if not _route.operators(posterior.mu, posterior.scale, *(posterior.prior or ())):
+    tensors = (posterior.mu, posterior.scale, *(posterior.prior or ()))
+    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+        return _sharding.divergence(kl_divergence, "kl_divergence", posterior, reduction)
+    if not _route.operators(*tensors):
         return reference.divergence(posterior, reduction)
     return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
 
@@ -198,7 +203,10 @@ def _reparameterize(function: str, with_kl: bool, *arguments: Any) -> Any:
             return out
     call = LatentArguments(*arguments)
     posterior = _latent_checks.call(function, call)
-    if not _route.operators(posterior.mu, posterior.scale, call.eps, *(posterior.prior or ())):
+    tensors = (posterior.mu, posterior.scale, call.eps, *(posterior.prior or ()))
+    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+        return _sharding.sample(_reparameterize, function, with_kl, call, posterior)
+    if not _route.operators(*tensors):
         z, posterior = reference.sample(posterior, call)
         return (z, reference.divergence(posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
