@@ -70,9 +70,15 @@ def _gaussian(mean: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     return difference * (difference / 2)
 
 
+def _absolute(difference: Tensor) -> Tensor:
+    """|difference|, whose derivative is 0 at 0 and NaN of NaN: of torch's it is 0 there, which would hide the NaN."""
+    sign = torch.where(difference.isnan(), difference, torch.sign(difference)).detach()
+    return difference * sign
+
+
 def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     """|t - median|: unit scale, without the constant log 2. The derivative at 0 is 0."""
-    return (median - t).abs()
+    return _absolute(median - t)
 
 
 def _gaussian_logvar(mean: Tensor, t: Tensor, _: Tensor | float, logvar: Tensor) -> Tensor:
@@ -83,7 +89,7 @@ def _gaussian_logvar(mean: Tensor, t: Tensor, _: Tensor | float, logvar: Tensor)
 
 def _laplace_logscale(median: Tensor, t: Tensor, _: Tensor | float, logscale: Tensor) -> Tensor:
     """|t - median| e^-logscale + logscale: without the constant log 2."""
-    return (median - t).abs() * torch.exp(-logscale) + logscale
+    return _absolute(median - t) * torch.exp(-logscale) + logscale
 
 
 def _count(x: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _checks, _latent_checks, _route, reference
+from . import _checks, _latent_checks, _route, _sharding, reference
 from ._arguments import LatentArguments, Posterior
 from ._extension import _C
 from ._noise import seed_tensor
@@ -47,7 +48,9 @@ def reparameterize(
         generator: a torch.Generator on mu's device.
 
     Returns:
-        z, shape of mu, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit inputs are computed in float32.
+        z, shape of mu, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit inputs are computed in float32. Of
+        DTensors a DTensor, split by rows if mu is: `seed` draws what one process would have drawn, and without it each
+        process draws a seed for its rows.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came.
@@ -189,7 +192,10 @@ def kl_divergence(
         return _route.override(kl_divergence, given._asdict() | {"reduction": reduction})
     posterior = _latent_checks.posterior("kl_divergence", *given[:5], prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
-    if not _route.operators(posterior.mu, posterior.scale, *(posterior.prior or ())):
+    tensors = (posterior.mu, posterior.scale, *(posterior.prior or ()))
+    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+        return _sharding.divergence(kl_divergence, "kl_divergence", posterior, reduction)
+    if not _route.operators(*tensors):
         return reference.divergence(posterior, reduction)
     return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
 
@@ -204,7 +210,10 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
     if _route.overridden(call):
         return _route.override(function, call._asdict())
     call, posterior = _latent_checks.call(function.__name__, call)
-    if not _route.operators(posterior.mu, posterior.scale, call.eps, *(posterior.prior or ())):
+    tensors = (posterior.mu, posterior.scale, call.eps, *(posterior.prior or ()))
+    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+        return _sharding.sample(partial(_reparameterize, function), function.__name__, with_kl, call, posterior)
+    if not _route.operators(*tensors):
         z, posterior = reference.sample(call, posterior)
         return (z, reference.divergence(posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _checks, _route, reference
+from . import _checks, _route, _sharding, reference
 from ._arguments import ELBO, ObjectiveArguments
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve
@@ -86,7 +87,8 @@ def elbo_loss(
             sum over the features and mean over the batch; "none", shape (B,).
 
     Returns:
-        The loss in nats, float32 (float64 if recon, target, the posterior or the KL is).
+        The loss in nats, float32 (float64 if recon, target, the posterior or the KL is). Of DTensors a DTensor: where
+        recon is split by rows or, for likelihoods that go element by element, by features, sums are `Partial("sum")`.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came. "mean" over all elements would
@@ -168,6 +170,9 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     like = resolve(call.likelihood)
     weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
     tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
+    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+        out = _sharding.objective(partial(_elbo, function), function.__name__, call, posterior)
+        return out if terms else out.loss
     if not _route.operators(*tensors):
         out = reference.evaluate(function.__name__, call, posterior)
     else:

@@ -137,6 +137,9 @@ def _kl_elements(posterior: Posterior) -> Tensor:
     Near sigma = 1 the last terms cancel to half the square of log sigma^2, and the gradient likewise. In float32 that
     would leave few correct digits; in float64, which a tensor as small as a posterior can afford, the error of
     the difference is 1e-16 |log sigma^2|, below float32's resolution of the result down to |log sigma^2| = 1e-9.
+
+    Where e^logvar is too large for the compute dtype, the KL and its derivative are infinite, as in torch's
+    kl_divergence of Normals. At logvar = inf that one is NaN, from inf - inf; here it is the limit, inf.
     """
     exact = exact_dtype(posterior.mu.device)
     mu, scale = posterior.mu.to(exact), posterior.scale.to(exact)
@@ -147,7 +150,9 @@ def _kl_elements(posterior: Posterior) -> Tensor:
         spread = (scale - 1) * (scale + 1) - 2 * torch.log(scale)
     else:
         logvar = scale if posterior.kind == "logvar" else 2 * scale
-        spread = torch.expm1(logvar) - logvar
+        excess = torch.expm1(logvar)
+        excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
+        spread = excess - logvar.clamp_max(torch.finfo(exact).max)
     return (mu * mu + spread) / 2
 
 

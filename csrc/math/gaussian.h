@@ -98,7 +98,7 @@ struct StandardDeviation {
   PYVAE_HD static T divergence(T s) {
     const T d = s - T(1);
     const T near = near_one(d);
-    const T far = T(0.5) * (d * (s + T(1))) - log(s);
+    const T far = (T(0.5) * d) * (s + T(1)) - log(s);  // so that the half is finite where s^2 is not
     return is_near_one(s) ? near : far;
   }
   template <class T>
@@ -106,8 +106,8 @@ struct StandardDeviation {
     return T(1);
   }
   template <class T>
-  PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s
-    return (s - T(1)) * (s + T(1)) / s;
+  PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s, also where s^2 is infinite
+    return (s - T(1)) * (T(1) + T(1) / s);
   }
   template <class T>
   PYVAE_HD static T variance(T s) {  // sigma^2

@@ -1,0 +1,214 @@
+"""DTensors: every process calls the function with its own part, and says of which whole the result is a part.
+
+What is split by rows stays so, since rows are independent of each other, and so do features of a likelihood that goes
+element by element: the sums over them are then partial ones (`Partial("sum")`). All other placements are redistributed
+to replicated ones. Rows are numbered over the whole batch, so that one seed is one noise, however it is split. Data
+that is refused (a probability outside [0, 1]) is so by the processes that have it. Nothing here imports
+torch.distributed.tensor before there is a DTensor.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior
+from ._likelihoods import LIKELIHOODS
+from ._noise import seed_tensor
+from .likelihoods import resolve, restore
+
+
+def among(*tensors: Tensor | None) -> bool:
+    """Whether one of them is a DTensor."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(tensor, module.DTensor) for tensor in tensors)
+
+
+class _Defined(torch.autograd.Function):
+    """The identity, behind which a gradient that nobody has is 0: what redistributes it back cannot do without."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Split:
+    """How a call is split over a device mesh, by the placements of its first tensor, the leader: along each dimension
+    of the mesh by one of the leader's dimensions, or (None) not at all."""
+
+    def __init__(self, function: str, name: str, leader: Tensor, with_features: bool) -> None:
+        from torch.distributed.tensor import DTensor, Shard
+
+        self.function, self.name, self.shape = function, name, leader.shape
+        if not isinstance(leader, DTensor):
+            raise TypeError(f"{function}: `{name}` must be a DTensor, as other arguments are, but is a Tensor")
+        self.mesh = leader.device_mesh
+        self.dims = [p.dim if type(p) is Shard and (p.dim == 0 or with_features) else None for p in leader.placements]
+
+    @property
+    def has_features(self) -> bool:
+        return any(self.dims)
+
+    def part(self, name: str, tensor: Any, per_row: bool = False) -> Any:
+        """This process's part of a tensor that broadcasts to the leader or has its rows alone (`per_row`).
+
+        Where the call is split and the tensor is not, each process has a part of its gradient.
+        """
+        from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+        if not isinstance(tensor, DTensor):
+            if isinstance(tensor, Tensor) and (tensor.ndim or tensor.requires_grad):
+                raise TypeError(
+                    f"{self.function}: `{name}` must be a DTensor, as `{self.name}` is, but is a Tensor; "
+                    "torch.distributed.tensor.distribute_tensor makes one"
+                )
+            return tensor
+        if tensor.device_mesh != self.mesh:
+            raise ValueError(
+                f"{self.function}: `{name}` must be on {self.name}'s mesh {self.mesh}, but is on {tensor.device_mesh}"
+            )
+        placements: list[Placement] = []
+        gradients: list[Placement] = []
+        for dim in self.dims:
+            at = self._place(tensor, dim, per_row)
+            placements.append(Replicate() if at is None else Shard(at))
+            gradients.append(Partial() if at is None and dim is not None else placements[-1])
+        if tensor.placements == tuple(placements):
+            return tensor.to_local(grad_placements=gradients)
+        return _Defined.apply(tensor.redistribute(self.mesh, placements).to_local(grad_placements=gradients))
+
+    def _place(self, tensor: Tensor, dim: int | None, per_row: bool) -> int | None:
+        """Which of the tensor's dimensions is the leader's `dim`; None: none, it is the same for all of it."""
+        if dim is None or per_row:
+            return 0 if dim == 0 else None
+        at = dim - (len(self.shape) - tensor.ndim)
+        return at if at >= 0 and tensor.shape[at] == self.shape[dim] else None
+
+    def whole(self, part: Tensor, shape: Sequence[int], by_rows: bool = True) -> Tensor:
+        """The DTensor of this shape whose part is given: rows, or (not `by_rows`) sums over everything."""
+        from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+        def of(dim: int | None) -> Placement:
+            if dim is None:
+                return Replicate()
+            return Shard(0) if dim == 0 and by_rows else Partial()
+
+        size = torch.Size(shape)
+        stride = torch.empty(size, device="meta").stride()
+        placements = [of(dim) for dim in self.dims]
+        return DTensor.from_local(part.contiguous(), self.mesh, placements, shape=size, stride=stride)
+
+    def first_row(self) -> int:
+        """The place of this process's first row in the whole batch, which Shard splits as torch.chunk does."""
+        first, rows = 0, self.shape[0]
+        for index, dim in enumerate(self.dims):
+            if dim == 0:
+                each = -(-rows // self.mesh.size(index))
+                before = min(rows, each * self.mesh.get_local_rank(index))
+                first, rows = first + before, min(each, rows - before)
+        return first
+
+    def seed(self, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Drawn by each process for its own rows; those that have the same rows take one seed."""
+        seed = seed_tensor(None, generator, device)
+        for index, dim in enumerate(self.dims):
+            if dim is None and self.mesh.size(index) > 1:
+                torch.distributed.broadcast(seed, group=self.mesh.get_group(index), group_src=0)
+        return seed
+
+
+def sample(
+    compute: Callable[..., Any], function: str, with_kl: bool, call: LatentArguments, posterior: Posterior
+) -> Any:
+    """z, or with its KL (z, kl), of a checked call; `compute` is the function for tensors of one process."""
+    split = Split(function, "mu", posterior.mu, with_features=False)
+    own = call._replace(**_distributions(split, posterior), eps=split.part("eps", call.eps))
+    if call.eps is None:
+        given = call.seed.full_tensor() if among(call.seed) else call.seed  # type: ignore[arg-type, union-attr]
+        seed = split.seed(call.generator, posterior.mu.device) if given is None else given
+        own = own._replace(seed=seed, generator=None, row_offset=call.row_offset + split.first_row())
+    out = compute(with_kl, *own)
+    if not with_kl:
+        return split.whole(out, posterior.mu.shape)
+    return split.whole(out[0], posterior.mu.shape), split.whole(out[1], posterior.mu.shape[:1])
+
+
+def divergence(compute: Callable[..., Tensor], function: str, posterior: Posterior, reduction: str) -> Tensor:
+    """The KL of a checked posterior; `compute` is `kl_divergence`."""
+    split = Split(function, "mu", posterior.mu, with_features=False)
+    batch = posterior.mu.shape[0]
+    scattered = "sum" if reduction == "batchmean" else reduction
+    kl = compute(**_distributions(split, posterior), logvar_range=posterior.range, reduction=scattered)
+    if reduction in ("none", "elements"):
+        return split.whole(kl, posterior.mu.shape if reduction == "elements" else (batch,))
+    # A mean of means would be wrong where the parts have not the same size.
+    return split.whole(kl / batch if reduction == "batchmean" else kl, (), by_rows=False)
+
+
+def _distributions(split: Split, posterior: Posterior) -> dict[str, Any]:
+    """This process's part of the posterior and its prior, as keywords."""
+    mu, scale, kind, _, prior = posterior
+    return {
+        "mu": split.part("mu", mu),
+        kind: split.part(kind, scale),
+        "prior": None if prior is None else tuple(split.part(f"prior[{i}]", part) for i, part in enumerate(prior)),
+    }
+
+
+def objective(
+    compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None
+) -> ELBO:
+    """The objective of a checked call; `compute` is the function for tensors of one process."""
+    like, batch = resolve(call.likelihood), call.recon.shape[0]
+    goes_over_rows = LIKELIHOODS[like.name].softmax == "always" or like.log_library is not None
+    with_features = not goes_over_rows and call.target.shape == call.recon.shape
+    split = Split(function, "recon", call.recon, with_features)
+    if split.has_features and (posterior is not None or call.kl is not None):
+        return _apart(compute, function, call, posterior)
+    own = call._replace(
+        recon=split.part("recon", call.recon),
+        target=split.part("target", call.target, per_row=not with_features),
+        kl=split.part("kl", call.kl, per_row=True),
+        likelihood=restore(
+            like._replace(
+                parameter=split.part("parameter", like.parameter),
+                second_parameter=split.part("second_parameter", like.second_parameter),
+                log_library=split.part("log_library", like.log_library, per_row=True),
+            )
+        ),
+        beta=split.part("beta", call.beta),
+        weight=split.part("weight", call.weight),
+        pos_weight=split.part("pos_weight", call.pos_weight),
+        reduction="none" if call.reduction == "none" else "sum",
+    )
+    if posterior is not None:
+        named = {"mu": posterior.mu, posterior.kind: posterior.scale}
+        own = own._replace(**{name: split.part(name, part, per_row=True) for name, part in named.items()})
+    terms = compute(True, *own)
+    if call.reduction == "none":
+        return ELBO(*(split.whole(term, (batch,)) for term in terms))
+    scale = batch if call.reduction == "batchmean" else 1  # of the whole batch, as in `divergence`
+    return ELBO(*(split.whole(term / scale, (), by_rows=False) for term in terms))
+
+
+def _apart(compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
+    """The two terms one after the other, where features are split and the KL, which is there once, is not."""
+    alone = call._replace(mu=None, logvar=None, std=None, logstd=None, kl=None, beta=1.0)
+    recon = objective(compute, function, alone, None).recon
+    if posterior is not None:
+        from .latent import kl_divergence
+
+        kl = divergence(kl_divergence, function, posterior, call.reduction)
+    else:
+        assert call.kl is not None
+        kl = call.kl if call.reduction == "none" else call.kl.sum()
+        kl = kl / call.recon.shape[0] if call.reduction == "batchmean" else kl
+    return ELBO(recon + call.beta * kl, recon, kl)

@@ -1,0 +1,295 @@
+"""DTensors on two processes, against one process: placements, values and gradients.
+
+This file is also what the two run (`python test_dtensor.py RANK FILE`, of which the file is where they meet): all the
+checks, one after the other. A test here says how its check ended on both.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import pyvae
+
+HERE = Path(__file__).parent
+PROCESSES = 2
+B, D, L = 5, 6, 3  # rows are split into 3 and 2
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def check(name: str, *arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        CHECKS[name] = lambda: function(*arguments)
+        return function
+
+    return register
+
+
+# ---- what the two processes do --------------------------------------------------------------------------------------
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def distributed(x: Tensor, placement: Any) -> Tensor:
+    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+
+    return distribute_tensor(x, init_device_mesh("cpu", (PROCESSES,)), [placement]).requires_grad_(x.requires_grad)
+
+
+def compared(
+    call: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], placements: Sequence[Any], expected: Sequence[Any]
+) -> None:
+    """The results of `call` are those of one process, and have the placements; and so are the gradients of the
+    inputs that need some, from upstream gradients that differ from element to element."""
+    alone = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
+    split = [distributed(x, placement) for x, placement in zip(alone, placements, strict=True)]
+    results, wanted = call(*split), call(*alone)
+    assert [result.placements for result in results] == [(placement,) for placement in expected]
+    wholes = [result.full_tensor() for result in results]
+    for whole, want in zip(wholes, wanted, strict=True):
+        assert whole.shape == want.shape
+        torch.testing.assert_close(whole, want)
+
+    def total(parts: Sequence[Tensor]) -> Tensor:
+        return sum((part * numbers(*part.shape, seed=9)).sum() for part in parts if part.requires_grad)
+
+    sought = [i for i, x in enumerate(alone) if x.requires_grad]
+    gradients = torch.autograd.grad(total(wholes), [split[i] for i in sought], allow_unused=True)
+    for i, got, want in zip(
+        sought,
+        gradients,
+        torch.autograd.grad(total(wanted), [alone[i] for i in sought], allow_unused=True),
+        strict=True,
+    ):
+        if want is not None:
+            torch.testing.assert_close(got.full_tensor(), want, msg=lambda text, i=i: f"gradient of input {i}: {text}")
+
+
+def latent_checks() -> None:
+    from torch.distributed.tensor import Partial, Replicate, Shard
+
+    for placement, kept in ((Shard(0), Shard(0)), (Replicate(), Replicate()), (Shard(1), Replicate())):
+        two, name = (placement, placement), f"{placement}"
+
+        @check(f"sample {name}", two, kept)
+        def _(two: Any, kept: Any) -> None:
+            mu, logvar = numbers(B, L), numbers(B, L, seed=1)
+            compared(lambda *x: pyvae.reparameterize_kl(*x, seed=7, row_offset=2), (mu, logvar), two, (kept, kept))
+            z = pyvae.reparameterize(*(distributed(x, p) for x, p in zip((mu, logvar), two, strict=True)), seed=7)
+            assert torch.equal(z.full_tensor(), pyvae.reparameterize(mu, logvar, seed=7))  # to the bit
+
+        @check(f"sample with eps {name}", two, kept)
+        def _(two: Any, kept: Any) -> None:
+            inputs = (numbers(B, L), numbers(B, L, seed=1), numbers(B, L, seed=2))
+            compared(lambda m, s, e: [pyvae.reparameterize(m, std=s, eps=e)], inputs, (*two, Replicate()), (kept,))
+
+        @check(f"sample with a prior {name}", two, kept)
+        def _(two: Any, kept: Any) -> None:
+            inputs = (numbers(B, L), numbers(B, L, seed=1), numbers(L, seed=2), numbers(B, L, seed=3))
+            compared(
+                lambda m, s, p, q: pyvae.reparameterize_kl(m, s, seed=1, prior=(p, q), logvar_range=(-1.0, 0.5)),
+                inputs,
+                (*two, Replicate(), two[0]),
+                (kept, kept),
+            )
+
+        @check(f"divergence {name}", two, kept)
+        def _(two: Any, kept: Any) -> None:
+            inputs = (numbers(B, L), numbers(B, L, seed=1))
+            summed = Partial() if kept == Shard(0) else Replicate()
+            for reduction, placed in (("none", kept), ("elements", kept), ("sum", summed), ("batchmean", summed)):
+                compared(lambda *x, r=reduction: [pyvae.kl_divergence(*x, reduction=r)], inputs, two, (placed,))
+
+    @check("drawn seeds")
+    def _() -> None:
+        mu, logvar = numbers(B, L), numbers(B, L, seed=1)
+        torch.manual_seed(3)
+        z = pyvae.reparameterize(distributed(mu, Shard(0)), distributed(logvar, Shard(0)))
+        torch.manual_seed(3)
+        assert torch.equal(
+            z.full_tensor(), pyvae.reparameterize(mu, logvar)
+        )  # equal generators: not the same noise twice
+        torch.manual_seed(10 + dist.get_rank())
+        z = pyvae.reparameterize(distributed(mu, Replicate()), distributed(logvar, Replicate())).to_local()
+        all_of_them = [torch.empty_like(z) for _ in range(PROCESSES)]
+        dist.all_gather(all_of_them, z)
+        assert torch.equal(*all_of_them)  # replicated, though the generators differ
+
+
+LIKELIHOODS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {  # and its parameters' shapes
+    "bernoulli_logits": (lambda: "bernoulli_logits", ()),
+    "bernoulli": (lambda: "bernoulli", ()),
+    "Gaussian": (pyvae.Gaussian, ((D,),)),
+    "Laplace": (pyvae.Laplace, ((B, 1),)),
+    "NegativeBinomial": (pyvae.NegativeBinomial, ((B, D),)),
+    "NegativeBinomial, softmax": (pyvae.NegativeBinomial, ((D,), (B,))),
+    "multinomial": (lambda: "multinomial", ()),
+}
+
+
+def objective_checks() -> None:
+    from torch.distributed.tensor import Partial, Replicate, Shard
+
+    for placement in (Shard(0), Shard(1), Replicate()):
+        for name, (likelihood, shapes) in LIKELIHOODS.items():
+            over_rows = name in ("multinomial", "NegativeBinomial, softmax")
+            kept = Replicate() if over_rows and placement == Shard(1) else placement
+            rows = Partial() if kept == Shard(1) else kept
+            summed = Replicate() if kept == Replicate() else Partial()
+
+            @check(f"{name} {placement}", likelihood, shapes, placement, rows, summed)
+            def _(likelihood: Any, shapes: Any, placement: Any, rows: Any, summed: Any) -> None:
+                parameters = [numbers(*shape, seed=4 + i) for i, shape in enumerate(shapes)]
+                weight = numbers(D, seed=8)
+                inputs = (numbers(B, D), weight, *parameters)
+                placements = (placement, Replicate(), *(Replicate() for _ in parameters))
+                target = numbers(B, D, seed=2)
+                split_target = distributed(target, placement)
+                for reduction, placed in (("none", rows), ("sum", summed), ("batchmean", summed)):
+
+                    def loss(x: Tensor, w: Tensor, *p: Tensor, reduction: str = reduction) -> list[Tensor]:
+                        t = target if type(x) is Tensor else split_target
+                        like = likelihood(*p)
+                        return [pyvae.reconstruction_loss(x, t, likelihood=like, weight=w, reduction=reduction)]
+
+                    compared(loss, inputs, placements, (placed,))
+
+        @check(f"with a posterior {placement}", placement)
+        def _(placement: Any) -> None:
+            inputs = (numbers(B, D), numbers(B, L, seed=1), numbers(B, L, seed=2), torch.tensor(0.5))
+            row_placed = Shard(0) if placement == Shard(0) else Replicate()
+            placements = (placement, row_placed, row_placed, Replicate())
+            target = numbers(B, D, seed=3)
+            split_target = distributed(target, placement)
+            for reduction in ("none", "sum", "batchmean"):
+
+                def losses(x: Tensor, m: Tensor, s: Tensor, beta: Tensor, reduction: str = reduction) -> list[Tensor]:
+                    t = target if type(x) is Tensor else split_target
+                    terms = pyvae.elbo_terms(x, t, m, s, beta=beta, likelihood="gaussian", reduction=reduction)
+                    _, kl = pyvae.reparameterize_kl(m, s, seed=1)
+                    loss = pyvae.elbo_loss(x, t, kl=kl, beta=0.5, likelihood="gaussian", reduction=reduction)
+                    return [
+                        x if type(x) is Tensor else x.redistribute(placements=[Replicate()]) for x in (*terms, loss)
+                    ]
+
+                compared(losses, inputs, placements, (Replicate(),) * 4)
+
+    @check("images and their flattened form")
+    def _() -> None:
+        target = numbers(B, D, seed=3)
+        for placement in (Shard(0), Shard(2)):
+            split = distributed(target, Shard(0))
+            compared(
+                lambda x, split=split: [
+                    pyvae.elbo_loss(x, target if type(x) is Tensor else split, likelihood="laplace", reduction="none")
+                ],
+                (numbers(B, 2, 3),),
+                (placement,),
+                (Shard(0) if placement == Shard(0) else Replicate(),),
+            )
+
+    @check("a term without an upstream gradient")
+    def _() -> None:
+        """Its inputs have been redistributed, and get 0."""
+        t, x, mu, logvar = (numbers(B, n, seed=i) for i, n in enumerate((D, D, L, L)))
+        split = [distributed(each.requires_grad_(), Shard(1)) for each in (x, mu, logvar)]
+        terms = pyvae.elbo_terms(split[0], distributed(t, Shard(1)), *split[1:], likelihood="laplace")
+        gradients = torch.autograd.grad(terms.kl.full_tensor(), split[1:])
+        terms = pyvae.elbo_terms(split[0], distributed(t, Shard(1)), *split[1:], likelihood="multinomial")
+        zeros = torch.autograd.grad(terms.recon.full_tensor(), split[1:])
+        torch.testing.assert_close(gradients[0].full_tensor(), mu.detach())
+        assert not any(zero.full_tensor().any() for zero in zeros)
+
+    @check("errors in words")
+    def _() -> None:
+        x = numbers(B, D)
+        split = distributed(x, Shard(0))
+        with pytest.raises(TypeError, match=r"^elbo_loss: `target` must be a DTensor, as `recon` is, but is a Tensor"):
+            pyvae.elbo_loss(split, x)
+        with pytest.raises(TypeError, match=r"^elbo_loss: `recon` must be a DTensor, as other arguments are"):
+            pyvae.elbo_loss(x, split)
+        with pytest.raises(
+            TypeError, match=r"^reparameterize: `logvar` must be a DTensor, as `mu` is, but is a Tensor"
+        ):
+            pyvae.reparameterize(split, x)
+        with pytest.raises(ValueError, match=r"^elbo_loss: `target` must have recon's shape"):
+            pyvae.elbo_loss(split, distributed(numbers(B, D + 1), Shard(0)))
+        with pytest.raises((NotImplementedError, RuntimeError), match="sharding strategy"):
+            torch.ops.pyvae.kl_divergence(split, split, None, None, 0, 0, None, None, -float("inf"), float("inf"), 0)
+
+
+def main(rank: int, meeting: str) -> None:
+    torch.set_num_threads(1)
+    limit = datetime.timedelta(seconds=60)
+    dist.init_process_group("gloo", f"file://{meeting}", limit, PROCESSES, rank)
+    latent_checks()
+    objective_checks()
+    ended = {}
+    for name, function in CHECKS.items():
+        try:
+            function()
+            ended[name] = ""
+        except Exception:
+            ended[name] = traceback.format_exc()
+    print(json.dumps(ended))
+    dist.destroy_process_group()
+
+
+# ---- the tests ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """How each check ended, by process."""
+    meeting = tmp_path_factory.mktemp("dtensor") / "meeting"
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-W", "ignore", str(HERE / "test_dtensor.py")]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([*command, str(rank), str(meeting)], env=environment, **streams) for rank in range(PROCESSES)
+    ]
+    results = []
+    for process in processes:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, f"exit status {process.returncode}\n{errors}"
+        results.append(json.loads(out))
+    return results
+
+
+latent_checks()
+objective_checks()
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", list(CHECKS))
+def test_two_processes_are_as_one(ended: list[dict[str, str]], name: str) -> None:
+    for rank, of in enumerate(ended):
+        assert of[name] == "", f"process {rank}: {of[name]}"
+
+
+def test_importing_pyvae_does_not_import_dtensor() -> None:
+    script = "import sys, torch; before = 'torch.distributed.tensor' in sys.modules; import pyvae; "
+    script += "pyvae.elbo_loss(torch.full((2, 2), 0.5).to('meta'), torch.ones(2, 2).to('meta')); "
+    script += "print(before, 'torch.distributed.tensor' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], cwd=HERE.parent, capture_output=True, text=True, check=True)
+    assert out.stdout == "False False\n"
+
+
+if __name__ == "__main__":
+    CHECKS.clear()
+    main(int(sys.argv[1]), sys.argv[2])
