@@ -97,8 +97,8 @@ def _count(x: Tensor) -> Tensor:
 
 
 def _times_log(x: Tensor, log: Tensor) -> Tensor:
-    """x log p: 0 where x is, whatever p, 0 included."""
-    return x * torch.where(x == 0, log.clamp_min(-1), log)
+    """x log p: 0 where x is, whatever p, 0 and inf included."""
+    return x * torch.where(x == 0, log.clamp(-1, 1), log)
 
 
 def _poisson(log_mean: Tensor, x: Tensor, _: Tensor | float) -> Tensor:

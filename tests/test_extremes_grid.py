@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -189,3 +191,26 @@ def test_likelihoods(
             assert_one_number(got[decided], want[decided], dtype, points[decided], within=within)
             mine, theirs, slope = ([x[decided] for x in of] for of in (gradients, want_gradients, slopes))
             assert_gradients(mine, theirs, slope, upstream, dtype, points[decided], within)
+
+
+PARAMETRIC: dict[str, tuple[Callable[..., Any], tuple[tuple[float, ...], ...]]] = {  # recon, target, and parameters
+    "Gaussian": (pyvae.Gaussian, ((0.0, inf, -inf, nan, 1e19, 1.0), (0.0, 1.0, inf), LOGVARS)),
+    "Laplace": (pyvae.Laplace, ((0.0, inf, -inf, nan, 1e19, -1e38, 1.0), (0.0, 1.0, inf), LOGVARS)),
+    "Poisson": (pyvae.Poisson, (tuple(x for x in LOGVARS if abs(x) != 1e38), (0.0, 1.0, 3.0, 1e5, nan))),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("name", list(PARAMETRIC))
+def test_likelihoods_with_parameters(name: str, dtype: torch.dtype) -> None:
+    """The negative binomials are left out: the kernels keep log theta within 40 on either side of 0."""
+    likelihood, axes = PARAMETRIC[name]
+    points = grid(dtype, *axes)
+
+    def call(functions: ModuleType) -> list[Tensor]:
+        x, t, *parameters = columns(points)
+        value = functions.reconstruction_loss(x, t.detach(), likelihood=likelihood(*parameters))
+        return [value, *grad(value, (x, *parameters), torch.ones_like(value))]
+
+    for got, want in zip(call(pyvae), call(pyvae.reference), strict=True):
+        assert_one_number(got, want, dtype, points)

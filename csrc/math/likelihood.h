@@ -102,9 +102,9 @@ struct LaplaceLogscale : Traits {
   PYVAE_HD static Terms<T, 1> evaluate(T recon, T t, const T (&parameters)[1]) {
     const T s = parameters[0], difference = recon - t, rate = exp(-s);
     const T scaled = absolute(difference) * rate;
-    // The difference itself where it is 0 or NaN.
-    const T slope = difference > T(0) ? rate : (difference < T(0) ? -rate : difference);
-    return {scaled + s, slope, {T(1) - scaled}};
+    // The difference itself where it is 0 or NaN; a product, so that an infinite or NaN rate is not hidden by the 0.
+    const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference);
+    return {scaled + s, sign * rate, {T(1) - scaled}};
   }
 };
 
