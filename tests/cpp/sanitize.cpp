@@ -54,6 +54,8 @@ struct Case {
 double half(int64_t) { return 0.5; }
 double quarter(int64_t) { return 0.25; }
 double plain(int64_t i) { return double(1 + (i * 7 + i / 16) % 15) / 16; }
+double sixteenth(int64_t) { return 1.0 / 16; }
+double binary(int64_t i) { return double(i % 3 == 0) / 16; }  // of integers, which store() multiplies by 16: 0 and 1
 double special(int64_t i) {
   const double values[] = {0.0, -0.0, 1.0, INFINITY, -INFINITY, NAN};
   return i % 23 == 5 ? values[i / 23 % 6] : plain(i) * 8 - 4;
@@ -112,6 +114,8 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
   const bool probability = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kProbability; });
   recon.fill(is_broadcast(in) ? half : probability ? plain : special);
   for (Block* input : {&target, &weight, &pos_weight}) input->fill(is_broadcast(in) ? quarter : plain);
+  const bool unit_target = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kUnitTarget; });
+  if (unit_target && c.data >= FloatingTypes::kCount) target.fill(is_broadcast(in) ? sixteenth : binary);
 
   Objective call{};
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
@@ -124,7 +128,7 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
   call.sums = c.variant & 4 ? nullptr : sums.data();
   bool legal = true;
   run([&](const Objective& o, int64_t a, int64_t b) { legal &= kernels.objective(o, a, b); }, call, by_chunk);
-  expect(legal, "every probability is legal");
+  expect(legal, "every probability and target is legal");
 
   std::string all = call.gradient.data ? gradient.bytes() : "";
   return call.sums ? all + bytes_of(sums) : all;
@@ -269,6 +273,11 @@ void check_refusals(const InstructionSet& set) {
     bool legal = true;
     run([&](const Objective& o, int64_t a, int64_t b) { legal &= set.in_float.objective(o, a, b); }, call, true);
     expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
+    for (const int code : {kCode<Bernoulli, Likelihoods>, kCode<BernoulliLogits, Likelihoods>}) {
+      legal = true, call.likelihood = code, call.recon = target.operand, call.target = recon.operand;
+      run([&](const Objective& o, int64_t a, int64_t b) { legal &= set.in_float.objective(o, a, b); }, call, true);
+      expect(legal == std::isnan(bad), "a target outside [0, 1] is refused, NaN is not");
+    }
   }
   for (const double bad : {-0.0625, -double(INFINITY), double(NAN)}) {
     const Shape shape{3, 1025, 2, {3, 1025}};
