@@ -72,8 +72,7 @@ def _gaussian(mean: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
 
 def _absolute(difference: Tensor) -> Tensor:
     """|difference|, whose derivative is 0 at 0 and NaN of NaN: of torch's it is 0 there, which would hide the NaN."""
-    sign = torch.where(difference.isnan(), difference, torch.sign(difference)).detach()
-    return difference * sign
+    return difference * torch.where(difference.isnan(), difference, torch.sign(difference))
 
 
 def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:

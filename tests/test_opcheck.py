@@ -51,6 +51,8 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "latent_backward", (*plain, eps.detach(), None, kind, 0, *alone, grads[0], None, False)
         yield "latent_backward", (*plain, None, None, kind, 0, *alone, None, grads[1], False)
         yield "latent_backward", (*plain, None, None, kind, 0, *fixed, None, grads[0], True)
+    yield "reference_normal", (seed, (3, 4), torch.float32, 0)
+    yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
     for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
         recon, target = data(likelihood, (3, 4, 2, 5), device=device)
         recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
