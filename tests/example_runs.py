@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -24,6 +25,14 @@ def printed_by(main: Callable[..., object], *arguments: Any) -> str:
     finally:
         torch.set_num_threads(threads)
     return printed.getvalue()
+
+
+def refusal_of(main: Callable[[list[str]], object], arguments: list[str]) -> str:
+    """What `main` says of arguments that it does not take, before it ends."""
+    said = io.StringIO()
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(said):
+        main(arguments)
+    return said.getvalue()
 
 
 def history(out: Path, loss: str = "fused") -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from example_runs import check_picture, history, printed_by
+from example_runs import check_picture, history, printed_by, refusal_of
 from tolerances import FLOAT32_ROUNDING, TRAJECTORY
 
 import cells
@@ -161,12 +161,8 @@ def test_the_cells_are_as_described() -> None:
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
-def test_bad_arguments_are_answered_in_words(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        train_counts.main(["--out", str(tmp_path), *arguments])
-    assert words in capsys.readouterr().err
+def test_bad_arguments_are_answered_in_words(arguments: list[str], words: str, tmp_path: Path) -> None:
+    assert words in refusal_of(train_counts.main, ["--out", str(tmp_path), *arguments])
     assert not list(tmp_path.iterdir())
 
 
