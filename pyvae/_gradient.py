@@ -71,6 +71,14 @@ _OPERATORS: dict[str, Callable[[Tensors, Sequence[int], Sequence[float]], Output
 }
 
 
+def _alias(x: Tensor | None, wanted: bool, create_graph: bool) -> Tensor | None:
+    """Bounds the differentiation here. With create_graph it ties the result to the graph before it, but for what no
+    gradient reads, which was saved without one."""
+    if x is None:
+        return None
+    return x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_(wanted)
+
+
 def reference_gradient(
     name: str,
     inputs: Tensors,
@@ -82,11 +90,7 @@ def reference_gradient(
     """The vector-Jacobian product of operator `name` for the `wanted` inputs, differentiable if grad mode is on."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Aliases bound the differentiation here; with create_graph they tie the result to the graph before them.
-        aliases = [
-            None if x is None else (x.view_as(x) if create_graph else x.detach().requires_grad_(need))
-            for x, need in zip(inputs, wanted, strict=True)
-        ]
+        aliases = [_alias(x, need, create_graph) for x, need in zip(inputs, wanted, strict=True)]
         outputs = _OPERATORS[name](aliases, codes, numbers)
         pairs = [
             (y, g.to(y.dtype)) for y, g in zip(outputs, upstream, strict=False) if g is not None and y.requires_grad

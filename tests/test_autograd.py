@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 import truth
-from cases import REDUCTIONS, all_equal, assert_slope, assert_ulp, assert_whole, leaf, step_inputs
+from cases import DTYPES, REDUCTIONS, all_equal, assert_slope, assert_ulp, assert_whole, generator, leaf, step_inputs
 from families import LIKELIHOODS, family, softplus
 from tolerances import GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
@@ -52,6 +52,23 @@ def test_retain_graph_and_a_held_gradient(likelihood: str, device: str) -> None:
         held[0][0].zero_()
         (again,) = grad(loss, recon, torch.full_like(loss, 4.0))
         assert torch.equal(again, held[1][1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_second_pass_gives_the_same_bits(likelihood: str, dtype: torch.dtype, device: str) -> None:
+    """Made in the forward pass, then computed again; whatever the factors that come to it afterwards."""
+    recon, *rest = (x.detach() for x in inputs(device, likelihood))
+    recon, (target, mu, logvar) = leaf(recon.to(dtype)), rest
+    weight = torch.linspace(0.1, 3, 70, device=device)
+    for reduction, factor in itertools.product(REDUCTIONS, (1.0, -0.7)):
+        loss, term, _ = pyvae.elbo_terms(
+            recon, target, mu, logvar, likelihood=likelihood, reduction=reduction, weight=weight
+        )
+        upstream = torch.full_like(loss, factor)
+        for outputs in ((loss,), (loss, term)):
+            once, twice = (grad(outputs, recon, [upstream] * len(outputs), retain_graph=True) for _ in range(2))
+            assert all_equal(once, twice)
 
 
 def test_accumulation_over_backward_calls(device: str) -> None:
@@ -256,3 +273,40 @@ def test_writing_to_an_input_before_backward(written: str, device: str) -> None:
             else:
                 assert [x is None for x in got] == [x is None for x in gradients]
                 assert all(torch.equal(a, b) for a, b in zip(got, gradients, strict=True) if a is not None)
+
+
+def test_what_no_gradient_reads_may_be_written_to(backend: str, device: str) -> None:
+    """mu of a sample, and a KL that comes as numbers; as with torch's own functions. And what one reads may not."""
+    recon, target, mu, logvar = inputs(device)
+    upstream = torch.randn(mu.shape, generator=generator(1)).to(device)
+
+    def sample(written: int | None, with_kl: bool = False) -> tuple[Tensor, ...]:
+        given = [mu.clone(), logvar.clone()]
+        z = pyvae.reparameterize_kl(*given, seed=3)[0] if with_kl else pyvae.reparameterize(*given, seed=3)
+        with torch.no_grad():
+            if written is not None:
+                given[written].fill_(float("nan"))
+        first = grad(z, (mu, logvar), upstream, create_graph=True)
+        return *first, *grad(first[1].sum(), logvar)
+
+    def objective(written: bool, beta: float | Tensor = 2.0) -> tuple[Tensor, ...]:
+        kl = pyvae.kl_divergence(mu, logvar).detach()
+        divergence = leaf(kl)
+        passed = divergence * 1
+        loss = pyvae.elbo_loss(recon, target, kl=passed, likelihood="bernoulli_logits", beta=beta)
+        with torch.no_grad():
+            if written:
+                passed.fill_(float("nan"))
+        sources = (recon, divergence, beta) if isinstance(beta, Tensor) else (recon, divergence)
+        return tuple(x for _ in range(2) for x in grad(loss, sources, retain_graph=True))
+
+    assert all_equal(sample(0), sample(None))
+    assert all_equal(objective(True), objective(False))
+    if backend == "kernels":  # what the reference keeps is torch's business
+        for read in (
+            lambda: sample(1),
+            lambda: sample(0, with_kl=True),
+            lambda: objective(True, torch.ones(()).requires_grad_()),
+        ):
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                read()

@@ -62,3 +62,16 @@ def test_one_graph_tells_it_too(start: str, dynamic: bool) -> None:
     want = str(refusal(CASES[start]))
     got = str(refusal(torch.compile(CASES[start], fullgraph=True, dynamic=dynamic, backend="eager")))
     assert (start if dynamic else want.partition("(")[0]) in got.replace("\\'", "'")
+
+
+def test_data_that_a_kernel_refuses() -> None:
+    """The compiled call knows the operator alone: its error names the public functions that end there, one of which was
+    called; the eager call's has that one."""
+
+    def call(recon: Tensor, target: Tensor, mu: Tensor) -> Tensor:
+        return pyvae.reconstruction_loss(recon, 255 * target, likelihood="bernoulli_logits")
+
+    assert str(refusal(call)).startswith("reconstruction_loss: `target`")
+    got = refusal(torch.compile(call, fullgraph=True))
+    assert type(got) is ValueError
+    assert "reconstruction_loss, likelihood='bernoulli_logits': `target` must lie in [0, 1]" in str(got)

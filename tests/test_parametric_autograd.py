@@ -52,12 +52,13 @@ def test_retain_graph_and_held_gradients(name: str, form: tuple[int, ...], devic
 
 @EACH_FORM
 def test_a_second_pass_gives_the_same_bits(name: str, form: tuple[int, ...], device: str) -> None:
-    """Made in the forward pass, then computed again."""
+    """Made in the forward pass, then computed again; whatever the factors that come to it afterwards."""
     given = sample(name, form, device)
-    for reduction in ("sum", "none"):
+    for reduction, factor in itertools.product(REDUCTIONS, (1.0, -0.7)):
         loss = given.elbo_loss(reduction=reduction)
-        once, twice = (grad(loss, given.differentiable, torch.ones_like(loss), retain_graph=True) for _ in range(2))
-        assert all_equal(once, twice)
+        upstream = torch.full_like(loss, factor)
+        once, twice, thrice = (grad(loss, given.differentiable, upstream, retain_graph=True) for _ in range(3))
+        assert all_equal(once, twice) and all_equal(once, thrice)
 
 
 def test_accumulation_over_backward_calls(device: str) -> None:

@@ -7,22 +7,33 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// Values and, if kGradient, factor * derivatives of n elements.
+template <class Bits>
+Bits larger(Bits a, Bits b) {
+  return a > b ? a : b;
+}
+
+// Values and, if kGradient, factor * derivatives of n elements. Returns false if a number that has to be in [0, 1] may
+// be outside: as integers, those are the numbers up to 1's bits, at one operation each; but -0 and NaN have more.
 template <class Likelihood, bool kGradient, bool kPosWeight, class T>
-void map_likelihood(const T* __restrict recon, const T* __restrict target, const T* __restrict pos_weight, T factor,
+bool map_likelihood(const T* __restrict recon, const T* __restrict target, const T* __restrict pos_weight, T factor,
                     int n, T* __restrict values, T* __restrict gradient) {
+  using Bits = typename Real<T>::Bits;
+  Bits most = 0;
   for (int i = 0; i < n; ++i) {
     const Term<T> term =
         Likelihood::template evaluate<Exact, kPosWeight>(recon[i], target[i], kPosWeight ? pos_weight[i] : T(1));
     values[i] = term.value;
     if (kGradient) gradient[i] = factor * term.derivative;
+    if (Likelihood::kProbability) most = larger(most, bit_cast<Bits>(recon[i]));
+    if (Likelihood::kUnitTarget) most = larger(most, bit_cast<Bits>(target[i]));
   }
+  return most <= bit_cast<Bits>(T(1));
 }
 
 template <class T>
-bool are_unit(const T* p, int n) {  // a NaN passes: it goes through to the loss
+bool are_unit(const T* x, int n) {  // a NaN passes: it goes through to the loss
   int outside = 0;
-  for (int i = 0; i < n; ++i) outside |= (p[i] < T(0)) | (p[i] > T(1));
+  for (int i = 0; i < n; ++i) outside |= (x[i] < T(0)) | (x[i] > T(1));
   return !outside;
 }
 
@@ -49,14 +60,15 @@ bool objective_of(const Objective& a, int64_t begin, int64_t end) {
     const T* target = read(a.shape, a.target, first, n, target_buffer);
     const T* pos_weight = factors(a.shape, a.pos_weight, a.pos_weight_number, first, n, factor_buffer);
     T* gradient = a.gradient.data ? place(a.gradient, first, gradient_buffer) : nullptr;
-    if (Likelihood::kProbability) legal &= are_unit(recon, n);
-    if (Likelihood::kUnitTarget) legal &= are_unit(target, n);
 
     const auto map =
         gradient
             ? (pos_weight ? map_likelihood<Likelihood, true, true, T> : map_likelihood<Likelihood, true, false, T>)
             : (pos_weight ? map_likelihood<Likelihood, false, true, T> : map_likelihood<Likelihood, false, false, T>);
-    map(recon, target, pos_weight, T(a.factor), n, values, gradient);
+    if (!map(recon, target, pos_weight, T(a.factor), n, values, gradient)) {
+      if (Likelihood::kProbability) legal &= are_unit(recon, n);
+      if (Likelihood::kUnitTarget) legal &= are_unit(target, n);
+    }
 
     if (const T* weight = factors(a.shape, a.weight, a.weight_number, first, n, factor_buffer)) {
       multiply(values, weight, n);

@@ -73,15 +73,16 @@ struct NegativeLogLikelihood {
                                            T (&values)[V], T (&gradient)[V]) const {
     using Math = typename Way::Math;
     for (int k = 0; k < V; ++k) {
-      const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], target[k], pos_weight[k]);
+      const T seen = is_legal(recon[k], target[k]) ? target[k] : T(__builtin_nan(""));  // goes through to both results
+      const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], seen, pos_weight[k]);
       values[k] = term.value;
       gradient[k] = scale * term.derivative;
-      if ((Likelihood::kProbability && !is_unit(recon[k])) || (Likelihood::kUnitTarget && !is_unit(target[k]))) {
-        values[k] = gradient[k] = T(__builtin_nan(""));
-      }
     }
   }
 
+  __device__ __forceinline__ static bool is_legal(T recon, T target) {
+    return (!Likelihood::kProbability || is_unit(recon)) && (!Likelihood::kUnitTarget || is_unit(target));
+  }
   __device__ __forceinline__ static bool is_unit(T x) { return (x >= T(0)) & (x <= T(1)); }
 };
 

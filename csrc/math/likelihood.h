@@ -33,7 +33,8 @@ struct Bernoulli : Traits {
 //   derivative (1 - t) sigmoid(x) - w t sigmoid(-x),    sigmoid(|x|) = 1 / (1 + u), sigmoid(-|x|) = u / (1 + u)
 // Both hold the same two factors, which change places with the sign of x:
 //   x > 0:  near = 1 - t, far = -w t;  else the other way round
-//   value = |near x| + (1 - t + w t) log(1 + u);  derivative = (near + far u) / (1 + u)
+//   value = near (x +- log(1 + u)) -+ far log(1 + u), with the upper signs if x > 0; of w = 1, |near x| + log(1 + u)
+//   derivative = (near + far u) / (1 + u)
 struct BernoulliLogits : Traits {
   static constexpr const char* kName = "bernoulli_logits";
   static constexpr bool kUnitTarget = true;
@@ -44,8 +45,10 @@ struct BernoulliLogits : Traits {
     const bool positive = x > T(0);
     const T near = positive ? zeros : ones, far = positive ? ones : zeros;
     const T u = Math::exp_negative(positive ? -x : x);
-    const T log_partition = kPosWeight ? (zeros - ones) * log1p_unit(u) : log1p_unit(u);
-    return {fma(near, x, log_partition), Math::divide(fma(far, u, near), T(1) + u)};
+    const T log_partition = log1p_unit(u), outward = positive ? log_partition : -log_partition;
+    // Each factor meets all that it multiplies at once, since an infinite w may meet a zero in either summand.
+    const T value = kPosWeight ? fma(near, x + outward, -far * outward) : fma(near, x, log_partition);
+    return {value, Math::divide(fma(far, u, near), T(1) + u)};
   }
 };
 

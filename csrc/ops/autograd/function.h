@@ -105,6 +105,11 @@ inline OptionalTensor optional(const Tensor& tensor) {
 }
 inline Tensor value_or_undefined(const OptionalTensor& tensor) { return tensor.value_or(Tensor()); }
 
+// An alias with a version of its own, of what the backward pass does not read: it may be written to in between.
+inline Tensor unwatched(const Tensor& tensor) {
+  return tensor.defined() && is_plain(tensor) ? tensor.variable_data() : tensor;
+}
+
 inline bool needs_gradient(std::initializer_list<const Tensor*> tensors,
                            std::initializer_list<const OptionalTensor*> optional_tensors) {
   if (!at::GradMode::is_enabled()) return false;

@@ -37,7 +37,9 @@ struct Latent : torch::autograd::Function<Latent> {
     if (!call->with_z) ctx->mark_non_differentiable({z});
     if (!call->with_kl) ctx->mark_non_differentiable({kl});
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({a->mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
+    // No gradient of the sample reads mu.
+    const Tensor mu = call->with_kl || !call->with_z ? a->mu : unwatched(a->mu);
+    ctx->save_for_backward({mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
                             value_or_undefined(a->prior_scale), seed});
     ctx->saved_data["scale_kind"] = a->scale_kind;
     ctx->saved_data["row_offset"] = a->row_offset;

@@ -1,5 +1,6 @@
 // Decoder side: hand out the gradient that the forward pass wrote, once; after that, compute it again.
 #include <ATen/SavedTensorHooks.h>
+#include <ATen/ops/ones.h>
 
 #include <algorithm>
 
@@ -34,17 +35,20 @@ Gradients gradients(const LikelihoodArguments& a, const Device* device, const Te
   return {of_recon, of_first, of_second, of_library};
 }
 
-// Whether the forward pass makes the gradients: not where hooks pack what is saved (torch.utils.checkpoint,
-// offloading), which would not see them; not those by a likelihood's parameters where each row has an upstream gradient
-// of its own, which sums over rows cannot be multiplied by afterwards; and not in 16 bits, which would round them
-// before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the backward kernel sees to that.
-bool are_made_early(const ElboArguments& a) {
-  if (at::SavedTensorDefaultHooks::get_hooks()) return false;
+// Whether gradients are made without the upstream gradient, by which they are multiplied afterwards. Not those by a
+// likelihood's parameters where each row has an upstream gradient of its own, since they are sums over rows; and not in
+// 16 bits, which would round them before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the
+// backward kernel sees to that.
+bool are_made_apart(const ElboArguments& a) {
   const auto in_16_bits = [](const OptionalTensor& of) { return of && at::elementSize(of->scalar_type()) <= 2; };
   return !kTraits[a.likelihood].goes_by_rows ||
          (a.reduction != kNone && !in_16_bits(a.recon) && !in_16_bits(a.parameter) && !in_16_bits(a.second_parameter) &&
           !in_16_bits(a.log_library));
 }
+
+// Whether the forward pass makes them: not where hooks pack what is saved (torch.utils.checkpoint, offloading), which
+// would not see them.
+bool are_made_early(const ElboArguments& a) { return !at::SavedTensorDefaultHooks::get_hooks() && are_made_apart(a); }
 
 // The sum of two gradients of which each may be absent (undefined).
 Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
@@ -87,7 +91,11 @@ struct Elbo : torch::autograd::Function<Elbo> {
     if (!are_made_early(*a)) wanted = 0;
     auto [loss, recon_term, kl_term, gradients] = pyvae::forward(*a, wanted, with_terms);
     ctx->set_materialize_grads(false);
-    ctx->save_for_backward({value_or_undefined(inputs)...});
+    variable_list saved = {value_or_undefined(inputs)...};
+    if (!requires_grad(a->mu) && !requires_grad(a->scale) && !requires_grad(a->beta_tensor)) {
+      for (const Input i : {kMu, kScale, kKl}) saved[i] = unwatched(saved[i]);
+    }
+    ctx->save_for_backward(std::move(saved));
     ctx->saved_data["beta"] = a->beta;
     ctx->saved_data["codes"] = std::vector<int64_t>{a->likelihood, a->scale_kind, a->reduction};
     for (int of = 0; of < kGradients; ++of) {
@@ -129,7 +137,8 @@ struct Elbo : torch::autograd::Function<Elbo> {
       std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
       return out;
     }
-    const bool has_upstream = grads[0].defined() || grads[1].defined();
+    const Tensor upstream = plus(grads[0], grads[1]);
+    const bool has_upstream = upstream.defined();
     int64_t to_make = 0;
     for (int of = 0; of < kGradients; ++of) {
       to_make |= int64_t(has_upstream && wanted[kGradientInputs[of]]) << of;
@@ -144,12 +153,14 @@ struct Elbo : torch::autograd::Function<Elbo> {
       for (int of = 0; of < kGradients; ++of) {
         if (wants(to_make, of)) to(kGradientInputs[of]) = take_buffer(ctx, kBuffers[of]);
       }
+      const bool apart = are_made_apart(a);
+      make_missing(a, direct, upstream, apart, to_make, to);
       // On the CPU it can be seen here that the buffers are the gradients as they were written; CUDA's kernel finds out
       // itself.
-      const bool done = has_upstream && a.recon.is_cpu() && is_one(plus(grads[0], grads[1]));
+      const bool done = !apart || (has_upstream && a.recon.is_cpu() && is_one(upstream));
       for (int of = kOfParameter; of < kGradients && !done; ++of) {
         Tensor& gradient = to(kGradientInputs[of]);
-        if (gradient.defined()) gradient.mul_(plus(grads[0], grads[1]));
+        if (gradient.defined()) gradient.mul_(upstream);
       }
       const OptionalTensor buffer = done ? std::nullopt : optional(to(kRecon));
       if (buffer || to_kl) {
@@ -160,20 +171,10 @@ struct Elbo : torch::autograd::Function<Elbo> {
       for (int of = 0; of < kGradients; ++of) {
         const auto entry = ctx->saved_data.find(kBuffers[of]);
         if (!wants(to_make, of) || entry == ctx->saved_data.end()) continue;
-        to(kGradientInputs[of]) = scaled(entry->second.toTensor(), plus(grads[0], grads[1]));
+        to(kGradientInputs[of]) = scaled(entry->second.toTensor(), upstream);
       }
+      make_missing(a, direct, upstream, /*apart=*/false, to_make, to);
       if (to_kl) kl_gradient = traced_kl_gradient(a, grads);
-    }
-    for (int of = 0; of < kGradients; ++of) {
-      if (to(kGradientInputs[of]).defined()) to_make &= ~(int64_t(1) << of);
-    }
-    if (to_make != 0) {
-      const Tensor upstream = plus(grads[0], grads[1]);
-      const Tensor each = a.reduction == kBatchMean ? upstream.div(batch_size(a.recon)) : upstream;
-      const Gradients found = gradients(a, direct, each.expand_symint({a.recon.sym_size(0)}), to_make);
-      for (int of = 0; of < kGradients; ++of) {
-        if (wants(to_make, of)) to(kGradientInputs[of]) = found[of];
-      }
     }
     if (to_kl && wanted[kKl]) {
       to(kKl) = kl_gradient.dim() == 0 ? kl_gradient.expand_symint({a.recon.sym_size(0)}) : kl_gradient;
@@ -183,6 +184,23 @@ struct Elbo : torch::autograd::Function<Elbo> {
           "pyvae::latent_backward", direct, posterior, kAbsent, OptionalTensor(kl_gradient), /*to_prior=*/false);
     }
     return out;
+  }
+
+  // Of the gradients `to_make` those that the forward pass has not made, or that were handed out before. If `apart`, as
+  // it makes them, to the bit; else times upstream, [B] or scalar, before anything is rounded.
+  template <class To>
+  static void make_missing(const ElboArguments& a, const Device* device, const Tensor& upstream, bool apart,
+                           int64_t to_make, const To& to) {
+    for (int of = 0; of < kGradients; ++of) {
+      if (to(kGradientInputs[of]).defined()) to_make &= ~(int64_t(1) << of);
+    }
+    if (to_make == 0) return;
+    Tensor each = apart ? at::ones({}, upstream.options().dtype(at::kDouble)) : upstream;
+    if (a.reduction == kBatchMean) each = each.div(batch_size(a.recon));
+    const Gradients found = gradients(a, device, each.expand_symint({a.recon.sym_size(0)}), to_make);
+    for (int of = 0; of < kGradients; ++of) {
+      if (wants(to_make, of)) to(kGradientInputs[of]) = found[of];
+    }
   }
 
   // elbo_backward_'s result in operators that a tracer can follow.

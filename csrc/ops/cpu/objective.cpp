@@ -53,12 +53,12 @@ void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
     if (!kernel(begin, end)) legal = false;
   });
   const Trait& trait = kTraits.values[a.likelihood];
-  TORCH_CHECK_VALUE(legal, "pyvae: likelihood='", kLikelihoodNames[a.likelihood], "': ",
-                    trait.is_count ? "`target` must hold counts >= 0, but holds negative values"
-                    : trait.is_probability
-                        ? "`recon` and `target` must lie in [0, 1], but hold values outside; for logits use "
-                          "likelihood='bernoulli_logits', and divide bytes by 255"
-                        : "`target` must lie in [0, 1], but holds values outside; divide bytes by 255");
+  TORCH_CHECK_VALUE(
+      legal, "pyvae.elbo_loss, elbo_terms or reconstruction_loss, likelihood='", kLikelihoodNames[a.likelihood], "': ",
+      trait.is_count         ? "`target` must hold counts >= 0, but holds negative values"
+      : trait.is_probability ? "`recon` and `target` must lie in [0, 1], but hold values outside; for logits use "
+                               "likelihood='bernoulli_logits', and divide bytes by 255"
+                             : "`target` must lie in [0, 1], but holds values outside; divide bytes by 255");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
@@ -84,7 +84,10 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& 
 }
 
 Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted) {
-  return run(a, wanted, 1, read_doubles(upstream).data(), nullptr);
+  const Doubles rows = read_doubles(upstream);
+  // One number for all rows is a factor as the forward pass has it, of the derivatives before the weights.
+  if (!rows.empty() && upstream.stride(0) == 0) return run(a, wanted, rows[0], nullptr, nullptr);
+  return run(a, wanted, 1, rows.data(), nullptr);
 }
 
 Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
