@@ -4,7 +4,7 @@ What is split by rows stays so, since rows are independent of each other, and so
 element by element: the sums over them are then partial ones (`Partial("sum")`). All other placements are redistributed
 to replicated ones. Rows are numbered over the whole batch, so that one seed is one noise, however it is split. Data
 that is refused (a probability outside [0, 1]) is so by the processes that have it. Nothing here imports
-torch.distributed.tensor before there is a DTensor.
+torch.distributed.tensor before there is a DTensor. torch.compile follows all of it.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def kl_divergence(
     posterior = _latent_checks.posterior("kl_divergence", *given[:5], prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
     tensors = (posterior.mu, posterior.scale, *(posterior.prior or ()))
-    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+    if _sharding.among(*tensors):
         return _sharding.divergence(kl_divergence, "kl_divergence", posterior, reduction)
     if not _route.operators(*tensors):
         return reference.divergence(posterior, reduction)
@@ -211,7 +211,7 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
         return _route.override(function, call._asdict())
     call, posterior = _latent_checks.call(function.__name__, call)
     tensors = (posterior.mu, posterior.scale, call.eps, *(posterior.prior or ()))
-    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+    if _sharding.among(*tensors):
         return _sharding.sample(partial(_reparameterize, function), function.__name__, with_kl, call, posterior)
     if not _route.operators(*tensors):
         z, posterior = reference.sample(call, posterior)

@@ -170,7 +170,7 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     like = resolve(call.likelihood)
     weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
     tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
-    if not torch.compiler.is_compiling() and _sharding.among(*tensors):
+    if _sharding.among(*tensors):
         out = _sharding.objective(partial(_elbo, function), function.__name__, call, posterior)
         return out if terms else out.loss
     if not _route.operators(*tensors):

@@ -120,9 +120,8 @@ def latent_checks() -> None:
         torch.manual_seed(3)
         z = pyvae.reparameterize(distributed(mu, Shard(0)), distributed(logvar, Shard(0)))
         torch.manual_seed(3)
-        assert torch.equal(
-            z.full_tensor(), pyvae.reparameterize(mu, logvar)
-        )  # equal generators: not the same noise twice
+        # Equal generators: not the same noise twice.
+        assert torch.equal(z.full_tensor(), pyvae.reparameterize(mu, logvar))
         torch.manual_seed(10 + dist.get_rank())
         z = pyvae.reparameterize(distributed(mu, Replicate()), distributed(logvar, Replicate())).to_local()
         all_of_them = [torch.empty_like(z) for _ in range(PROCESSES)]
@@ -187,6 +186,8 @@ def objective_checks() -> None:
                     ]
 
                 compared(losses, inputs, placements, (Replicate(),) * 4)
+            compiled = torch.compile(losses, backend="aot_eager", fullgraph=True, dynamic=False)
+            compared(compiled, inputs, placements, (Replicate(),) * 4)
 
     @check("images and their flattened form")
     def _() -> None:

@@ -47,6 +47,8 @@ SELECTED = {
     "compile": "tracing, fake tensors, torch.export, opcheck",
     "dispatch": "the dispatcher's keys and modes",
     "doctests": "how tensors are printed",
+    "dtensor": "placements, their redistribution, and how they are compiled",
+    "features": "what the README promises of torch's features",
     "gradients": "the derivatives in pyvae.reference, which are torch's",
     "import": "what `import torch` brings, and that the extension is this torch's",
     "integers": "promotion of types",
