@@ -123,11 +123,17 @@ def copy_sources(target: Path) -> None:
 
 
 def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """Marked as dirty where anything differs from it but what this program writes."""
+    own = [f":!{path.relative_to(ROOT)}" for path in (CSV, README)]
+    commands = ["git", "describe", "--always", "--exclude=*"], ["git", "status", "--porcelain", "--", ".", *own]
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        name, changes = (
+            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for command in commands
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{name}-dirty" if changes else name
 
 
 def built(text: str, status: int) -> str:
