@@ -77,8 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSVs (%(default)s)")
     options = parser.parse_args()
+    where = environment("cpu")  # before a CSV is written, which changes the tree
     for name, measured in ((COUNT_ERRORS_CSV, rows()), (LOGIT_ERRORS_CSV, logits.rows())):
-        write(options.out / name, measured, environment("cpu"))
+        write(options.out / name, measured, where)
         for row in measured:
             at = f"logit = {row.logit:.3g}" if row.logit else f"x = {row.count}, theta = {row.theta:.3g}"
             print(f"{row.what:21} {row.competitor:19} {at:22} {row.value:.1e}")
