@@ -6,7 +6,8 @@ timing.py       the CPU and the GPU: clock, graphs, memory, profiler; competitor
 
 speed.py        speed, bandwidth and call overhead, on either device
 untimed.py      errors against float64, memory, launches, and the time of an import
-accuracy.py     errors of the negative binomial over theta
+accuracy.py     errors of the negative binomial over theta; and, as a command, those of logits.py as well
+logits.py       errors of the Bernoulli losses over the magnitude of the logit
 steps.py        whole training steps on a GPU
 
 environment.py  where rows are measured
@@ -14,7 +15,7 @@ runs.py         what a run measures on each device, and how much of it
 targets.py      what rows are called, and the targets that they are judged by
 report.py       tables of times and of targets, and those of the README
 markdown.py     tables as Markdown, and their places in the README
-plots.py        a GPU's CSV as pictures, and that of the errors over theta
+plots.py        a CSV as pictures, all in one style: those of plots_cpu.py, plots_gpu.py or plots_errors.py
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Row:
     note: str | None = None
     count: int | None = None  # of an error of the negative binomial, and its theta
     theta: float | None = None
+    logit: float | None = None  # of an error of the Bernoulli losses; positive where it is on its target's side
 
     @property
     def shape(self) -> str:

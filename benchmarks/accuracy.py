@@ -1,8 +1,9 @@
-"""Errors of the negative binomial over theta: `python -m benchmarks.accuracy` writes results/counts_accuracy.csv.
+"""Errors over theta and over the logit: `python -m benchmarks.accuracy` writes results/counts_accuracy.csv, and with
+logits.py results/logits_accuracy.csv. `python -m benchmarks.plots` of such a file draws it.
 
-For counts 3 and 0 and the mean 2: of the value and of its derivative by log theta, in float32, as the usual formula
-with torch.lgamma has them and as pyvae has them, relative to what 50 digits give. `python -m benchmarks.plots` of the
-file draws it. Needs mpmath.
+Here those of the negative binomial, for counts 3 and 0 and the mean 2: of the value and of its derivative by log theta,
+in float32, as the usual formula with torch.lgamma has them and as pyvae has them, relative to what 50 digits give.
+Needs mpmath.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from torch import Tensor
 
 import pyvae
 
-from . import Row, write
+from . import Row, logits, write
 from .counts import log_nb
 from .environment import environment
-from .report import COUNT_ERRORS_CSV, RESULTS
+from .report import COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV, RESULTS
 
 COUNTS, MEAN = (3, 0), 2
 PER_DECADE, DECADES = 10, (-2, 8)
@@ -74,13 +75,15 @@ def rows() -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULTS / COUNT_ERRORS_CSV, help="the CSV (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSVs (%(default)s)")
     options = parser.parse_args()
-    measured = rows()
-    write(options.out, measured, environment("cpu"))
-    for row in measured:
-        print(f"{row.what:14} {row.competitor:8} x = {row.count}, theta = {row.theta:<9.3g} {row.value:.1e}")
-    print(options.out)
+    where = environment("cpu")  # before a CSV is written, which changes the tree
+    for name, measured in ((COUNT_ERRORS_CSV, rows()), (LOGIT_ERRORS_CSV, logits.rows())):
+        write(options.out / name, measured, where)
+        for row in measured:
+            at = f"logit = {row.logit:.3g}" if row.logit else f"x = {row.count}, theta = {row.theta:.3g}"
+            print(f"{row.what:21} {row.competitor:19} {at:22} {row.value:.1e}")
+        print(options.out / name)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan, log10
+from math import inf, isnan, log10
 from pathlib import Path
 
 from . import ROOT, Environment, Row, read
@@ -21,6 +21,8 @@ from .targets import (
     COUNT_TARGETS,
     COUNTS,
     IN_GRAPH,
+    LOGIT_COMPETITORS,
+    LOGIT_ERRORS,
     PASSES,
     PLAIN,
     STEPS,
@@ -32,10 +34,19 @@ from .targets import (
 from .timing import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
-COUNT_ERRORS_CSV = "counts_accuracy.csv"  # in RESULTS
+COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
+ERRORS_OF_LOGITS = "benchmark-logits-errors"
+
+LOGIT_RANGES = {  # as in Row: positive on the target's side
+    "below 1": (-1, 1),
+    "right, 1 to 10": (1, 10),
+    "right, above 10": (10, inf),
+    "wrong, 1 to 10": (-10, -1),
+    "wrong, above 10": (-inf, -10),
+}
 
 
 def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
@@ -133,6 +144,20 @@ def of_count_errors(rows: Sequence[Row]) -> str:
     return "\n\n".join((markdown(head, body), judged(COUNT_ERROR_TARGETS, rows)))
 
 
+def of_logit_errors(rows: Sequence[Row]) -> str:
+    """Largest errors of the Bernoulli losses, value and derivative, over ranges of the logit."""
+
+    def largest(competitor: str, low: float, high: float) -> str:
+        own = [row for row in rows if row.competitor == competitor and row.logit and low < row.logit < high]
+        return ", ".join(f"{max(row.value for row in own if row.what == what):.0e}" for what in LOGIT_ERRORS)
+
+    body = [
+        [name, *(largest(competitor, *ends) for ends in LOGIT_RANGES.values())]
+        for competitor, name in LOGIT_COMPETITORS.items()
+    ]
+    return markdown(["logit", *LOGIT_RANGES], body)
+
+
 def gpu_results(folder: Path) -> str:
     """The tables of all GPUs that `folder` has a CSV of."""
     found = [read(path) for path in sorted(folder.glob("*.csv")) if not path.stem.endswith("-quick")]
@@ -143,11 +168,13 @@ def gpu_results(folder: Path) -> str:
 def main() -> None:
     on_cpu, where = read(RESULTS / "cpu.csv")
     errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
+    logit_errors, _ = read(RESULTS / LOGIT_ERRORS_CSV)
     pages = {
         README: {
             CPU: summary(on_cpu, where),
             OF_COUNTS: of_counts(on_cpu, with_targets=False),
             ERRORS_OF_COUNTS: of_count_errors(errors),
+            ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
             GPU: gpu_results(RESULTS),
         },
         WHOLE: {CPU: render(on_cpu, where), OF_COUNTS: of_counts(on_cpu)},

@@ -168,6 +168,14 @@ TARGETS = {
     ),
 }
 
+LOGIT_ERRORS = {"logits_error": "value", "logits_gradient_error": "derivative by the logit"}
+LOGIT_COMPETITORS = {
+    "fused": "pyvae, bernoulli_logits",
+    "eager": "F.binary_cross_entropy_with_logits",
+    "eager_probabilities": "F.binary_cross_entropy of a sigmoid",
+    "fused_probabilities": "pyvae, bernoulli of a sigmoid",
+}
+
 COUNT_ERRORS = {"nb_error": "value", "nb_theta_error": "derivative by log θ"}
 COUNT_ERROR_TARGETS = tuple(
     at_most(f"{name}, θ 1e-2 … 1e8, against 50 digits", "relative error ≤ 1e-5", what, 1e-5, "{:.1e}")

@@ -1,15 +1,16 @@
-"""The errors over theta are those of the formulas that they are said to be of."""
+"""The errors over theta and over the logit are those of the formulas that they are said to be of."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import mpmath as mp
 import pytest
 import torch
 
 import pyvae.reference
-from benchmarks import accuracy, read, report
+from benchmarks import Row, accuracy, logits, read, report
 
 
 @pytest.mark.parametrize("x", accuracy.COUNTS)
@@ -33,11 +34,15 @@ def test_what_is_written_is_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(accuracy, "PER_DECADE", 1)
-    monkeypatch.setattr(sys, "argv", ["accuracy", "--out", str(tmp_path / "errors.csv")])
+    monkeypatch.setattr(logits, "PER_DECADE", 1)
+    monkeypatch.setattr(logits, "DECADES", (-3, 1))
+    monkeypatch.setattr(sys, "argv", ["accuracy", "--out", str(tmp_path)])
     accuracy.main()
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "errors.csv")
+    files = [tmp_path / name for name in (report.COUNT_ERRORS_CSV, report.LOGIT_ERRORS_CSV)]
+    assert [line for line in capsys.readouterr().out.splitlines() if "=" not in line] == list(map(str, files))
+    assert len(read(files[1])[0]) == 2 * 4 * 2 * 4
 
-    rows, where = read(tmp_path / "errors.csv")
+    rows, where = read(files[0])
     assert where.device == "cpu"
     keys = {(row.what, row.competitor, row.count, row.theta) for row in rows}
     assert len(keys) == len(rows) == 2 * 2 * 2 * 11
@@ -48,8 +53,52 @@ def test_what_is_written_is_what_was_measured(
     assert worst["fused"] <= 1e-5 < 1 < worst["eager"]
 
 
-def test_the_file_in_the_repository_is_the_commands() -> None:
+def test_the_truth_is_the_bernoullis() -> None:
+    """By mpmath: values and derivatives, in both tails and for both targets."""
+    logit = torch.tensor([-79.0, -17.0, -1e-3, 0.0, 1e-3, 17.0, 79.0])
+    for target in (0, 1):
+        with mp.workdps(accuracy.DIGITS):
+            wrong = [mp.mpf(float(x)) * (1 - 2 * target) for x in logit]
+            value = [float(mp.log1p(mp.exp(x))) for x in wrong]
+            slope = [float((1 - 2 * target) / (1 + mp.exp(-x))) for x in wrong]
+        for got, right in zip(logits.exact(logit, target), (value, slope), strict=True):
+            torch.testing.assert_close(got, torch.tensor(right, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+def largest(rows: list[Row], competitor: str, low: float, high: float) -> dict[str, float]:
+    """Of the errors over logits in this range, by what they are of."""
+    own = [row for row in rows if row.competitor == competitor and row.logit is not None and low < row.logit < high]
+    return {what: max(row.value for row in own if row.what == what) for what in report.LOGIT_ERRORS}
+
+
+def test_errors_over_the_logit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyvae's are a rounding everywhere; torch's as well, but where a sigmoid or a difference has lost the digits."""
+    monkeypatch.setattr(logits, "PER_DECADE", 2)
+    monkeypatch.setattr(logits, "DECADES", (-3, 1.5))
+    monkeypatch.setattr(logits, "LOGITS", 100)
+    rows = logits.rows()
+    assert len({(row.what, row.competitor, row.logit) for row in rows}) == len(rows) == 2 * 4 * 2 * 9
+    everywhere = largest(rows, "fused", -100, 100)
+    right, wrong = largest(rows, "eager", 10, 100), largest(rows, "eager", -100, 0)
+    for what in report.LOGIT_ERRORS:
+        assert everywhere[what] <= 1e-6 < 0.5 < right[what]
+        assert wrong[what] <= 1e-6
+        for low, high in ((10, 100), (-100, -10)):
+            assert largest(rows, "eager_probabilities", low, high)[what] > 0.5
+        for name in logits.COMPETITORS:
+            assert largest(rows, name, -0.3, 0.3)[what] <= 1e-6
+    for side in (1, -1):  # of a sigmoid pyvae is no better than torch
+        assert largest(rows, "fused_probabilities", *sorted((0, 100 * side))) == pytest.approx(
+            largest(rows, "eager_probabilities", *sorted((0, 100 * side))), rel=0.01
+        )
+
+
+def test_the_files_in_the_repository_are_the_commands() -> None:
     rows, _ = read(report.RESULTS / report.COUNT_ERRORS_CSV)
     again = accuracy.rows()
     key = [(row.what, row.competitor, row.count, pytest.approx(row.theta, rel=1e-5)) for row in again]
     assert [(row.what, row.competitor, row.count, row.theta) for row in rows] == key
+
+    rows, _ = read(report.RESULTS / report.LOGIT_ERRORS_CSV)
+    key = [(row.what, row.competitor, pytest.approx(row.logit, rel=1e-5)) for row in logits.rows()]
+    assert [(row.what, row.competitor, row.logit) for row in rows] == key

@@ -1,14 +1,15 @@
-"""The CSV, and the tables, targets and pictures that are made of it. The numbers are made up."""
+"""The CSV, and the tables and targets that are made of it. The numbers are made up."""
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import Environment, Row, plots, read, report, write
+from benchmarks import Environment, Row, read, report, write
 from benchmarks.timing import LEFT_OUT
 
 WHERE = {
@@ -95,6 +96,12 @@ COUNT_ERRORS = [
     for count in (3, 0)
     for theta in (0.1, 1.00001, 10.0, 100.0)
 ]
+LOGIT_ERRORS = [
+    Row(what, competitor, scale * error, "relative", logit=logit)
+    for what, scale in (("logits_error", 1), ("logits_gradient_error", 2))
+    for competitor, error in zip(report.LOGIT_COMPETITORS, (1e-7, 1e-2, 2e-1, 4e-1), strict=True)
+    for logit in (0.5, -0.5, 5.0, 50.0, -5.0, -50.0)
+]
 CALL = "`elbo_loss(recon, x, mu, logvar)`"
 LOSS = f"{CALL} forward + backward"
 
@@ -106,8 +113,9 @@ def line_of(rendered: str, start: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The results of both devices, of a quick run, and of the errors over theta."""
+    """The results of both devices, of a quick run, and of the errors over theta and over the logit."""
     write(tmp_path / report.COUNT_ERRORS_CSV, COUNT_ERRORS, WHERE["cpu"])
+    write(tmp_path / report.LOGIT_ERRORS_CSV, LOGIT_ERRORS, WHERE["cpu"])
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
         write(tmp_path / f"{name}.csv", FIXED[device], WHERE[device])
     return tmp_path
@@ -195,6 +203,15 @@ def test_errors_over_theta_of_a_positive_count(rendered: dict[str, str]) -> None
     assert lines == ["| 1e+00 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |", "| 1e+02 | 5e-01 | 2e-07 | 8e+01 | 2e-06 |"]
 
 
+def test_errors_over_ranges_of_the_logit() -> None:
+    """Each of its own rows; the largest of those within a range."""
+    smaller = [replace(row, value=row.value / 10, logit=1.1 * (row.logit or 0)) for row in LOGIT_ERRORS]
+    head, _, *lines = report.of_logit_errors([*LOGIT_ERRORS, *smaller]).splitlines()
+    assert head.split(" | ")[1:3] == ["below 1", "right, 1 to 10"]
+    assert lines[0] == "| pyvae, bernoulli_logits |" + " 1e-07, 2e-07 |" * 5
+    assert lines[1] == "| F.binary_cross_entropy_with_logits |" + " 1e-02, 2e-02 |" * 5
+
+
 def test_times_by_shape_and_type_on_a_gpu(rendered: dict[str, str]) -> None:
     first, *_ = rendered["cuda"].splitlines()
     assert first.startswith("Example 200, sm_90, driver 580.1, CUDA 13.0, torch 2.11.0, pyvae 0.2.0 (abc1234). ")
@@ -228,10 +245,10 @@ def test_readme_is_rewritten_between_its_markers(
     folder: Path, rendered: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme, whole = folder / "README.md", folder / "WHOLE.md"
-    names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS)
-    cpu, gpu, counts, errors = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
-    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n"
-    readme.write_text(text.format(*["old"] * 4), encoding="utf-8")
+    names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS, report.ERRORS_OF_LOGITS)
+    cpu, gpu, counts, errors, logits = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n{logits}\n"
+    readme.write_text(text.format(*["old"] * 5), encoding="utf-8")
     whole.write_text(f"{cpu}\n{counts}".format("old", "old"), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "WHOLE", whole)
@@ -246,7 +263,7 @@ def test_readme_is_rewritten_between_its_markers(
     report.main()
     assert whole.read_text(encoding="utf-8") == f"{cpu}\n{counts}".format(rendered["cpu"], rendered["counts"])
     short = readme.read_text(encoding="utf-8")
-    assert rendered["cuda"] in short and rendered["errors"] in short
+    assert rendered["cuda"] in short and rendered["errors"] in short and report.of_logit_errors(LOGIT_ERRORS) in short
     assert rendered["cpu"].splitlines()[0] in short
     of_the_loss = [line for line in rendered["cpu"].splitlines() if line.startswith(f"| {CALL} |") and "×" in line]
     assert of_the_loss and all(line in short for line in of_the_loss[:1])
@@ -265,14 +282,3 @@ def test_readme_without_markers_is_refused(text: str) -> None:
 
 def test_nothing_measured_is_said(tmp_path: Path) -> None:
     assert "not measured yet" in report.gpu_results(tmp_path)
-
-
-def test_pictures_are_a_gpus(folder: Path) -> None:
-    with pytest.raises(SystemExit, match="measured on a cpu"):
-        plots.pictures(folder / "cpu.csv", folder)
-
-
-def test_a_picture_of_the_errors_over_theta(folder: Path) -> None:
-    (picture,) = plots.pictures(folder / report.COUNT_ERRORS_CSV, folder / "new")
-    assert picture == folder / "new" / "counts_accuracy.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
