@@ -92,12 +92,25 @@ def test_every_pair_is_tried_and_has_its_row(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(versions, "find_python", pythons.__getitem__)
     monkeypatch.setattr(versions, "PYTHONS", tuple(pythons))
     monkeypatch.setattr(versions.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(versions, "attempt", lambda torch, python, *_: Row(torch, python.version, "abc1234"))
+    made = Row("", "", "abc1234")
+    monkeypatch.setattr(
+        versions, "attempt", lambda torch, python, *_: made._replace(torch=torch, python=python.version)
+    )
     out = tmp_path / "rows.csv"
     monkeypatch.setattr(sys, "argv", ["versions.py", "--torch", "2.14", "2.9", "--out", str(out)])
     versions.main()
+    made = made._replace(error="build: no")
+    with pytest.raises(SystemExit, match="1"):
+        versions.main()
     tried = [(one.torch, one.python) for one in versions.read(out)]
     assert tried == [("2.9", "3.11.7"), ("2.9", "3.12.1"), ("2.14", "3.11.7"), ("2.14", "3.12.1")]
+
+
+def test_the_list_is_of_files_that_are_there(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["versions.py", "--list"])
+    versions.main()
+    listed = capsys.readouterr().out.split()
+    assert len(listed) == len(versions.SELECTED) and all((ROOT / name).exists() for name in listed)
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))

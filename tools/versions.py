@@ -2,7 +2,8 @@
 
 `python tools/versions.py` takes the torches and the Pythons that are supported, as far as the machine has these;
 `python tools/versions.py --torch 2.11 newest --python 3.11 3.13` some; `python tools/versions.py --readme` puts the
-table of tools/versions.csv into README.md and does nothing else. The CSV keeps the rows of other pairs.
+table of tools/versions.csv into README.md and does nothing else. The CSV keeps the rows of other pairs. It ends with 1
+where a pair failed.
 
 A pair takes minutes, and gigabytes until it is done with: torches come from PyPI, most of them builds for CUDA. What is
 built is for the CPU, unless FORCE_CUDA says otherwise, from a copy of the sources. MAX_JOBS is as in setup.py, and pip
@@ -124,8 +125,8 @@ def copy_sources(target: Path) -> None:
 
 def commit() -> str:
     """Marked as dirty where anything differs from it but what this program writes."""
-    own = [f":!{path.relative_to(ROOT)}" for path in (CSV, README)]
-    commands = ["git", "describe", "--always", "--exclude=*"], ["git", "status", "--porcelain", "--", ".", *own]
+    others = [".", ":!tools/versions.csv", ":!README.md"]
+    commands = ["git", "describe", "--always", "--exclude=*"], ["git", "status", "--porcelain", "--", *others]
     try:
         name, changes = (
             subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -151,12 +152,14 @@ def tested(text: str, status: int) -> str:
     return note
 
 
+def files() -> list[str]:
+    return [f"tests/test_{name}.py" for name in SELECTED]
+
+
 def steps(torch: str, python: Python, folder: Path, every_test: bool) -> list[Step]:
     there = str(folder / "environment" / "bin" / "python")
     install = [there, "-m", "pip", "install", "-q"]
-    tests = [f"tests/test_{name}.py" for name in SELECTED]
-    if every_test:
-        tests = ["tests", f"--ignore={EMULATED}"]
+    tests = ["tests", f"--ignore={EMULATED}"] if every_test else files()
     todo = [
         Step("environment", [python.program, "-m", "venv", "--clear", str(folder / "environment")], last_line),
         Step("install", [*install, "setuptools>=70.1", "ninja", requirement(torch)], last_line),
@@ -222,10 +225,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave environments and copies in the folder")
     parser.add_argument("--out", type=Path, default=CSV, help="the CSV that gets the rows (tools/versions.csv)")
     parser.add_argument("--readme", action="store_true", help="only put the table into README.md")
+    parser.add_argument("--list", action="store_true", help="only print the tests' files")
     options = parser.parse_args()
     if options.readme:
         text = README.read_text(encoding="utf-8")
         README.write_text(insert(text, MARKER, table(read(options.out))), encoding="utf-8")
+        return
+    if options.list:
+        print(*files())
         return
     try:
         list(map(requirement, options.torch))
@@ -239,6 +246,7 @@ def main() -> None:
         parser.error(f"--folder: expected one outside of the sources, but got {options.folder}")
     # An exit, as Ctrl-C is: the step is ended with all that it started, and the temporary folder goes.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    rows = []
     with TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         for torch in options.torch:
@@ -248,7 +256,10 @@ def main() -> None:
                 new = attempt(torch, python, place, options.all, options.keep)
                 write(options.out, merge(read(options.out), new))
                 print(f"==> {new}", flush=True)
+                rows.append(new)
     print(table(read(options.out)), flush=True)
+    if any(row.error for row in rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
