@@ -1,0 +1,188 @@
+// What a plain eager call passes, read from Python without the dispatcher's overhead.
+#pragma once
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/ScalarOps.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <torch/csrc/Generator.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <cmath>
+#include <string_view>
+
+#include "ops/autograd/function.h"
+#include "ops/codes.h"
+#include "ops/types.h"
+
+namespace pyvae {
+
+namespace py = pybind11;
+
+inline bool is_runnable(c10::DeviceType type, int index) {
+  const Device* const device = device_of(type);
+  return device && device->is_runnable && device->is_runnable(index);
+}
+
+// A number that is not Python's own but is registered as one of `kind` with Python's module `numbers`, as numpy's
+// scalars are: `convert` of it, a new reference. Null for anything else; True and False are no numbers.
+template <PyObject* (*convert)(PyObject*)>
+py::object registered_number(py::handle value, const char* kind) {
+  if (value.is_none() || PyBool_Check(value.ptr()) || THPVariable_Check(value.ptr())) return {};
+  static const py::object* const numbers = new py::object(py::module_::import("numbers"));  // never released, as below
+  const py::object type = numbers->attr(kind);
+  py::object out;
+  if (PyObject_IsInstance(value.ptr(), type.ptr()) == 1) out = py::reinterpret_steal<py::object>(convert(value.ptr()));
+  PyErr_Clear();
+  return out;
+}
+
+// Reads arguments; `plain` turns false at the first that is not what it should be.
+struct Arguments {
+  bool plain = !at::impl::torch_function_mode_enabled();
+
+  Tensor tensor(py::handle value) {
+    if (!THPVariable_CheckExact(value.ptr())) {
+      plain = false;
+      return Tensor();
+    }
+    const Tensor& tensor = THPVariable_Unpack(value.ptr());
+    plain &= is_plain(tensor) && is_runnable(tensor.device().type(), tensor.device().index()) &&
+             !tensor._fw_grad(0).defined();
+    return tensor;
+  }
+
+  OptionalTensor optional_tensor(py::handle value) {
+    return value.is_none() ? OptionalTensor() : OptionalTensor(tensor(value));
+  }
+
+  // The one scale that is given, and its code; none: 0.
+  std::pair<OptionalTensor, int64_t> scale(const py::handle (&forms)[Scales::kCount]) {
+    std::pair<OptionalTensor, int64_t> found = {std::nullopt, 0};
+    for (int64_t kind = 0; kind < Scales::kCount; ++kind) {
+      if (forms[kind].is_none()) continue;
+      plain &= !found.first;
+      found = {tensor(forms[kind]), kind};
+    }
+    return found;
+  }
+
+  template <class Names>
+  int64_t code(py::handle value, const Names& names) {
+    if (PyUnicode_Check(value.ptr())) {
+      Py_ssize_t size = 0;
+      const char* const text = PyUnicode_AsUTF8AndSize(value.ptr(), &size);
+      for (const char* const& name : names) {
+        if (text && std::string_view(text, size_t(size)) == name) return &name - names.begin();
+      }
+      PyErr_Clear();
+    }
+    plain = false;
+    return -1;
+  }
+
+  // A likelihood's name, or an object that has parameters: (name, parameter, second, log_library) is what it answers to
+  // `resolved`.
+  struct Likelihood {
+    int64_t code = -1;
+    OptionalTensor parameter, second_parameter, log_library;
+  };
+  Likelihood likelihood(py::handle value) {
+    if (PyUnicode_Check(value.ptr())) return {code(value, kLikelihoodNames), {}, {}, {}};
+    py::object parts = py::reinterpret_steal<py::object>(PyObject_GetAttrString(value.ptr(), "resolved"));
+    if (!parts || !PyTuple_Check(parts.ptr()) || PyTuple_GET_SIZE(parts.ptr()) != 4) {
+      PyErr_Clear();
+      plain = false;
+      return {};
+    }
+    const auto part = [&](int i) { return py::handle(PyTuple_GET_ITEM(parts.ptr(), i)); };
+    return {code(part(0), kLikelihoodNames), optional_tensor(part(1)), optional_tensor(part(2)),
+            optional_tensor(part(3))};
+  }
+
+  // A number, if that is what it is.
+  std::optional<double> number(py::handle value) {
+    if (PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+    if (!PyLong_CheckExact(value.ptr())) {
+      const py::object own = registered_number<PyNumber_Float>(value, "Real");
+      return own ? std::optional(PyFloat_AS_DOUBLE(own.ptr())) : std::nullopt;
+    }
+    const double out = PyLong_AsDouble(value.ptr());
+    if (out == -1.0 && PyErr_Occurred()) PyErr_Clear(), plain = false;
+    return out;
+  }
+
+  // A factor on recon's elements: a tensor, or a number, which becomes one.
+  OptionalTensor factor(py::handle value) {
+    if (value.is_none()) return std::nullopt;
+    const std::optional<double> constant = number(value);
+    return constant ? c10::scalar_to_tensor(*constant) : tensor(value);
+  }
+
+  // An integer as Python's own; anything else as it is.
+  py::object integer(py::handle value) {
+    py::object own;
+    if (!PyLong_CheckExact(value.ptr())) own = registered_number<PyNumber_Index>(value, "Integral");
+    return own ? own : py::reinterpret_borrow<py::object>(value);
+  }
+
+  int64_t row_offset(py::handle given) {
+    const py::object value = integer(given);
+    int overflow = 0;
+    const int64_t out = PyLong_CheckExact(value.ptr()) ? PyLong_AsLongLongAndOverflow(value.ptr(), &overflow) : -1;
+    plain &= out >= 0 && overflow == 0;
+    return out;
+  }
+
+  // 64 bits as an int64 tensor of one element, if they are given.
+  OptionalTensor seed(py::handle given) {
+    if (given.is_none()) return std::nullopt;
+    const py::object value = integer(given);
+    if (!PyLong_CheckExact(value.ptr())) return tensor(value);
+    int overflow = 0;
+    uint64_t bits = uint64_t(PyLong_AsLongLongAndOverflow(value.ptr(), &overflow));
+    if (overflow > 0) bits = PyLong_AsUnsignedLongLong(value.ptr());
+    if (overflow < 0 || PyErr_Occurred()) PyErr_Clear(), plain = false;
+    if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+    Tensor out = at::empty({1}, at::kLong);
+    *out.mutable_data_ptr<int64_t>() = int64_t(bits);
+    return out;
+  }
+
+  // (low, high) of finite numbers; without them no bounds. The order is refuse.h's to see.
+  std::pair<double, double> range(py::handle value) {
+    if (value.is_none()) return {-kUnbounded, kUnbounded};
+    plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
+    if (!plain) return {};
+    const std::optional<double> low = number(PyTuple_GET_ITEM(value.ptr(), 0));
+    const std::optional<double> high = number(PyTuple_GET_ITEM(value.ptr(), 1));
+    plain &= low && high && std::isfinite(*low) && std::isfinite(*high);
+    return {low.value_or(0), high.value_or(0)};
+  }
+
+  // (mean, scale) of tensors or of numbers, which become tensors where mu is.
+  std::pair<OptionalTensor, OptionalTensor> prior(py::handle value, const Tensor& mu, const Tensor& scale) {
+    if (value.is_none()) return {};
+    plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
+    const auto part = [&](int i) -> OptionalTensor {
+      if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+      const py::handle given = PyTuple_GET_ITEM(value.ptr(), i);
+      const std::optional<double> constant = number(given);
+      return constant ? at::full({}, *constant, mu.options().dtype(compute_type(mu, scale))) : tensor(given);
+    };
+    OptionalTensor mean = part(0);
+    return {std::move(mean), part(1)};
+  }
+
+  std::optional<at::Generator> generator(py::handle value, const Tensor& on) {
+    if (value.is_none()) return std::nullopt;
+    plain &= THPGenerator_Check(value.ptr());
+    if (!plain) return std::nullopt;
+    const at::Generator out = THPGenerator_Unwrap(value.ptr());
+    plain &= out.device().type() == on.device().type();
+    return out;
+  }
+};
+
+}  // namespace pyvae
