@@ -25,11 +25,10 @@ demo: $(BUILT)
 demo-counts: $(BUILT)
 	$(PY) examples/train_counts.py
 
-# Files of tests side by side, in their order, since the longest comes early. Threads of OpenMP that wait do not spin:
-# with two cores for it all that is a third less.
+# Files of tests side by side. Threads of OpenMP that wait do not spin: with two cores for it all that is a third less.
 WORKERS ?= 2
 test: $(BUILT)
-	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist loadfile tests
 
 bench: $(BUILT)
 	$(PY) -m benchmarks
