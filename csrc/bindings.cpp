@@ -59,18 +59,29 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
 }
 
 py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::handle mu, py::handle logvar,
-                      py::handle std, py::handle logstd, py::handle kl, py::handle likelihood, py::handle beta,
-                      py::handle weight, py::handle pos_weight, py::handle reduction) {
+                      py::handle std, py::handle logstd, py::handle logvar_range, py::handle prior, py::handle kl,
+                      py::handle likelihood, py::handle beta, py::handle weight, py::handle pos_weight,
+                      py::handle reduction) {
   Arguments in;
   const Tensor output = in.tensor(recon), data = in.tensor(target);
-  const OptionalTensor mean = in.optional_tensor(mu);
-  const auto [scale, kind] = in.scale({logvar, std, logstd});
-  const OptionalTensor divergence = in.optional_tensor(kl);
+  OptionalTensor mean = in.optional_tensor(mu);
+  auto [scale, kind] = in.scale({logvar, std, logstd});
+  const auto [low, high] = in.range(logvar_range);
+  OptionalTensor divergence = in.optional_tensor(kl);
   const OptionalTensor factor = in.factor(weight), positive = in.factor(pos_weight);
   const std::optional<double> beta_number = in.number(beta);
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
   const int64_t reduce = in.code(reduction, kReductionNames);
   const Arguments::Likelihood like = in.likelihood(likelihood);
+  if (!logvar_range.is_none() || !prior.is_none()) {  // the KL by its own kernel
+    if (!in.plain || !mean || !scale || divergence || output.dim() == 0) return py::none();
+    const auto [prior_mean, prior_scale] = in.prior(prior, *mean, *scale);
+    const LatentArguments latent{*mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
+    if (!in.plain || refuse(latent) || mean->size(0) != output.size(0)) return py::none();
+    const py::gil_scoped_release release;
+    divergence = kl_divergence(latent, kNone);
+    mean.reset(), scale.reset();
+  }
   const ElboArguments a{output,
                         data,
                         factor,

@@ -150,15 +150,24 @@ struct Arguments {
     return out;
   }
 
-  // (low, high) of finite numbers; without them no bounds. The order is refuse.h's to see.
-  std::pair<double, double> range(py::handle value) {
-    if (value.is_none()) return {-kUnbounded, kUnbounded};
+  // (low, high) of finite numbers, either of which may be None; without them no bounds.
+  std::pair<OptionalTensor, OptionalTensor> range(py::handle value) {
+    if (value.is_none()) return {};
     plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
     if (!plain) return {};
-    const std::optional<double> low = number(PyTuple_GET_ITEM(value.ptr(), 0));
-    const std::optional<double> high = number(PyTuple_GET_ITEM(value.ptr(), 1));
-    plain &= low && high && std::isfinite(*low) && std::isfinite(*high);
-    return {low.value_or(0), high.value_or(0)};
+    std::optional<double> bounds[2];
+    for (int i = 0; i < 2; ++i) {
+      const py::handle bound = PyTuple_GET_ITEM(value.ptr(), i);
+      if (bound.is_none()) continue;
+      bounds[i] = number(bound);
+      plain &= bounds[i] && std::isfinite(*bounds[i]);
+    }
+    plain &= !bounds[0] || !bounds[1] || *bounds[0] <= *bounds[1];
+    if (!plain) return {};  // under a mode the new tensors would have no memory
+    const auto scalar = [](std::optional<double> bound) {
+      return bound ? OptionalTensor(c10::scalar_to_tensor(*bound)) : std::nullopt;
+    };
+    return {scalar(bounds[0]), scalar(bounds[1])};
   }
 
   // (mean, scale) of tensors or of numbers, which become tensors where mu is.

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Range = tuple[float, float]  # low and high
+# The forms of a posterior's scale. The place of a name is its code in the compiled kernels.
+SCALES = ("logvar", "std", "logstd")
+
+Range = tuple[float | None, float | None]  # low and high, either of which may be missing
 
 
 class LatentArguments(NamedTuple):
@@ -35,6 +38,8 @@ class ObjectiveArguments(NamedTuple):
     logvar: Tensor | None
     std: Tensor | None
     logstd: Tensor | None
+    logvar_range: Range | None
+    prior: tuple[Tensor | float, Tensor | float] | None
     kl: Tensor | None
     likelihood: Any  # a name, or an object of likelihoods.py
     beta: float | Tensor

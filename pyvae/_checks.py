@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _latent_checks
+from ._arguments import SCALES as SCALES
 from ._arguments import ObjectiveArguments, Posterior
 from ._expect import (
     FLOATS,
@@ -33,29 +35,9 @@ from ._likelihoods import LIKELIHOODS
 from .likelihoods import CLASSES, OTHER_NAMES, resolve
 
 # The position of a name is its code in the compiled kernels.
-SCALES = ("logvar", "std", "logstd")
 REDUCTIONS = ("none", "sum", "batchmean")
 NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
 KL_REDUCTIONS = (*REDUCTIONS, "elements")
-
-
-def posterior(
-    function: str, mu: Tensor | None, logvar: Tensor | None, std: Tensor | None, logstd: Tensor | None
-) -> Posterior:
-    """Check the encoder's output: a mean and exactly one scale, of one shape (B, ...) and on one device."""
-    if mu is None:
-        raise TypeError(f"{function}: `mu` must be a Tensor, but is None")
-    floating(function, "mu", mu, ".float()")
-    batched(function, "mu", mu)
-    given = [(kind, scale) for kind, scale in zip(SCALES, (logvar, std, logstd), strict=True) if scale is not None]
-    if len(given) != 1:
-        came = " and ".join(f"`{kind}`" for kind, _ in given) or "none"
-        raise ValueError(f"{function}: exactly one of `logvar`, `std`, `logstd` must be given, but got {came}")
-    kind, scale = given[0]
-    floating(function, kind, scale, ".to(mu.dtype)")
-    same_shape(function, kind, scale, "mu", mu)
-    same_device(function, kind, scale, "mu", mu)
-    return Posterior(mu, scale, kind)
 
 
 def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIONS) -> None:
@@ -123,7 +105,8 @@ def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, 
 
 def probabilities(function: str, call: ObjectiveArguments) -> None:
     """Refuse a `recon` with values outside [0, 1]; NaN passes, to be seen in the loss. Reads the data."""
-    outside = call.recon.detach()[(call.recon < 0) | (call.recon > 1)]
+    recon = _selected(call, call.recon)
+    outside = recon[(recon < 0) | (recon > 1)]
     if outside.numel():
         raise ValueError(
             f'{function}: `recon` must hold probabilities in [0, 1] for likelihood="bernoulli", but holds '
@@ -133,7 +116,8 @@ def probabilities(function: str, call: ObjectiveArguments) -> None:
 
 def unit_target(function: str, call: ObjectiveArguments) -> None:
     """Refuse a `target` with values outside [0, 1]; NaN passes, to be seen in the loss. Reads the data."""
-    outside = call.target.detach()[(call.target < 0) | (call.target > 1)]
+    target = _selected(call, call.target)
+    outside = target[(target < 0) | (target > 1)]
     if outside.numel():
         name = resolve(call.likelihood).name
         raise ValueError(
@@ -144,12 +128,21 @@ def unit_target(function: str, call: ObjectiveArguments) -> None:
 
 def counts(function: str, call: ObjectiveArguments) -> None:
     """Refuse a `target` with negative values; NaN passes, to be seen in the loss. Reads the data."""
-    negative = call.target.detach()[call.target < 0]
+    target = _selected(call, call.target)
+    negative = target[target < 0]
     if negative.numel():
         raise ValueError(
             f'{function}: `target` must hold counts >= 0 for likelihood="{resolve(call.likelihood).name}", but holds '
             f"{negative[0].item():g}"
         )
+
+
+def _selected(call: ObjectiveArguments, data: Tensor) -> Tensor:
+    """Those of recon's or target's elements that are looked at: where a weight of bools is true."""
+    data, weight = data.detach(), call.weight
+    if not isinstance(weight, Tensor) or weight.dtype != torch.bool:
+        return data
+    return data.reshape(call.recon.shape)[weight.expand(call.recon.shape)]
 
 
 def _data(function: str, recon: Tensor, target: Tensor) -> None:
@@ -167,7 +160,7 @@ def _data(function: str, recon: Tensor, target: Tensor) -> None:
 
 def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
     recon, mu, kl = call.recon, call.mu, call.kl
-    given = [name for name in ("mu", *SCALES) if getattr(call, name) is not None]
+    given = [name for name in ("mu", *SCALES, "logvar_range", "prior") if getattr(call, name) is not None]
     batch = recon.shape[0]
     if kl is not None:
         if given:
@@ -183,13 +176,16 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
     if not given:
         return None
     if mu is None:
+        if given[0] in ("logvar_range", "prior"):
+            raise ValueError(f"{function}: `{given[0]}` must come with a posterior, `mu` and its scale, but came alone")
         raise ValueError(f"{function}: `mu` must be given with `{given[0]}`, but is None")
     if given == ["mu"] and isinstance(mu, Tensor) and tuple(mu.shape) == (batch,):
         raise ValueError(
             f"{function}: `mu` must come with one of `logvar`, `std`, `logstd`, but came alone; if it is each "
             "sample's KL, give it by name, `kl=kl`"
         )
-    checked = posterior(function, mu, call.logvar, call.std, call.logstd)
+    scales = (call.logvar, call.std, call.logstd)
+    checked = _latent_checks.posterior(function, mu, *scales, call.logvar_range, call.prior)
     if mu.shape[0] != batch:
         raise ValueError(
             f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}; with several "
@@ -216,7 +212,7 @@ def _weight(function: str, name: str, weight: Any) -> None:
         return
     if not isinstance(weight, Tensor):
         raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(weight)}")
-    tensor(function, name, weight, ".to(recon.dtype)", (*FLOATS, torch.bool))
+    tensor(function, name, weight, ".to(recon.dtype)", (*FLOATS, *INTEGERS))
 
 
 def _fits(function: str, call: ObjectiveArguments) -> None:

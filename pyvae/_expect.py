@@ -23,6 +23,22 @@ def number(value: Any) -> Any:
     return value
 
 
+def scalar(value: Any) -> Tensor:
+    """A number as an operator takes it: a scalar, on the CPU, whatever torch's default device is. It is a product, which
+    a compiler can keep symbolic; of a tensor's own number it would make a constant, and a graph for each."""
+    return torch.ones((), dtype=torch.float64, device="cpu") * value
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether values may decide the control flow: not on an accelerator, in a trace, a transform or a subclass."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and type(tensor) in (Tensor, torch.nn.Parameter)
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number, and not True or False."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -70,8 +86,12 @@ def broadcasts(function: str, name: str, value: Tensor, other_name: str, other: 
     came, expected = tuple(value.shape), tuple(other.shape)
     aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
     if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
+        missing = len(expected) - len(came)
+        leading = 0 < missing and came == expected[: len(came)]  # a mask of positions, say
+        remedy = f"; what is the same for all features of a position is given as `mask[...{', None' * missing}]`"
         raise ValueError(
             f"{function}: `{name}` must broadcast to {other_name}'s shape {expected}, but has shape {came}"
+            + (remedy if leading else "")
         )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pyvae._checks import KL_REDUCTIONS, SCALES
+from pyvae._arguments import SCALES
+from pyvae._checks import KL_REDUCTIONS
 from pyvae._likelihoods import LIKELIHOODS
 from pyvae._version import __version__
 

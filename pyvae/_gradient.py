@@ -3,7 +3,6 @@ weight, pos_weight, beta and eps. The C++ backward passes call `reference_gradie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._checks import KL_REDUCTIONS, REDUCTIONS, SCALES
+from ._arguments import SCALES, LatentArguments, Posterior, Prior
+from ._checks import KL_REDUCTIONS, REDUCTIONS
 from ._likelihoods import LIKELIHOODS
 from .likelihoods import Resolved, restore
 
@@ -20,30 +20,26 @@ Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
 
 
 def _reparameterize(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
-    mu, _, eps, *_, seed = inputs
+    mu, _, eps, _, _, seed, *_ = inputs
     scale_kind, row_offset = codes
     if seed is not None:
         seed = seed.to(mu.device)  # a number is kept on the CPU
-    given = _distributions(inputs, scale_kind, numbers)
-    return reference.reparameterize_kl(**given, eps=eps, seed=seed, row_offset=row_offset)
+    given = LatentArguments(mu, eps=eps, seed=seed, row_offset=row_offset)
+    z, posterior = reference.sample("reparameterize_kl", given, _posterior(inputs, scale_kind))
+    return z, reference.divergence("reparameterize_kl", posterior, "none")
 
 
 def _kl_divergence(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
     scale_kind, reduction = codes
-    given = _distributions(inputs, scale_kind, numbers)
-    return (reference.kl_divergence(**given, reduction=KL_REDUCTIONS[reduction]),)
+    posterior = _posterior(inputs, scale_kind)
+    return (reference.divergence("kl_divergence", posterior, KL_REDUCTIONS[reduction]),)
 
 
-def _distributions(inputs: Tensors, scale_kind: int, range: Sequence[float]) -> dict[str, Any]:
-    """The posterior, the range of its logvar, and the prior, as keywords."""
-    mu, scale, _, prior_mean, prior_scale, _ = inputs
-    bounded = all(map(math.isfinite, range))
-    return {
-        "mu": mu,
-        SCALES[scale_kind]: scale,
-        "logvar_range": tuple(range) if bounded else None,
-        "prior": None if prior_mean is None else (prior_mean, prior_scale),
-    }
+def _posterior(inputs: Tensors, scale_kind: int) -> Posterior:
+    """The posterior with its range, whose bounds are scalars here, and its prior."""
+    mu, scale, _, prior_mean, prior_scale, _, low, high = inputs
+    prior = None if prior_mean is None else Prior(prior_mean, prior_scale)
+    return Posterior(mu, scale, SCALES[scale_kind], (low, high), prior)
 
 
 def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:

@@ -1,6 +1,6 @@
 """The refusals of the encoder side: the posterior with its range and its prior, and where the noise comes from.
 
-As in _checks.py, whose words they share.
+As in _checks.py, which asks for the posterior of an objective here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._arguments import LatentArguments, Posterior, Prior, Range
-from ._expect import broadcasts, floating, is_number, number, same_device, same_shape, what
+from ._arguments import SCALES, LatentArguments, Posterior, Prior, Range
+from ._expect import (
+    batched,
+    broadcasts,
+    floating,
+    is_number,
+    is_readable,
+    number,
+    same_device,
+    same_shape,
+    what,
+)
 
 
 def posterior(
@@ -26,8 +35,21 @@ def posterior(
     logvar_range: Range | None,
     prior: tuple[Tensor | float, Tensor | float] | None,
 ) -> Posterior:
-    """Check the encoder's output, the range of its logvar, and the prior, whose numbers become tensors."""
-    checked = _checks.posterior(function, mu, logvar, std, logstd)
+    """Check the encoder's output, a mean and exactly one scale, of one shape (B, ...) and on one device; the range of
+    its logvar; and the prior, whose numbers become tensors."""
+    if mu is None:
+        raise TypeError(f"{function}: `mu` must be a Tensor, but is None")
+    floating(function, "mu", mu, ".float()")
+    batched(function, "mu", mu)
+    given = [(kind, scale) for kind, scale in zip(SCALES, (logvar, std, logstd), strict=True) if scale is not None]
+    if len(given) != 1:
+        came = " and ".join(f"`{kind}`" for kind, _ in given) or "none"
+        raise ValueError(f"{function}: exactly one of `logvar`, `std`, `logstd` must be given, but got {came}")
+    kind, scale = given[0]
+    floating(function, kind, scale, ".to(mu.dtype)")
+    same_shape(function, kind, scale, "mu", mu)
+    same_device(function, kind, scale, "mu", mu)
+    checked = Posterior(mu, scale, kind)
     if logvar_range is not None:
         checked = checked._replace(range=_range(function, logvar_range, checked.kind))
     if prior is not None:
@@ -90,14 +112,34 @@ def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Te
     return part
 
 
+def data(function: str, posterior: Posterior) -> None:
+    """Refuse a std below 0, the posterior's or the prior's; NaN passes, to be seen in the results. Reads the data."""
+    if posterior.kind != "std":
+        return
+    given = [("std", posterior.scale)]
+    if posterior.prior is not None:
+        given.append(("prior[1]", posterior.prior.scale))
+    for name, scale in given:
+        negative = scale.detach()[scale < 0] if is_readable(scale) else scale.new_empty(0)
+        if negative.numel():
+            raise ValueError(
+                f"{function}: `{name}` must hold standard deviations >= 0, but holds {negative[0].item():g}; "
+                "F.softplus or exp makes one of any number"
+            )
+
+
 def _range(function: str, given: Any, kind: str) -> Range:
     low, high = map(number, _pair(function, "logvar_range", "(low, high)", given))
     for bound in (low, high):
+        if bound is None or (isinstance(bound, Tensor) and torch.compiler.is_compiling()):  # numpy's, by number()
+            continue
         if not is_number(bound):
-            raise TypeError(f"{function}: `logvar_range` must hold two numbers, but holds {what(bound)}")
-        if not math.isfinite(bound):
-            raise ValueError(f"{function}: `logvar_range` must hold finite numbers, but holds {bound}")
-    if low > high:
+            raise TypeError(f"{function}: `logvar_range` must hold two numbers or None, but holds {what(bound)}")
+        if not -math.inf < bound < math.inf:
+            raise ValueError(
+                f"{function}: `logvar_range` must hold finite numbers, or None for no bound, but holds {bound}"
+            )
+    if is_number(low) and is_number(high) and low > high:
         raise ValueError(f"{function}: `logvar_range` must be (low, high) with low <= high, but is ({low}, {high})")
     if kind != "logvar":
         raise ValueError(f"{function}: `logvar_range` must come with `logvar`, but came with `{kind}`")

@@ -5,6 +5,7 @@ Differentiable to every order by autograd. A member's place in `LIKELIHOODS` is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,9 +60,15 @@ def _bernoulli(p: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
 
 def _bernoulli_logits(x: Tensor, t: Tensor, pos_weight: Tensor | float) -> Tensor:
     """(1 - t) softplus(x) + pos_weight t softplus(-x): no cancellation in the tails, gradient
-    (1 - t) sigmoid(x) - pos_weight t sigmoid(-x). `F.softplus` itself is linear from 20 on; logsigmoid is exact."""
+    (1 - t) sigmoid(x) - pos_weight t sigmoid(-x). `F.softplus` itself is linear from 20 on; logsigmoid is exact. An
+    infinite logit on its target's side costs nothing."""
     t = _unit(t)
-    return (t - 1) * F.logsigmoid(-x) - pos_weight * t * F.logsigmoid(x)
+    return _times_finite(t - 1, F.logsigmoid(-x)) - pos_weight * _times_finite(t, F.logsigmoid(x))
+
+
+def _times_finite(factor: Tensor, log: Tensor) -> Tensor:
+    """factor log, where log may be -inf: 0 where the factor is."""
+    return factor * torch.where(factor == 0, log.clamp_min(torch.finfo(log.dtype).min), log)
 
 
 def _gaussian(mean: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
@@ -80,15 +87,26 @@ def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
     return _absolute(median - t)
 
 
+def _times_exp(x: Tensor, power: Tensor) -> Tensor:
+    """x e^power by four factors, none of which is infinite: the product is 0 where x is, and finite where it can be."""
+    limit = 4 * math.log(torch.finfo(power.dtype).max) - 4
+    factor = torch.exp(torch.where(power > limit, limit, power) / 4)
+    return x * factor * factor * factor * factor
+
+
 def _gaussian_logvar(mean: Tensor, t: Tensor, _: Tensor | float, logvar: Tensor) -> Tensor:
-    """1/2 (t - mean)^2 e^-logvar + 1/2 logvar: without the constant 1/2 log(2 pi)."""
-    difference = mean - t
-    return (difference * (difference * torch.exp(-logvar)) + logvar) / 2
+    """1/2 (t - mean)^2 e^-logvar + 1/2 logvar, in float64: without the constant 1/2 log(2 pi)."""
+    exact = exact_dtype(mean.device)
+    logvar = logvar.to(exact)
+    residual = _times_exp((mean - t).to(exact), -logvar / 2)
+    return ((residual * residual + logvar) / 2).to(mean.dtype)
 
 
 def _laplace_logscale(median: Tensor, t: Tensor, _: Tensor | float, logscale: Tensor) -> Tensor:
-    """|t - median| e^-logscale + logscale: without the constant log 2."""
-    return _absolute(median - t) * torch.exp(-logscale) + logscale
+    """|t - median| e^-logscale + logscale, in float64: without the constant log 2."""
+    exact = exact_dtype(median.device)
+    logscale = logscale.to(exact)
+    return (_times_exp(_absolute(median - t).to(exact), -logscale) + logscale).to(median.dtype)
 
 
 def _count(x: Tensor) -> Tensor:
@@ -117,6 +135,7 @@ def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """By lgamma where theta = e^r is below 8. Above, where lgamma(x + theta) - lgamma(theta) loses digits with theta,
     by Stirling's series R(z) = lgamma(z) - (z - 1/2) log z + z - 1/2 log(2 pi), with w = (mu - x) / (theta + x):
     (theta + x) log1p(w) + x - x a + 1/2 log1p(x / theta) - R(theta + x) + R(theta) + lgamma(x + 1)."""
+    r = torch.where(r > 80, 80.0, r)  # Poisson's limit, for every mean that is a number
     small = r < 2.0794415416798357  # log 8
     near, far = torch.where(small, r, 0.0), torch.where(small, 3.0, r)  # each branch stays finite where it is not used
     theta, log_factorial = torch.exp(near), torch.lgamma(x + 1)

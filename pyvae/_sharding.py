@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior
+from ._arguments import ELBO, SCALES, LatentArguments, ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
 from ._noise import seed_tensor
 from .likelihoods import resolve, restore
@@ -201,7 +201,7 @@ def objective(
 
 def _apart(compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
     """The two terms one after the other, where features are split and the KL, which is there once, is not."""
-    alone = call._replace(mu=None, logvar=None, std=None, logstd=None, kl=None, beta=1.0)
+    alone = call._replace(mu=None, **dict.fromkeys(SCALES), kl=None, beta=1.0)
     recon = objective(compute, function, alone, None).recon
     if posterior is not None:
         from .latent import kl_divergence

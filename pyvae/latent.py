@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from . import _checks, _latent_checks, _route, _sharding, reference
-from ._arguments import LatentArguments, Posterior
+from ._arguments import SCALES, LatentArguments, Posterior
 from ._extension import _C
+from ._expect import scalar
 from ._noise import seed_tensor
 
 
@@ -22,7 +22,7 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
@@ -78,7 +78,7 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
@@ -126,7 +126,7 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: str = "none",
 ) -> Tensor:
@@ -184,7 +184,11 @@ def kl_divergence(
         tensor([2., 2.], grad_fn=<AddBackward0>)
     """
     if _route.direct():
-        out = _C.kl_divergence(mu, logvar, std, logstd, logvar_range, prior, reduction)
+        try:
+            out = _C.kl_divergence(mu, logvar, std, logstd, logvar_range, prior, reduction)
+        except ValueError:  # found by the kernel: a std below 0
+            _refuse_data("kl_divergence", LatentArguments(mu, logvar, std, logstd, logvar_range, prior=prior))
+            raise
         if out is not None:
             return out
     given = LatentArguments(mu, logvar, std, logstd, logvar_range, prior=prior)
@@ -192,18 +196,27 @@ def kl_divergence(
         return _route.override(kl_divergence, given._asdict() | {"reduction": reduction})
     posterior = _latent_checks.posterior("kl_divergence", *given[:5], prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
+    return divergence("kl_divergence", posterior, reduction)
+
+
+def divergence(function: str, posterior: Posterior, reduction: str) -> Tensor:
+    """The KL of a checked posterior, in a call of the public `function` that is no plain one."""
     tensors = (posterior.mu, posterior.scale, *(posterior.prior or ()))
     if _sharding.among(*tensors):
-        return _sharding.divergence(kl_divergence, "kl_divergence", posterior, reduction)
+        return _sharding.divergence(kl_divergence, function, posterior, reduction)
     if not _route.operators(*tensors):
-        return reference.divergence(posterior, reduction)
+        return reference.divergence(function, posterior, reduction)
     return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
 
 
 def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any) -> Any:
     """z, or with its KL (z, kl); `arguments` of the public `function` are those of LatentArguments."""
     if _route.direct():
-        out = _C.reparameterize(with_kl, *arguments)
+        try:
+            out = _C.reparameterize(with_kl, *arguments)
+        except ValueError:  # as in kl_divergence
+            _refuse_data(function.__name__, LatentArguments(*arguments))
+            raise
         if out is not None:
             return out
     call = LatentArguments(*arguments)
@@ -214,8 +227,8 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
     if _sharding.among(*tensors):
         return _sharding.sample(partial(_reparameterize, function), function.__name__, with_kl, call, posterior)
     if not _route.operators(*tensors):
-        z, posterior = reference.sample(call, posterior)
-        return (z, reference.divergence(posterior, "none")) if with_kl else z
+        z, posterior = reference.sample(function.__name__, call, posterior)
+        return (z, reference.divergence(function.__name__, posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
     z, kl = torch.ops.pyvae.reparameterize(*_operands(posterior, call.eps, seed, call.row_offset), with_kl)
     return (z, kl) if with_kl else z
@@ -224,5 +237,9 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
 def _operands(posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row_offset: int) -> tuple[Any, ...]:
     """The latent operators' common arguments."""
     mu, scale, kind, bounds, prior = posterior
-    low, high = bounds or (-math.inf, math.inf)
-    return mu, scale, eps, seed, _checks.SCALES.index(kind), row_offset, *(prior or (None, None)), low, high
+    low, high = (None if bound is None else scalar(bound) for bound in bounds or (None, None))
+    return mu, scale, eps, seed, SCALES.index(kind), row_offset, *(prior or (None, None)), low, high
+
+
+def _refuse_data(function: str, given: LatentArguments) -> None:
+    _latent_checks.data(function, _latent_checks.posterior(function, *given[:5], given.prior))

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _route, _sharding, reference
-from ._arguments import ELBO, ObjectiveArguments
+from . import _checks, _route, _sharding, latent, reference
+from ._arguments import ELBO, SCALES, ObjectiveArguments
+from ._expect import scalar
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve
 
@@ -41,7 +42,7 @@ def reconstruction_loss(
         >>> pyvae.reconstruction_loss(torch.zeros(2, 8), torch.ones(2, 8), likelihood="gaussian")
         tensor([4., 4.])
     """
-    no_kl = (None,) * 5
+    no_kl = (None,) * 7
     return _elbo(reconstruction_loss, False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
 
 
@@ -53,6 +54,8 @@ def elbo_loss(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
@@ -107,9 +110,8 @@ def elbo_loss(
         >>> pyvae.elbo_loss(logits, x, mu, logvar, likelihood="bernoulli_logits", reduction="batchmean")
         tensor(3.0794)
     """
-    return _elbo(
-        elbo_loss, False, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    )
+    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    return _elbo(elbo_loss, False, recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 
 def elbo_terms(
@@ -120,6 +122,8 @@ def elbo_terms(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
@@ -145,9 +149,8 @@ def elbo_terms(
         >>> pyvae.elbo_terms(torch.zeros(4, 3), x, mu, std=torch.ones(4, 2), likelihood="gaussian", beta=0.5)
         ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
     """
-    return _elbo(
-        elbo_terms, True, recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    )
+    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    return _elbo(elbo_terms, True, recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 
 def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
@@ -155,8 +158,9 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     if _route.direct():
         try:
             out = _C.elbo(terms, *arguments)
-        except ValueError:  # found by the kernel: a number outside [0, 1], or a negative count
-            reference.refuse_data(function.__name__, ObjectiveArguments(*arguments))
+        except ValueError:  # found by a kernel: a number outside [0, 1], a negative count, a std below 0
+            call, posterior = _checks.objective(function.__name__, ObjectiveArguments(*arguments))
+            reference.refuse_data(function.__name__, call, posterior)
             raise
         if out is not None:
             return ELBO(*out) if terms else out
@@ -164,11 +168,17 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     if _route.overridden(call):
         return _route.override(function, call._asdict())
     call, posterior = _checks.objective(function.__name__, call)
-    scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
+    if posterior is not None and (posterior.range or posterior.prior):  # the KL by its own operator
+        kl = latent.divergence(function.__name__, posterior, "none")
+        call = call._replace(mu=None, **dict.fromkeys(SCALES), logvar_range=None, prior=None, kl=kl)
+        posterior = None
+    scale, kind = (None, SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
     like = resolve(call.likelihood)
-    weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
+    dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
+    factors = (call.weight, call.pos_weight, call.beta if symbolic else None)
+    weight, pos_weight, beta = (_as_tensor(factor, dtype) for factor in factors)
     tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
     if _sharding.among(*tensors):
         out = _sharding.objective(partial(_elbo, function), function.__name__, call, posterior)
@@ -185,7 +195,7 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
             *like[1:],
             call.mu,
             scale,
-            _checks.SCALES.index(kind),
+            SCALES.index(kind),
             call.kl,
             beta,
             1.0 if symbolic else float(call.beta),
@@ -194,11 +204,10 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     return ELBO(*out) if terms else out[0]
 
 
-def _as_tensor(factor: Tensor | float | None) -> Tensor | None:
-    """A number as a scalar tensor, an integer tensor as a floating one, as the operators take them."""
+def _as_tensor(factor: Tensor | float | None, dtype: torch.dtype) -> Tensor | None:
+    """A number as a scalar tensor, an integer tensor as one of this dtype, as the operators take them."""
     if factor is None:
         return None
     if not isinstance(factor, Tensor):
-        # A product, which torch.compile can keep symbolic; on the CPU, whatever torch's default device is.
-        return torch.ones((), dtype=torch.float64, device="cpu") * factor
-    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.float()
+        return scalar(factor)
+    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.to(dtype)

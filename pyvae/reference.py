@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import _checks, _latent_checks
 from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior, Prior
+from ._expect import is_readable
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
 from .likelihoods import LikelihoodObject, resolve
@@ -44,7 +45,7 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
@@ -52,7 +53,7 @@ def reparameterize(
 ) -> Tensor:
     """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
     call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator)
-    return sample(*_latent_checks.call("reparameterize", call))[0]
+    return sample("reparameterize", *_latent_checks.call("reparameterize", call))[0]
 
 
 def reparameterize_kl(
@@ -61,7 +62,7 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
     row_offset: int = 0,
@@ -70,8 +71,8 @@ def reparameterize_kl(
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
     call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior)
-    z, posterior = sample(*_latent_checks.call("reparameterize_kl", call))
-    return z, divergence(posterior, "none")
+    z, posterior = sample("reparameterize_kl", *_latent_checks.call("reparameterize_kl", call))
+    return z, divergence("reparameterize_kl", posterior, "none")
 
 
 def kl_divergence(
@@ -80,18 +81,20 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
-    logvar_range: tuple[float, float] | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: str = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
     posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
-    return divergence(posterior, reduction)
+    return divergence("kl_divergence", posterior, reduction)
 
 
-def sample(call: LatentArguments, given: Posterior) -> tuple[Tensor, Posterior]:
-    """z of a checked call, whose posterior is `given`, and the posterior in the compute dtype."""
+def sample(function: str, call: LatentArguments, given: Posterior) -> tuple[Tensor, Posterior]:
+    """z of a checked call of the public `function`, whose posterior is `given`, and the posterior in the compute
+    dtype."""
+    _latent_checks.data(function, given)
     posterior = _in_compute_dtype(given)
     mu, scale, kind, *_ = posterior
     eps = call.eps
@@ -102,8 +105,9 @@ def sample(call: LatentArguments, given: Posterior) -> tuple[Tensor, Posterior]:
     return z.to(torch.promote_types(given.mu.dtype, given.scale.dtype)), posterior
 
 
-def divergence(posterior: Posterior, reduction: str) -> Tensor:
-    """The KL of a checked posterior."""
+def divergence(function: str, posterior: Posterior, reduction: str) -> Tensor:
+    """The KL of a checked posterior, in a call of the public `function`."""
+    _latent_checks.data(function, posterior)
     given = _in_compute_dtype(posterior)
     return _kl_elements(given).to(given.mu.dtype) if reduction == "elements" else _reduce(_kl(given), reduction)
 
@@ -112,18 +116,26 @@ def _in_compute_dtype(posterior: Posterior) -> Posterior:
     """One cast for all uses, so that gradients from the sample and from the KL add up before they are rounded."""
     mu, scale, kind, bounds, prior = posterior
     dtype = _compute_dtype(mu, scale)
-    scale = scale.to(dtype)
+    scale = _legal(scale.to(dtype), kind)
     if bounds is not None:
         scale = _clamp(scale, *bounds)
     if prior is not None:
-        prior = Prior(prior.mean.to(dtype), prior.scale.to(dtype))
+        prior = Prior(prior.mean.to(dtype), _legal(prior.scale.to(dtype), kind))
     return Posterior(mu.to(dtype), scale, kind, None, prior)
 
 
-def _clamp(scale: Tensor, low: float, high: float) -> Tensor:
-    """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only."""
-    inside = (scale >= low) & (scale <= high)
-    return torch.where(inside, scale, scale.detach().clamp(low, high))
+def _legal(scale: Tensor, kind: str) -> Tensor:
+    """NaN for a standard deviation below 0, where it was not refused because values cannot be read."""
+    return torch.where(scale < 0, torch.nan, scale) if kind == "std" else scale
+
+
+def _clamp(scale: Tensor, low: Tensor | float | None, high: Tensor | float | None) -> Tensor:
+    """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only. The
+    bounds may be scalars on the CPU, as operators take them."""
+    out = scale
+    if high is not None:
+        out = torch.where(scale > high, torch.as_tensor(high, dtype=scale.dtype), out)
+    return out if low is None else torch.where(scale < low, torch.as_tensor(low, dtype=scale.dtype), out)
 
 
 def _kl(posterior: Posterior) -> Tensor:
@@ -190,7 +202,7 @@ def reconstruction_loss(
     reduction: str = "none",
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
-    no_kl = (None,) * 5
+    no_kl = (None,) * 7
     return _checked("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
 
 
@@ -202,6 +214,8 @@ def elbo_loss(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
@@ -210,9 +224,8 @@ def elbo_loss(
     reduction: str = "sum",
 ) -> Tensor:
     """The negative ELBO in nats, reconstruction + beta * KL; see `pyvae.elbo_loss`."""
-    return _checked(
-        "elbo_loss", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    ).loss
+    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    return _checked("elbo_loss", recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction).loss
 
 
 def elbo_terms(
@@ -223,6 +236,8 @@ def elbo_terms(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    logvar_range: tuple[float | None, float | None] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
     likelihood: str | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
@@ -231,9 +246,8 @@ def elbo_terms(
     reduction: str = "sum",
 ) -> ELBO:
     """The negative ELBO and its terms in nats; see `pyvae.elbo_terms`."""
-    return _checked(
-        "elbo_terms", recon, target, mu, logvar, std, logstd, kl, likelihood, beta, weight, pos_weight, reduction
-    )
+    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    return _checked("elbo_terms", recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 
 def _checked(function: str, *arguments: Any) -> ELBO:
@@ -245,7 +259,7 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
     samples = _reconstruction(function, call)
     kl = torch.zeros_like(samples) if call.kl is None else call.kl
     if posterior is not None:
-        kl = _kl(_in_compute_dtype(posterior))
+        kl = divergence(function, posterior, "none")
     recon_term, kl_term = _reduce(samples, call.reduction), _reduce(kl, call.reduction)
     # A tensor scales, and does not decide the result's dtype.
     beta = call.beta.to(kl_term.dtype) if isinstance(call.beta, Tensor) else call.beta
@@ -253,25 +267,35 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
 
 
 def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
-    """-log p(target | recon) of each sample, shape (B,)."""
+    """-log p(target | recon) of each sample, shape (B,). A weight of bools selects: before the formula, whose gradient
+    there would be 0 times what the formula makes of a NaN, and after it."""
     parts = resolve(call.likelihood)
     likelihood = LIKELIHOODS[parts.name]
-    if _is_readable(call.recon) and _is_readable(call.target):
-        refuse_data(function, call)
+    if is_readable(call.recon) and is_readable(call.target):
+        refuse_data(function, call, None)
     dtype = _compute_dtype(call.recon, call.target)
     recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
+    mask = call.weight if isinstance(call.weight, Tensor) and call.weight.dtype == torch.bool else None
     weight, pos_weight = (x.to(dtype) if isinstance(x, Tensor) else x for x in (call.weight, call.pos_weight))
     parameters = [value.to(dtype) for value in parts[1 : 1 + len(likelihood.parameters)]]
     if likelihood.softmax == "always" or parts.log_library is not None:
         recon = torch.log_softmax(recon.flatten(1), 1).reshape(recon.shape) if recon.ndim > 1 else recon * 0
     if parts.log_library is not None:
         recon = recon + parts.log_library.to(dtype).reshape(-1, *(1,) * (recon.ndim - 1))
+    if mask is not None:
+        recon, target = torch.where(mask, recon, 0.5), torch.where(mask, target, 0.0)  # legal for every likelihood
+        parameters = [torch.where(mask, value, 0.0) for value in parameters]
+        pos_weight = torch.where(mask, pos_weight, 1.0) if isinstance(pos_weight, Tensor) else pos_weight
     value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight, *parameters)
+    if mask is not None:
+        return _sum_features(torch.where(mask, value, 0.0))
     return _sum_features(value if weight is None else value * weight)
 
 
-def refuse_data(function: str, call: ObjectiveArguments) -> None:
-    """Refuse what no tensor of recon or target may hold for this likelihood. Reads the data."""
+def refuse_data(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> None:
+    """Refuse what no tensor of recon or target may hold for this likelihood, and no std. Reads the data."""
+    if posterior is not None:
+        _latent_checks.data(function, posterior)
     likelihood = LIKELIHOODS[resolve(call.likelihood).name]
     if likelihood.is_probability:
         _checks.probabilities(function, call)
@@ -294,13 +318,3 @@ def _reduce(samples: Tensor, reduction: str) -> Tensor:
 
 def _compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-
-
-def _is_readable(tensor: Tensor) -> bool:
-    """Whether values may decide the control flow: not on an accelerator, in a trace, a transform or a subclass."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and type(tensor) in (Tensor, torch.nn.Parameter)
-        and not torch._C._are_functorch_transforms_active()
-    )

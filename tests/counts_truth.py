@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mpmath as mp
 
-DIGITS = 50
+DIGITS = 150  # the slope by theta is a difference of numbers near 1, of theta^2 = e^160 the inverse
 
 # Value and derivatives, each with the unit of its error: itself, or where it is a difference that crosses zero, the
 # larger of the two summands.

@@ -127,7 +127,7 @@ def arguments(kind: type) -> list[NDArray]:
     corners = np.meshgrid(
         np.log([1e-8, 1e-4, 0.02, 1, 3.7, 500, 1e8]),
         [0, 1, 2, 7, 150, 1e6],
-        np.log([1e-4, 0.01, 0.9, 1, 8, 1e4, 1e8]),
+        [-80, -60, -38, *np.log([1e-4, 0.01, 0.9, 1, 8, 1e4, 1e8]), 40, 60, 80],
         [-50, -1, 50],
     )
     grid = np.stack([axis.ravel() for axis in corners])
@@ -140,12 +140,15 @@ def arguments(kind: type) -> list[NDArray]:
     a[near] = (np.log(np.maximum(x, 1e-6)) + draw.normal(size=count) * 10 ** draw.uniform(-6, 0.5, count))[near]
     random = np.stack([a.clip(np.log(1e-8), np.log(1e8)), x, r, draw.uniform(-50, 50, count)])
 
+    # All theta, with means and counts in any ratio: below a theta of e^-38 and above one of e^40, too.
+    wide_x = np.where(draw.random(count) < 0.5, draw.integers(0, 20, count), np.floor(10 ** draw.uniform(0, 6, count)))
+    wide = np.stack([draw.uniform(-70, 86, count), wide_x, draw.uniform(-80, 80, count), draw.uniform(-50, 50, count)])
     n, log_theta = 10 ** draw.uniform(0, 2.08, count), draw.uniform(-2, np.log(1e8), count)
     ratio = n / np.exp(log_theta)
     log_mean = log_theta + np.where(ratio > 30, ratio, np.log(np.expm1(np.minimum(ratio, 30))))
     rho = (draw.uniform(-8, 69, count) - n).clip(-50, 50)
     rivals = np.stack([log_mean, np.zeros(count), log_theta, rho])[:, log_mean < np.log(1e8)]
-    return [*np.ascontiguousarray(np.concatenate([grid, random, rivals], axis=1).astype(kind))]
+    return [*np.ascontiguousarray(np.concatenate([grid, random, wide, rivals], axis=1).astype(kind))]
 
 
 def call(function: Probe, name: str, given: Sequence[NDArray], zero: bool) -> list[NDArray]:

@@ -65,7 +65,7 @@ struct Groups {
 // Each kernel works on chunks [begin, end) of the call's Chunks, or (by rows) of its Groups; they are independent of
 // each other.
 struct Kernels {
-  void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
+  bool (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);  // false: a standard deviation below 0
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
   // False: a probability or a Bernoulli target outside [0, 1], or a negative count.
   bool (*objective)(const Objective&, int64_t begin, int64_t end);

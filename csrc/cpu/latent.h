@@ -42,13 +42,22 @@ const T* clamped(const LatentOperands& a, const T* scale, int n, T* buffer) {
   return buffer;
 }
 
+template <class T>
+bool are_non_negative(const T* x, int n) {  // a NaN passes: it goes through to the results
+  int negative = 0;
+  for (int i = 0; i < n; ++i) negative |= x[i] < T(0);
+  return !negative;
+}
+
 template <class Scale, class T>
-void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
+bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
   T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values_buffer[kBuffer];
   T clamped_buffer[kBuffer], prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
+  bool legal = true;
   map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](int64_t first, int n, int64_t, int) -> const T* {
     const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
     const T* scale = clamped(a, read(a.shape, a.scale, first, n, scale_buffer), n, clamped_buffer);
+    if (Scale::kNonNegative) legal &= are_non_negative(scale, n);
     if (a.z.data) {
       T* z = place(a.z, first, z_buffer);
       const auto map = a.eps.data ? map_sample<Scale, false, T> : map_sample<Scale, true, T>;
@@ -59,14 +68,16 @@ void latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
     T* values = place(a.elements, first, values_buffer);
     if (a.prior_mean.data) {
       const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
-      map_divergence<Scale>(mu, scale, prior_mean, read(a.shape, a.prior_scale, first, n, prior_scale_buffer), n,
-                            values);
+      const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
+      if (Scale::kNonNegative) legal &= are_non_negative(prior_scale, n);
+      map_divergence<Scale>(mu, scale, prior_mean, prior_scale, n, values);
     } else {
       map_divergence<Scale>(mu, scale, n, values);
     }
     if (a.elements.data) write(a.shape, a.elements, first, n, values);
     return values;
   });
+  return legal;
 }
 
 template <class Scale, class T>
@@ -153,9 +164,9 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
-  visit(Scales{}, a.scale_kind,
-        [&](auto scale) { latent_forward_of<typename decltype(scale)::type, T>(a, begin, end); });
+bool latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
+  return visit(Scales{}, a.scale_kind,
+               [&](auto scale) { return latent_forward_of<typename decltype(scale)::type, T>(a, begin, end); });
 }
 
 template <class T>

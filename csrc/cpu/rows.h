@@ -73,9 +73,9 @@ void evaluate_counts(const T* a, const T* x, const T* const* parameters, int n, 
 }
 
 template <class T>
-bool are_counts(const T* x, int n) {  // a NaN passes
+bool are_counts(const T* x, const T* mask, int n) {  // as are_unit
   int negative = 0;
-  for (int i = 0; i < n; ++i) negative |= x[i] < T(0);
+  for (int i = 0; i < n; ++i) negative |= (x[i] < T(0)) & (!mask || mask[i] != T(0));
   return !negative;
 }
 
@@ -176,16 +176,18 @@ class Rows {
     }
     const T* own[Results<Likelihood, T>::kArrays] = {};
     for (int k = 0; k < P; ++k) own[k] = read_in_row(a_.shape, a_.parameters[k], row, column, n, parameter_[k]);
+    const T* const weight = factors(a_.shape, a_.weight, a_.weight_number, first, n, factor_);
     if constexpr (Likelihood::kIsCount) {
-      legal_ &= are_counts(x, n);
+      legal_ &= are_counts(x, a_.is_masked ? weight : nullptr, n);
       evaluate_counts<Likelihood>(a, x, own, n, results_);
     } else {
       evaluate<Likelihood, false>(a, x, own, n, results_);
     }
-    if (const T* weight = factors(a_.shape, a_.weight, a_.weight_number, first, n, factor_)) {
-      multiply(results_.value, weight, n);
-      multiply(results_.by_recon, weight, n);
-      for (int k = 0; k < P; ++k) multiply(results_.by_parameter[k], weight, n);
+    if (weight) {
+      const auto apply = a_.is_masked ? select<T> : multiply<T>;
+      apply(results_.value, weight, n);
+      apply(results_.by_recon, weight, n);
+      for (int k = 0; k < P; ++k) apply(results_.by_parameter[k], weight, n);
     }
     if (a_.sums) totals.value += sum(results_.value, n);
     if (derivatives_ || a_.library_gradient) totals.by_recon += sum(results_.by_recon, n);

@@ -66,8 +66,12 @@ __device__ __forceinline__ auto evaluate(const ObjectiveOperands& a, int64_t i, 
   }
   if (a.is_weighted) {
     const T weight = a.weight.data ? load_one<FactorTypes, T>(a.shape, a.weight, i) : T(a.weight_number);
-    term.value *= weight, term.derivative *= weight;
-    for (int k = 0; k < P; ++k) term.parameters[k] *= weight;
+    if (!a.is_masked) {
+      term.value *= weight, term.derivative *= weight;
+      for (int k = 0; k < P; ++k) term.parameters[k] *= weight;
+    } else if (weight == T(0)) {  // what is left out is not looked at
+      term = {};
+    }
   }
   return term;
 }

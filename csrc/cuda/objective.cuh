@@ -42,7 +42,13 @@ struct NegativeLogLikelihood {
     if (a.is_weighted) {
       T weight[V];
       load_factor(a.weight, a.weight_number, at, weight);
-      for (int k = 0; k < V; ++k) values[k] *= weight[k], gradient[k] *= weight[k];
+      if (a.is_masked) {  // what is left out is not looked at
+        for (int k = 0; k < V; ++k) {
+          if (weight[k] == T(0)) values[k] = gradient[k] = T(0);
+        }
+      } else {
+        for (int k = 0; k < V; ++k) values[k] *= weight[k], gradient[k] *= weight[k];
+      }
     }
     if (Access::kGeneral && backward) {
       T upstream[V];

@@ -71,50 +71,57 @@ struct Poisson : CountTraits {
 // The saturated term's lgammas and psis are those of 1 + theta and 1 + n, in Stirling's range for every theta:
 //   saturated = S(x) + 1/2 log1p(x/(1 + theta)) + R(1 + theta) - R(1 + n) + (1 + theta) log1p(e) - x log1p(1/n),
 //   e         = x / (theta (1 + n))
-// By r the deviance gives theta times `misfit`, the saturated term -theta times `fitted`, a sum of positive terms:
-//   misfit    = -log1p(-c) - c >= 0,  c = (mu - x)/(theta + mu)
-//   fitted    = phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e)) >= 0
+// By r the deviance gives `misfit`, the saturated term -`fitted`, a sum of positive terms:
+//   misfit    = theta (-log1p(-c) - c) >= 0,  c = (mu - x)/(theta + mu)
+//   fitted    = theta (phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e))) >= 0
 struct NegativeBinomial : CountTraits {
   static constexpr const char* kName = "negative_binomial";
   static constexpr int kParameters = 1;  // r = log theta
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&parameters)[1]) {
-    const T theta = exp_moderate(clamp_log_theta(parameters[0]));
+    const T r = clamp_log_theta(parameters[0]), theta = exp_moderate(r);
     const T n = theta + x;
     const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
 
     const LogRatio<T> ratio = log_ratio(a, x);
     const bool swap = theta < x;
     const T m = swap ? theta : x, k = swap ? x : theta;
-    // Of e^s, or of mu itself. Where it is cut off, 1 + w is w, and the deviance grows by k for each unit of s.
-    const T exponent = swap ? -ratio.delta : a;
-    const T kept = at_most(exponent, T(kLargest)), cut = at_least(exponent - T(kLargest), T(0));
-    const T power = Math::exp_negative(kept);
-    const T moved = swap ? theta * power : power, s = swap ? kept : ratio.delta - cut;
+    // m e^s is the mean itself, or e^(r + s), whose exponent is kept in two parts. Where it is cut off, 1 + w is w, and
+    // the deviance grows by k for each unit of s.
+    const T sum = r - ratio.delta, back = sum - r;
+    const T rest = (r - (sum - back)) - (ratio.delta + back);  // what `sum` has lost
+    const T exponent = swap ? sum : a;
+    const T cut = at_least(exponent - T(kLargest), T(0));
+    const T power = exp(at_most(exponent, T(kLargest)));
+    const T moved = swap && absolute(rest) < T(1) ? fma(power, rest, power) : power;
+    const T near_s = swap ? -ratio.delta : ratio.delta, far_s = T(kLargest) - (swap ? r : ratio.log_x);
+    const T s = cut > T(0) ? far_s : near_s;
     const Move<T> move = move_weight(m, s, moved);
     const T w = move.difference * inverse_n;
     const Log1p<T> log_w = log1p(w);
     const T deviance = absolute(w) <= T(0.25) ? fma(-n, log_w.defect, move.excess) : fma(n, log_w.value, -move.linear);
 
     const T y_theta = Math::divide(T(1), T(1) + theta), y_n = Math::divide(T(1), T(1) + n);
-    const T x_y = x * y_theta, step = x_y * y_n;  // y_theta - y_n
+    const T x_y = x * y_theta, x_n = x * y_n, step = x_y * y_n;  // y_theta - y_n
     const StirlingSlopes<T> slopes = stirling_slopes(y_theta, y_n);
-    const T e = x * y_n * inverse_theta;
+    const T e = x_n * inverse_theta;
     const Log1p<T> log_e = log1p(e);
     const T logarithms = fma(T(1) + theta, log_e.value, -(x * log1p(inverse_n).value));
     const T saturated_theta = fma(step, slopes.remainder, fma(T(0.5), log1p(x_y).value, logarithms));
 
     const T share = Math::divide(k, moved + k) * move.difference;
     const T derivative = swap ? -share : share;
+    // Theta goes into each product before what may be too small for T without it: theta c is the derivative by a.
     const T c = derivative * inverse_theta;
     const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c) = log((theta + mu) / n)
-    const T misfit = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
-    const T fitted = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
+    const T misfit = absolute(c) <= T(0.25) ? -derivative * defect_ratio(-c) : fma(theta, log_rest, -derivative);
+    const T defect = e <= T(0.25) ? x_n * defect_ratio(e) : fma(-theta, log_e.value, x_n);
+    const T fitted = fma(x_n * (theta * y_theta), slopes.phi, fma(x_n, inverse_n, defect));
     const T refused = refusal(x);
     return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta) + refused,
             derivative + refused,
-            {theta * (misfit - fitted) + refused}};
+            {(misfit - fitted) + refused}};
   }
 
   // x = 0. With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
@@ -128,7 +135,7 @@ struct NegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Zero<T> zero(T a, T log_theta) {
-    const T r = at_most(log_theta, T(40)), t = a - r;
+    const T r = at_most(log_theta, T(kLargestLogTheta)), t = a - r;
     const T v = Math::exp_negative(-absolute(t));
     const T p = Math::divide(T(1), T(1) + v), q = v * p;
     const bool positive = t > T(0);
@@ -137,7 +144,7 @@ struct NegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> terms_of(T a, const Zero<T>& z) {
-    const T scale = Math::exp_negative(z.positive ? z.r : a);
+    const T scale = exp(z.positive ? z.r : a);
     const T near = z.positive ? z.q : z.p, above = z.positive ? z.t : T(0);  // theta q = mu p
     return {scale * (above + (near + z.l)), scale * z.p, {scale * (z.l + (above - (z.p - near)))}};
   }
@@ -163,12 +170,12 @@ struct NegativeBinomial : CountTraits {
     return sum + fma(twice, fma(w, whole + rest, rest), rounded == rounded ? rounded : T(0));  // NaN: c is infinite
   }
 
-  // Beyond +-40, theta stays where it is: above, the distribution is Poisson's as far as mean/e^40 is nothing. Both
-  // numbers are in reach of exp_negative, which is good for positive arguments up to 43.
-  static constexpr int kLargest = 43;
+  // log theta is kept within +-80: theta and 1/theta are normal numbers of float there. Above, the distribution is
+  // Poisson's unless the mean is near e^80. The mean itself may be up to e^87, whose reciprocal is a normal number.
+  static constexpr int kLargestLogTheta = 80, kLargest = 87;
   template <class T>
   PYVAE_HD static T clamp_log_theta(T r) {
-    return at_least(at_most(r, T(40)), T(-40));
+    return at_least(at_most(r, T(kLargestLogTheta)), T(-kLargestLogTheta));
   }
 };
 

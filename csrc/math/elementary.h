@@ -30,6 +30,7 @@ struct Real<float> {
   static constexpr float kExpMin = -104.0f;   // exp is 0 below
   static constexpr float kExpMax = 89.0f;     // and inf above
   static constexpr float kExpm1Min = -40.0f;  // expm1 is -1 below
+  static constexpr float kFactoredMax = 350.0f;
   static constexpr Int kLift = 64;
   static constexpr float kDrop = 0x1p-64f;
   static constexpr float kMinNormal = 0x1p-126f;
@@ -51,6 +52,7 @@ struct Real<double> {
   static constexpr double kExpMin = -746.0;
   static constexpr double kExpMax = 710.0;
   static constexpr double kExpm1Min = -80.0;
+  static constexpr double kFactoredMax = 2800.0;
   static constexpr Int kLift = 512;
   static constexpr double kDrop = 0x1p-512;
   static constexpr double kMinNormal = 0x1p-1022;
@@ -112,17 +114,22 @@ PYVAE_HD double log1p_polynomial(double u) {
 
 // ---- exp ------------------------------------------------------------------------------------------------------------
 
+// 2^n from n + kRounder + kBias: the low bits of that sum are the power's exponent field.
+template <class T>
+PYVAE_HD T power_of_two(T rounded) {
+  using Bits = typename Real<T>::Bits;
+  return bit_cast<T>(Bits(bit_cast<Bits>(rounded) << Real<T>::kMantissaBits));
+}
+
 // e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf where the product is not, so it is lifted into range:
-// p 2^(n + lift) 2^-lift. `rounder` is kRounder + kBias + lift: the sum's low bits then are the exponent field of the
-// lifted power, and a shift makes the number.
+// p 2^(n + lift) 2^-lift. `rounder` is kRounder + kBias + lift.
 template <class T>
 PYVAE_HD T exp_lifted(T x, T rounder, T drop) {
   using R = Real<T>;
   const T rounded = fma(x, R::kLog2e, rounder);
   const T n = rounded - rounder;
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
-  const T power = bit_cast<T>(typename R::Bits(bit_cast<typename R::Bits>(rounded) << R::kMantissaBits));
-  return exp_polynomial(r) * power * drop;
+  return exp_polynomial(r) * power_of_two(rounded) * drop;
 }
 
 template <class T>
@@ -147,6 +154,26 @@ PYVAE_HD T exp_negative(T x) {
   return exp_lifted(at_least(x, R::kExpMin), R::kRounder + R::kBias + R::kLift, R::kDrop);
 }
 
+// e^x = part step^4: for products of which e^x alone would be infinite, or 0.
+template <class T>
+struct Factored {
+  T part, step;  // part in [1/6, 6], step a power of two
+
+  PYVAE_HD T times(T x) const { return x * part * step * step * step * step; }  // 0 where x is
+};
+
+// Beyond +-kFactoredMax, which x has there, a product with any number is 0 or infinite: even with one's square.
+template <class T>
+PYVAE_HD Factored<T> exp_factored(T x) {
+  using R = Real<T>;
+  constexpr T rounder = R::kRounder + R::kBias;
+  x = at_least(at_most(x, R::kFactoredMax), -R::kFactoredMax);
+  const T n = fma(x, R::kLog2e, R::kRounder) - R::kRounder;
+  const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
+  const T quarter = fma(n, T(0.25), rounder), rest = fma(T(-4), quarter - rounder, n) + rounder;
+  return {exp_polynomial(r) * power_of_two(rest), power_of_two(quarter)};
+}
+
 // e^x - 1 and e^x - 1 - x start from x = n ln(2) + r with |r| <= ln(2)/2: e^x = 2^n (1 + r + q).
 template <class T>
 struct Exponent {
@@ -157,12 +184,11 @@ struct Exponent {
 template <class T>
 PYVAE_HD Exponent<T> reduce_exponent(T x) {
   using R = Real<T>;
-  constexpr T rounder = R::kRounder + R::kBias - 1;  // as in exp_lifted: the low bits are the exponent field
+  constexpr T rounder = R::kRounder + R::kBias - 1;
   const T rounded = fma(x, R::kLog2e, rounder);
   const T n = rounded - rounder;
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
-  const T half = bit_cast<T>(typename R::Bits(bit_cast<typename R::Bits>(rounded) << R::kMantissaBits));
-  return {half, n, r, (r * r) * exp_excess_polynomial(r)};
+  return {power_of_two(rounded), n, r, (r * r) * exp_excess_polynomial(r)};
 }
 
 // e^x - 1 = 2^n (r + q) + (2^n - 1), exact near 0

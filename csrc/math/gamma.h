@@ -39,6 +39,12 @@ PYVAE_HD Log1p<T> log1p(T w) {
   return log1p(w, T(1) + w);
 }
 
+// (w - log(1 + w)) / w for |w| <= 1/4: of a w whose square is too small for T.
+template <class T>
+PYVAE_HD T defect_ratio(T w) {
+  return w * fma(-w, log_polynomial(w), T(0.5));
+}
+
 template <class T>
 struct LogRatio {
   T log_x;
@@ -55,10 +61,10 @@ PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
-// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2, to 3e-7 and 3e-15
+// (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2, to 1e-7 and 3e-15
 PYVAE_HD float log1m_excess_polynomial(float q) {
-  return polynomial(q, 0.4999998716f, 0.3333654823f, 0.2486949045f, 0.2198834788f, 0.02108871226f, 0.7015382638f,
-                    -0.9845002637f, 1.07372179f);
+  return polynomial(q, 0.5000000199f, 0.3333270016f, 0.2503279778f, 0.1935322164f, 0.2295933972f, -0.1933619496f,
+                    1.141434666f, -1.554258795f, 1.319002360f);
 }
 PYVAE_HD double log1m_excess_polynomial(double q) {
   return polynomial(q, 0.49999999999999861698, 0.33333333333510677614, 0.24999999962296944563, 0.20000003169003431367,

@@ -4,7 +4,8 @@
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
-// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
+// Each form says whether its numbers have to be 0 or more, and gives sigma(s), the scale's part of the divergence, and
+// the derivatives of both by s. Where |s| <=
 // kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form;
 // `spread` is what the two make of the divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior`
 // is what both devices compute of a form.
@@ -49,6 +50,7 @@ struct Prior {
 // s = log sigma^2
 struct LogVariance {
   static constexpr const char* kName = "logvar";
+  static constexpr bool kNonNegative = false;
   static constexpr float kModerate = 80;
   template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
@@ -88,10 +90,11 @@ struct LogVariance {
 // s = sigma
 struct StandardDeviation {
   static constexpr const char* kName = "std";
+  static constexpr bool kNonNegative = true;
   static constexpr float kModerate = 0;  // nothing is gained
   template <bool kModerate = false, class T>
-  PYVAE_HD static T sigma(T s) {
-    return s;
+  PYVAE_HD static T sigma(T s) {  // a negative one is none
+    return s < T(0) ? T(__builtin_nan("")) : s;
   }
   // 1/2 (s^2 - 1) - log s. Near 1, with d = s - 1 and log(1 + d) = d - d^2/2 + d^3 P(d), it is d^2 (1 - d P(d)).
   template <bool kModerate = false, class T>
@@ -117,7 +120,7 @@ struct StandardDeviation {
   // and rounded beyond; elsewhere the logarithm would show what the quotient rounds off, relative to it.
   template <class T>
   PYVAE_HD static Spread<T> spread(T s, T t) {
-    const T ratio = s / t, d = (s - t) / t;
+    const T ratio = sigma(s) / sigma(t), d = (s - t) / t;
     const bool is_exact = (ratio > T(0.5)) & (ratio < T(2));
     const T slope = T(0.5) * (is_exact ? d * (ratio + T(1)) : fma(ratio, ratio, T(-1)));
     const T lost = s > T(0) ? fma(-ratio, t, s) / s : T(0);
@@ -150,6 +153,7 @@ struct StandardDeviation {
 // s = log sigma
 struct LogStandardDeviation {
   static constexpr const char* kName = "logstd";
+  static constexpr bool kNonNegative = false;
   static constexpr float kModerate = 40;
   template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {

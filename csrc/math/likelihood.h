@@ -46,8 +46,10 @@ struct BernoulliLogits : Traits {
     const T near = positive ? zeros : ones, far = positive ? ones : zeros;
     const T u = Math::exp_negative(positive ? -x : x);
     const T log_partition = log1p_unit(u), outward = positive ? log_partition : -log_partition;
+    // A logit that is infinite on its target's side: there is nothing of it in the sum.
+    const T kept = near == T(0) ? T(0) : x;
     // Each factor meets all that it multiplies at once, since an infinite w may meet a zero in either summand.
-    const T value = kPosWeight ? fma(near, x + outward, -far * outward) : fma(near, x, log_partition);
+    const T value = kPosWeight ? fma(near, kept + outward, -far * outward) : fma(near, kept, log_partition);
     return {value, Math::divide(fma(far, u, near), T(1) + u)};
   }
 };
@@ -81,15 +83,19 @@ struct Laplace : Traits {
 //   value    1/2 (recon - t)^2 e^-s + 1/2 s
 //   by recon (recon - t) e^-s
 //   by s     1/2 - 1/2 (recon - t)^2 e^-s
+// With e^-s = part step^4 the difference meets its factors before they leave the number range: a feature that is
+// reconstructed exactly costs 1/2 s, however small the variance is.
 struct GaussianLogvar : Traits {
   static constexpr const char* kName = "gaussian_logvar";
   static constexpr bool kByRows = true;
   static constexpr int kParameters = 1;
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T recon, T t, const T (&parameters)[1]) {
-    const T s = parameters[0], difference = recon - t, scaled = difference * exp(-s);
-    const T half_square = T(0.5) * difference * scaled;
-    return {half_square + T(0.5) * s, scaled, {T(0.5) - half_square}};
+    const T s = parameters[0];
+    const Factored<T> precision = exp_factored(-s);
+    const T half_way = (recon - t) * precision.step * precision.step, scaled = half_way * precision.part;
+    const T half_square = T(0.5) * half_way * scaled;
+    return {half_square + T(0.5) * s, scaled * precision.step * precision.step, {T(0.5) - half_square}};
   }
 };
 
@@ -97,17 +103,19 @@ struct GaussianLogvar : Traits {
 //   value    |recon - t| e^-s + s
 //   by recon sign(recon - t) e^-s, 0 at 0
 //   by s     1 - |recon - t| e^-s
+// The factors of e^-s as for the variance above.
 struct LaplaceLogscale : Traits {
   static constexpr const char* kName = "laplace_logscale";
   static constexpr bool kByRows = true;
   static constexpr int kParameters = 1;
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T recon, T t, const T (&parameters)[1]) {
-    const T s = parameters[0], difference = recon - t, rate = exp(-s);
-    const T scaled = absolute(difference) * rate;
-    // The difference itself where it is 0 or NaN; a product, so that an infinite or NaN rate is not hidden by the 0.
+    const T s = parameters[0], difference = recon - t;
+    const Factored<T> rate = exp_factored(-s);
+    const T scaled = rate.times(absolute(difference));
+    // The difference itself where it is 0 or NaN; a product, so that a NaN rate is not hidden by the 0.
     const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference);
-    return {scaled + s, sign * rate, {T(1) - scaled}};
+    return {scaled + s, rate.times(sign), {T(1) - scaled}};
   }
 };
 

@@ -74,7 +74,7 @@ if __name__ == "__main__":
     slope, weight = safe(lambda u: (mp.log1p(u) / u - 1) / u), safe(lambda u: mp.log1p(u) / u / u)
     show("(log1p(u) / u - 1) / u on 0 .. 1", slope, 0, 1, (7, 19), weight)
     square = safe(lambda q: (-mp.log1p(-q) - q) / q**2)
-    show("(-log1p(-q) - q) / q^2 on 0 .. 1/2", square, 0, 0.5, (7, 17), square)
+    show("(-log1p(-q) - q) / q^2 on 0 .. 1/2", square, 0, 0.5, (8, 17), square)
     trigamma = safe(lambda y: (mp.psi(1, 1 / y) / y**2 - 1 / y - mp.mpf(1) / 2) / y)
     show("(psi'(1/y) / y^2 - 1/y - 1/2) / y on 0 .. 1, absolute", trigamma, 0, 1, (6, 18), lambda _: mp.mpf(1))
     half_pi, top = mp.pi / 2, mp.mpf("0.25")

@@ -4,7 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <limits>
 #include <optional>
 #include <tuple>
 
@@ -14,7 +13,6 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 inline const OptionalTensor kAbsent;
-constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 // Encoder side.
 struct LatentArguments {
@@ -26,16 +24,17 @@ struct LatentArguments {
   c10::SymInt row_offset;
   const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; without them N(0, I)
   const OptionalTensor& prior_scale = kAbsent;  // broadcastable to mu, in the form of scale
-  double low = -kUnbounded, high = kUnbounded;  // scale is clamped to them
+  const OptionalTensor& low = kAbsent;          // [], on the CPU: scale is clamped to them, a logvar. Tensors, since
+  const OptionalTensor& high = kAbsent;         // a compiler takes an operator's numbers for constants
 
-  bool is_clamped() const { return low > -kUnbounded || high < kUnbounded; }
+  bool is_clamped() const { return low || high; }
 
   auto fields() const {
     return std::tie(mu, scale, eps, seed, scale_kind, row_offset, prior_mean, prior_scale, low, high);
   }
   static constexpr const char* kSchema =
       "Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, Tensor? prior_mean, "
-      "Tensor? prior_scale, float low, float high";
+      "Tensor? prior_scale, Tensor? low, Tensor? high";
 };
 
 // Decoder side: the likelihood alone.

@@ -118,7 +118,10 @@ void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const
   out.in_double = compute_type(mu, scale) == at::kDouble;
   out.first_index = uint64_t(a.row_offset.expect_int()) * uint64_t(out.shape.features);
   out.scale_kind = int(a.scale_kind);
-  out.low = a.low, out.high = a.high;
+  if (a.low) out.low = a.low->item<double>();
+  if (a.high) out.high = a.high->item<double>();
+  TORCH_CHECK_VALUE(out.low <= out.high, "pyvae: the range of logvar must be (low, high) with low <= high, but is (",
+                    out.low, ", ", out.high, ")");
 }
 
 LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(within_dims(a.recon)) {
@@ -151,6 +154,7 @@ void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands&
   out.weight_number = weight_number;
   out.pos_weight_number = pos_weight_number;
   out.is_weighted = weight.defined() || weight_number != 1;
+  out.is_masked = a.weight && a.weight->scalar_type() == at::kBool;
   out.is_pos_weighted = pos_weight.defined() || pos_weight_number != 1;
   out.likelihood = int(a.likelihood);
   out.softmax = has_softmax(a);

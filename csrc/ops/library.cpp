@@ -51,6 +51,8 @@ TORCH_LIBRARY(pyvae, m) {
       pure);
   define("elbo_gradient(" + likelihood + ", Tensor upstream, int wanted) -> (" + gradients + ")", pure);
 
+  define("elbo_backward(" + elbo + ", Tensor gradient, Tensor? grad_loss, Tensor? grad_recon) -> Tensor", pure);
+
   // For eager mode alone: the first advances a generator, the second works in place.
   define("latent_draw(" + latent + ", Generator? generator, bool with_kl) -> (Tensor z, Tensor kl, Tensor seed)",
          drawn);

@@ -3,8 +3,6 @@
 #include <ATen/ExpandUtils.h>
 #include <ATen/MemoryOverlap.h>
 
-#include <cmath>
-
 #include "ops/codes.h"
 #include "ops/gradients.h"
 #include "ops/types.h"
@@ -98,9 +96,11 @@ const char* refuse(const LatentArguments& a) {
   }
   if (counts_too_far(a)) return "row_offset is too large: elements are counted in 63 bits";
   if (a.prior_mean.has_value() != a.prior_scale.has_value()) return "the prior's mean and scale go together";
-  if (!(a.low <= a.high)) return "low must be at most high";
-  if (a.is_clamped() && !(std::isfinite(a.low) && std::isfinite(a.high)))
-    return "low and high must be finite, or -inf and inf";
+  for (const OptionalTensor* bound : {&a.low, &a.high}) {
+    if (!*bound) continue;
+    if ((*bound)->dim() != 0 || !is_supported_type((*bound)->scalar_type())) return "low and high must be scalars";
+    if (!(*bound)->is_cpu() && !(*bound)->is_meta()) return "low and high must be on the CPU";  // meta: a tracer's
+  }
   if (a.is_clamped() && a.scale_kind != kCode<LogVariance, Scales>) return "only a logvar is clamped";
   if (const char* refusal = refuse_prior(a.prior_mean, a.mu)) return refusal;
   return refuse_prior(a.prior_scale, a.mu);

@@ -20,8 +20,8 @@ std::tuple<Tensor, Tensor> forward(const LatentArguments& a, const LatentCall& c
 }
 
 struct Latent : torch::autograd::Function<Latent> {
-  // The inputs as saved, and as the reference takes them.
-  enum Input { kMu, kScale, kEps, kPriorMean, kPriorScale, kSeed };
+  // The inputs as saved, and as the reference takes them: those that may need a gradient, and the others.
+  enum Input { kMu, kScale, kEps, kPriorMean, kPriorScale, kSeed, kInputs, kLow = kInputs, kHigh };
 
   static variable_list forward(AutogradContext* ctx, const LatentArguments* a, const LatentCall* call, const Tensor&,
                                const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
@@ -40,11 +40,11 @@ struct Latent : torch::autograd::Function<Latent> {
     // No gradient of the sample reads mu.
     const Tensor mu = call->with_kl || !call->with_z ? a->mu : unwatched(a->mu);
     ctx->save_for_backward({mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
-                            value_or_undefined(a->prior_scale), seed});
+                            value_or_undefined(a->prior_scale), seed, value_or_undefined(a->low),
+                            value_or_undefined(a->high)});
     ctx->saved_data["scale_kind"] = a->scale_kind;
     ctx->saved_data["row_offset"] = a->row_offset;
     ctx->saved_data["reduction"] = call->with_z ? int64_t(-1) : call->reduction;
-    if (a->is_clamped()) ctx->saved_data["range"] = std::vector<double>{a->low, a->high};
     return {z, kl};
   }
 
@@ -53,10 +53,8 @@ struct Latent : torch::autograd::Function<Latent> {
     const variable_list saved = ctx->get_saved_variables();
     const OptionalTensor eps = optional(saved[kEps]), seed = optional(saved[kSeed]);
     const OptionalTensor prior_mean = optional(saved[kPriorMean]), prior_scale = optional(saved[kPriorScale]);
+    const OptionalTensor low = optional(saved[kLow]), high = optional(saved[kHigh]);
     const int64_t reduction = ctx->saved_data["reduction"].toInt();
-    const auto found = ctx->saved_data.find("range");
-    const std::vector<double> range =
-        found == ctx->saved_data.end() ? std::vector<double>{-kUnbounded, kUnbounded} : found->second.toDoubleVector();
     const LatentArguments a{saved[kMu],
                             saved[kScale],
                             eps,
@@ -65,18 +63,18 @@ struct Latent : torch::autograd::Function<Latent> {
                             ctx->saved_data["row_offset"].toSymInt(),
                             prior_mean,
                             prior_scale,
-                            range[0],
-                            range[1]};
-    variable_list out(kBefore + saved.size());
+                            low,
+                            high};
+    variable_list out(kBefore + kInputs);
     std::vector<bool> wanted = wanted_gradients(ctx, {saved.begin(), saved.begin() + kSeed});
-    wanted.push_back(false);             // the seed
+    wanted.resize(saved.size(), false);
     check("reparameterize", refuse(a));  // hooks may have unpacked anything
     if (at::GradMode::is_enabled() || has_tangent(grads) || wanted[kEps]) {
-      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, range, grads, wanted};
+      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, {}, grads, wanted};
       if (reduction >= 0)
         call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};
       const variable_list gradients = reference_gradient()(call);
-      std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
+      std::copy(gradients.begin(), gradients.begin() + kInputs, out.begin() + kBefore);
       return out;
     }
     if (!grads[0].defined() && !grads[1].defined()) return out;

@@ -35,15 +35,16 @@ Gradients gradients(const LikelihoodArguments& a, const Device* device, const Te
   return {of_recon, of_first, of_second, of_library};
 }
 
+bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && at::elementSize(tensor->scalar_type()) <= 2; }
+
 // Whether gradients are made without the upstream gradient, by which they are multiplied afterwards. Not those by a
 // likelihood's parameters where each row has an upstream gradient of its own, since they are sums over rows; and not in
 // 16 bits, which would round them before the upstream gradient (a loss scale, say) comes. Of the plain likelihoods the
 // backward kernel sees to that.
 bool are_made_apart(const ElboArguments& a) {
-  const auto in_16_bits = [](const OptionalTensor& of) { return of && at::elementSize(of->scalar_type()) <= 2; };
   return !kTraits[a.likelihood].goes_by_rows ||
-         (a.reduction != kNone && !in_16_bits(a.recon) && !in_16_bits(a.parameter) && !in_16_bits(a.second_parameter) &&
-          !in_16_bits(a.log_library));
+         (a.reduction != kNone && !is_in_16_bits(a.recon) && !is_in_16_bits(a.parameter) &&
+          !is_in_16_bits(a.second_parameter) && !is_in_16_bits(a.log_library));
 }
 
 // Whether the forward pass makes them: not where hooks pack what is saved (torch.utils.checkpoint, offloading), which
@@ -53,7 +54,19 @@ bool are_made_early(const ElboArguments& a) { return !at::SavedTensorDefaultHook
 // The sum of two gradients of which each may be absent (undefined).
 Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
 
-// buffer [B, ...] times upstream, [B] or scalar, for a tracer, which has to see a function.
+// The rescaling of recon's gradient [B, ...] as a function, for a tracer: a copy, on which elbo_backward_ works. It
+// decides by the upstream gradient's value, which a tracer cannot, whether 16-bit numbers have to be made anew.
+Tensor elbo_backward(const ElboArguments& a, const Tensor& gradient, const OptionalTensor& grad_loss,
+                     const OptionalTensor& grad_recon) {
+  check("elbo_backward", refuse(a));
+  check("elbo_backward", refuse_gradients(a, gradient, grad_loss, grad_recon, std::nullopt, /*to_kl=*/false));
+  Tensor out = gradient.clone();
+  run<&Device::elbo_backward_>("pyvae::elbo_backward_", nullptr, a, OptionalTensor(out), grad_loss, grad_recon, kAbsent,
+                               /*to_kl=*/false);
+  return out;
+}
+
+// buffer [B, ...] times upstream, [B] or scalar, for a tracer, too.
 Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
   c10::SymDimVector sizes(upstream.dim() == 0 ? 0 : size_t(buffer.dim()), 1);
   if (!sizes.empty()) sizes[0] = buffer.sym_size(0);
@@ -171,7 +184,13 @@ struct Elbo : torch::autograd::Function<Elbo> {
       for (int of = 0; of < kGradients; ++of) {
         const auto entry = ctx->saved_data.find(kBuffers[of]);
         if (!wants(to_make, of) || entry == ctx->saved_data.end()) continue;
-        to(kGradientInputs[of]) = scaled(entry->second.toTensor(), upstream);
+        const Tensor buffer = entry->second.toTensor();
+        if (is_in_16_bits(buffer)) {  // recon's: those of parameters are not made apart
+          static const auto op = find_operator<decltype(&elbo_backward)>("pyvae::elbo_backward");
+          to(kRecon) = call(op, a, buffer, grad_loss, grad_recon);
+        } else {
+          to(kGradientInputs[of]) = scaled(buffer, upstream);
+        }
       }
       make_missing(a, direct, upstream, /*apart=*/false, to_make, to);
       if (to_kl) kl_gradient = traced_kl_gradient(a, grads);
@@ -250,7 +269,10 @@ variable_list elbo(const ElboArguments& a, bool with_terms) {
   return {loss, recon_term, kl_term};
 }
 
-TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) { m.impl("elbo", flat<&checked_elbo>()); }
+TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) {
+  m.impl("elbo", flat<&checked_elbo>());
+  m.impl("elbo_backward", flat<&elbo_backward>());
+}
 TORCH_LIBRARY_IMPL(pyvae, Autograd, m) { m.impl("elbo", flat<&checked_elbo>()); }
 
 }  // namespace pyvae

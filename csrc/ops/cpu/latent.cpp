@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <atomic>
+
 #include "ops/broadcast.h"
 #include "ops/cpu/device.h"
 #include "ops/layout.h"
@@ -30,7 +32,13 @@ Doubles run_forward(const LatentArguments& a, const LatentTensors& tensors, bool
   call.divergence = with_kl ? partials.data() : nullptr;
   if (a.mu.numel() > 0) {
     const auto kernel = kernels(call.in_double).latent_forward;
-    at::parallel_for(0, chunks.count, kLatentGrain, [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+    std::atomic<bool> legal{true};
+    at::parallel_for(0, chunks.count, kLatentGrain, [&](int64_t begin, int64_t end) {
+      if (!kernel(call, begin, end)) legal = false;
+    });
+    TORCH_CHECK_VALUE(legal,
+                      "pyvae.reparameterize, reparameterize_kl, kl_divergence, elbo_loss or elbo_terms: `std` and the "
+                      "prior's must be 0 or more, but hold negative values");
   }
   return with_kl ? reduce_rows(chunks.rows, chunks.per_row, partials.data(), reduction) : Doubles();
 }

@@ -69,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& 
   const int64_t per_row = rows > 0 ? int64_t(partials.size()) / rows : 0;
   const Doubles recon_term = reduce_rows(rows, per_row, partials.data(), a.reduction);
 
-  Doubles kl_term(recon_term.size(), 0.0);
+  Doubles kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   if (a.mu) {
     kl_term = divergence({*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0}, a.reduction);
   } else if (a.kl) {
