@@ -27,7 +27,6 @@ from ._expect import (
     is_number,
     number,
     same_device,
-    same_shape,
     tensor,
     what,
 )

@@ -24,8 +24,8 @@ def number(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Tensor:
-    """A number as an operator takes it: a scalar, on the CPU, whatever torch's default device is. It is a product, which
-    a compiler can keep symbolic; of a tensor's own number it would make a constant, and a graph for each."""
+    """A number as an operator takes it: a scalar tensor, on the CPU whatever torch's default device is. A compiler can
+    keep the product symbolic; it would take the number itself for a constant, and compile anew for each."""
     return torch.ones((), dtype=torch.float64, device="cpu") * value
 
 
@@ -86,12 +86,12 @@ def broadcasts(function: str, name: str, value: Tensor, other_name: str, other: 
     came, expected = tuple(value.shape), tuple(other.shape)
     aligned = zip(came, expected[max(len(expected) - len(came), 0) :], strict=False)
     if len(came) > len(expected) or any(n not in (1, m) for n, m in aligned):
-        missing = len(expected) - len(came)
-        leading = 0 < missing and came == expected[: len(came)]  # a mask of positions, say
-        remedy = f"; what is the same for all features of a position is given as `mask[...{', None' * missing}]`"
+        remedy = ""
+        if name == "weight" and came == expected[: len(came)]:  # a mask of positions, say
+            missing = ", None" * (len(expected) - len(came))
+            remedy = f"; a mask that is the same for all features of a position is given as `mask[...{missing}]`"
         raise ValueError(
-            f"{function}: `{name}` must broadcast to {other_name}'s shape {expected}, but has shape {came}"
-            + (remedy if leading else "")
+            f"{function}: `{name}` must broadcast to {other_name}'s shape {expected}, but has shape {came}{remedy}"
         )
 
 

@@ -51,7 +51,9 @@ def posterior(
     same_device(function, kind, scale, "mu", mu)
     checked = Posterior(mu, scale, kind)
     if logvar_range is not None:
-        checked = checked._replace(range=_range(function, logvar_range, checked.kind))
+        checked = checked._replace(range=bounds(function, logvar_range))
+        if kind != "logvar":
+            raise ValueError(f"{function}: `logvar_range` must come with `logvar`, but came with `{kind}`")
     if prior is not None:
         mean, scale = _pair(function, "prior", "(mean, scale)", prior)
         parts = (_prior_part(function, "prior[0]", mean, checked), _prior_part(function, "prior[1]", scale, checked))
@@ -128,7 +130,8 @@ def data(function: str, posterior: Posterior) -> None:
             )
 
 
-def _range(function: str, given: Any, kind: str) -> Range:
+def bounds(function: str, given: Any) -> Range:
+    """Check the range of a logvar: two numbers, or None where there is no bound."""
     low, high = map(number, _pair(function, "logvar_range", "(low, high)", given))
     for bound in (low, high):
         if bound is None or (isinstance(bound, Tensor) and torch.compiler.is_compiling()):  # numpy's, by number()
@@ -141,8 +144,6 @@ def _range(function: str, given: Any, kind: str) -> Range:
             )
     if is_number(low) and is_number(high) and low > high:
         raise ValueError(f"{function}: `logvar_range` must be (low, high) with low <= high, but is ({low}, {high})")
-    if kind != "logvar":
-        raise ValueError(f"{function}: `logvar_range` must come with `logvar`, but came with `{kind}`")
     return low, high
 
 

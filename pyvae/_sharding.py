@@ -201,7 +201,8 @@ def objective(
 
 def _apart(compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
     """The two terms one after the other, where features are split and the KL, which is there once, is not."""
-    alone = call._replace(mu=None, **dict.fromkeys(SCALES), kl=None, beta=1.0)
+    absent: dict[str, Any] = dict.fromkeys(("mu", *SCALES, "kl"))
+    alone = call._replace(**absent, beta=1.0)
     recon = objective(compute, function, alone, None).recon
     if posterior is not None:
         from .latent import kl_divergence

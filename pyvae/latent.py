@@ -11,8 +11,8 @@ from torch import Tensor
 
 from . import _checks, _latent_checks, _route, _sharding, reference
 from ._arguments import SCALES, LatentArguments, Posterior
-from ._extension import _C
 from ._expect import scalar
+from ._extension import _C
 from ._noise import seed_tensor
 
 

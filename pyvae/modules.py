@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import _checks, objective
-from ._arguments import ELBO
+from . import _checks, _latent_checks, objective
+from ._arguments import ELBO, Range
 from .likelihoods import LikelihoodObject
 
 
@@ -21,6 +21,7 @@ class ELBOLoss(nn.Module):
         beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is changed
             in place, `criterion.beta.fill_(0.5)`.
         reduction: "sum", "batchmean" or "none".
+        logvar_range: the range that a posterior's logvar is clamped to, as for `pyvae.reparameterize`: the sampler's.
         weight: factor of each element's reconstruction term, a number or a tensor that broadcasts to recon.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits" only.
 
@@ -50,11 +51,13 @@ class ELBOLoss(nn.Module):
         likelihood: str | LikelihoodObject = "bernoulli",
         beta: float | Tensor = 1.0,
         reduction: str = "sum",
+        logvar_range: Range | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
     ) -> None:
         super().__init__()
         _checks.settings("ELBOLoss", likelihood, beta, weight, pos_weight, reduction)
+        self.logvar_range = None if logvar_range is None else _latent_checks.bounds("ELBOLoss", logvar_range)
         self.likelihood = likelihood
         self.reduction = reduction
         for name, value in (("beta", beta), ("weight", weight), ("pos_weight", pos_weight)):
@@ -72,6 +75,7 @@ class ELBOLoss(nn.Module):
         *,
         std: Tensor | None = None,
         logstd: Tensor | None = None,
+        prior: tuple[Tensor | float, Tensor | float] | None = None,
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
@@ -80,7 +84,8 @@ class ELBOLoss(nn.Module):
         """The loss in nats of `pyvae.elbo_loss`; `weight`, `pos_weight` and `likelihood` take the place of the module's
         own (a likelihood whose log_library belongs to the batch, say)."""
         settings = self._settings(weight, pos_weight, likelihood)
-        return objective.elbo_loss(recon, target, mu, logvar, std=std, logstd=logstd, kl=kl, **settings)
+        posterior = self._posterior(mu, logvar, std, logstd, prior, kl)
+        return objective.elbo_loss(recon, target, **posterior, **settings)
 
     def terms(
         self,
@@ -91,6 +96,7 @@ class ELBOLoss(nn.Module):
         *,
         std: Tensor | None = None,
         logstd: Tensor | None = None,
+        prior: tuple[Tensor | float, Tensor | float] | None = None,
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
@@ -98,7 +104,14 @@ class ELBOLoss(nn.Module):
     ) -> ELBO:
         """The loss and its terms in nats, as by `pyvae.elbo_terms`, of the arguments that a call takes."""
         settings = self._settings(weight, pos_weight, likelihood)
-        return objective.elbo_terms(recon, target, mu, logvar, std=std, logstd=logstd, kl=kl, **settings)
+        posterior = self._posterior(mu, logvar, std, logstd, prior, kl)
+        return objective.elbo_terms(recon, target, **posterior, **settings)
+
+    def _posterior(self, mu: Any, logvar: Any, std: Any, logstd: Any, prior: Any, kl: Any) -> dict[str, Any]:
+        given = {"mu": mu, "logvar": logvar, "std": std, "logstd": logstd, "prior": prior, "kl": kl}
+        if all(value is None for value in given.values()):  # the reconstruction alone: there is nothing to clamp
+            return {}
+        return given | {"logvar_range": self.logvar_range}
 
     def _settings(self, weight: Any, pos_weight: Any, likelihood: Any) -> dict[str, Any]:
         return {
@@ -110,4 +123,5 @@ class ELBOLoss(nn.Module):
         }
 
     def extra_repr(self) -> str:
-        return f"likelihood={self.likelihood!r}, beta={self.beta}, reduction={self.reduction!r}"
+        shown = f"likelihood={self.likelihood!r}, beta={self.beta}, reduction={self.reduction!r}"
+        return shown if self.logvar_range is None else f"{shown}, logvar_range={self.logvar_range}"

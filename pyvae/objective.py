@@ -170,7 +170,8 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     call, posterior = _checks.objective(function.__name__, call)
     if posterior is not None and (posterior.range or posterior.prior):  # the KL by its own operator
         kl = latent.divergence(function.__name__, posterior, "none")
-        call = call._replace(mu=None, **dict.fromkeys(SCALES), logvar_range=None, prior=None, kl=kl)
+        absent: dict[str, Any] = dict.fromkeys(("mu", *SCALES, "logvar_range", "prior"))
+        call = call._replace(**absent, kl=kl)
         posterior = None
     scale, kind = (None, SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.

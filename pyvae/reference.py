@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import _checks, _latent_checks
 from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior, Prior
-from ._expect import is_readable
+from ._expect import is_readable, scalar
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
 from .likelihoods import LikelihoodObject, resolve
@@ -133,9 +133,11 @@ def _clamp(scale: Tensor, low: Tensor | float | None, high: Tensor | float | Non
     """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only. The
     bounds may be scalars on the CPU, as operators take them."""
     out = scale
-    if high is not None:
-        out = torch.where(scale > high, torch.as_tensor(high, dtype=scale.dtype), out)
-    return out if low is None else torch.where(scale < low, torch.as_tensor(low, dtype=scale.dtype), out)
+    for bound, outside in ((high, torch.gt), (low, torch.lt)):
+        if bound is not None:
+            end = (bound if isinstance(bound, Tensor) else scalar(bound)).to(scale.dtype)
+            out = torch.where(outside(scale, end), end, out)
+    return out
 
 
 def _kl(posterior: Posterior) -> Tensor:

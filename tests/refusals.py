@@ -152,8 +152,8 @@ SETTINGS = [  # which a module refuses when it is made
         for name in ("weight", "pos_weight")
         for came, what in (("2", "a str"), (True, "a bool"), (np.bool_(True), "a bool"), (np.ones(()), "a ndarray"))
     ),
-    dtype(OBJECTIVES, "weight", (3,), torch.int64, ".to(recon.dtype)", f"{ANY}, bool"),
-    dtype(OBJECTIVES, "pos_weight", (3,), torch.int64, ".to(recon.dtype)", f"{ANY}, bool", likelihood=POSITIVE),
+    dtype(OBJECTIVES, "weight", (3,), torch.uint16, ".to(recon.dtype)", DATA_DTYPES),
+    dtype(OBJECTIVES, "pos_weight", (3,), torch.complex64, ".to(recon.dtype)", DATA_DTYPES, likelihood=POSITIVE),
     *(
         kind(WITH_KL, "beta", came, f"{no_number}, but is {what}")
         for came, what in (("1", "a str"), (np.ones(()), "a ndarray"), (np.bool_(True), "a bool"), (1j, "a complex"))
@@ -166,7 +166,17 @@ broadcast = "broadcast to recon's shape (4, 2, 3)"
 OPTIONS = [
     *SETTINGS,
     *one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"),
-    *shapes(OBJECTIVES, "weight", [(2,), (4,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
+    *shapes(OBJECTIVES, "weight", [(2,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
+    *(
+        value(
+            OBJECTIVES,
+            "weight",
+            torch.ones(shape, dtype=torch.bool),
+            f"{broadcast}, but has shape {shape}; a mask that is the same for all features of a position is given as "
+            f"`mask[..., {nones}]`",
+        )
+        for shape, nones in (((4,), "None, None"), ((4, 2), "None"))
+    ),
     device(OBJECTIVES, "weight", torch.ones(3), "recon"),
     *shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
     device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
@@ -195,6 +205,14 @@ KL = [
     *(
         value(WITH_KL, "mu", torch.ones(n, 3), several_samples.format((n, 3)), logvar=torch.ones(n, 3))
         for n in (5, 8, 2)
+    ),
+    *(
+        Refusal(WITH_KL, {**NO_POSTERIOR, "kl": kl, name: (0.0, 1.0)}, ValueError, words)
+        for name in ("logvar_range", "prior")
+        for kl, words in (
+            (torch.ones(4), f"`kl` must be given without a posterior, but came with `{name}`"),
+            (None, f"`{name}` must come with a posterior, `mu` and its scale, but came alone"),
+        )
     ),
     device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
 ]
@@ -254,7 +272,7 @@ NOISE = [
     kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
 ]
 
-WITH_PRIOR = ("reparameterize_kl", "kl_divergence")
+WITH_PRIOR = ("reparameterize_kl", "kl_divergence", *WITH_KL)
 ones = torch.ones(4, 3)
 pair, bounds = "be a pair (mean, scale)", "be a pair (low, high)"
 PRIOR = [
@@ -280,17 +298,23 @@ for i, name in enumerate(("prior[0]", "prior[1]")):
     PRIOR.append(Refusal(WITH_PRIOR, beside(ones.to("meta")), ValueError, words))
 
 RANGE = [
-    kind(LATENTS, "logvar_range", 20, f"{bounds} or None, but is an int"),
-    value(LATENTS, "logvar_range", (-30,), f"{bounds}, but has length 1"),
-    kind(LATENTS, "logvar_range", (-30, None), "hold two numbers, but holds None"),
-    kind(LATENTS, "logvar_range", (True, 20), "hold two numbers, but holds a bool"),
-    kind(LATENTS, "logvar_range", (torch.zeros(()), 20), "hold two numbers, but holds a Tensor"),
-    kind(LATENTS, "logvar_range", (np.zeros(()), 20), "hold two numbers, but holds a ndarray"),
-    value(LATENTS, "logvar_range", (-30, math.inf), "hold finite numbers, but holds inf"),
-    value(LATENTS, "logvar_range", (math.nan, 20.0), "hold finite numbers, but holds nan"),
-    value(LATENTS, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
+    kind(WITH_POSTERIOR, "logvar_range", 20, f"{bounds} or None, but is an int"),
+    value(WITH_POSTERIOR, "logvar_range", (-30,), f"{bounds}, but has length 1"),
+    kind(WITH_POSTERIOR, "logvar_range", (True, 20), "hold two numbers or None, but holds a bool"),
+    kind(WITH_POSTERIOR, "logvar_range", (torch.zeros(()), 20), "hold two numbers or None, but holds a Tensor"),
+    kind(WITH_POSTERIOR, "logvar_range", (np.zeros(()), 20), "hold two numbers or None, but holds a ndarray"),
+    value(WITH_POSTERIOR, "logvar_range", (-30, math.inf), "hold finite numbers, or None for no bound, but holds inf"),
+    value(WITH_POSTERIOR, "logvar_range", (math.nan, 20.0), "hold finite numbers, or None for no bound, but holds nan"),
+    value(WITH_POSTERIOR, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
     *(
-        value(LATENTS, "logvar_range", (-30, 20), f"come with `logvar`, but came with `{x}`", logvar=None, **{x: ones})
+        value(
+            WITH_POSTERIOR,
+            "logvar_range",
+            (-30, 20),
+            f"come with `logvar`, but came with `{x}`",
+            logvar=None,
+            **{x: ones},
+        )
         for x in SCALES
         if x != "logvar"
     ),
@@ -325,6 +349,9 @@ ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         (WITH_PRIOR, {"prior": prior})
         for prior in ((0, 1), [0.5, ones], (torch.zeros(3).half(), torch.ones(()).double()), (ones[:1], ones[:, :1]))
     ),
-    *((LATENTS, {"logvar_range": bounds}) for bounds in ((-30, 20), [-1.0, 1], (0, 0.0))),
+    *(
+        (WITH_POSTERIOR, {"logvar_range": bounds})
+        for bounds in ((-30, 20), [-1.0, 1], (0, 0.0), (None, 20), (-30.0, None), (None, None))
+    ),
     (("kl_divergence",), {"reduction": "elements"}),
 ]
