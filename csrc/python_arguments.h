@@ -189,7 +189,8 @@ struct Arguments {
     plain &= THPGenerator_Check(value.ptr());
     if (!plain) return std::nullopt;
     const at::Generator out = THPGenerator_Unwrap(value.ptr());
-    plain &= out.device().type() == on.device().type();
+    plain &= out.device().type() == on.device().type() &&
+             (!out.device().has_index() || out.device().index() == on.device().index() || on.is_cpu());
     return out;
   }
 };

@@ -102,6 +102,11 @@ def same_device(function: str, name: str, value: Tensor, other_name: str, other:
         )
 
 
+def is_elsewhere(device: torch.device, other: torch.device) -> bool:
+    """Whether two devices are different ones; one without an index may be any of its type."""
+    return device.type != other.type or (None not in (device.index, other.index) and device.index != other.index)
+
+
 def what(value: Any) -> str:
     if value is None:
         return "None"

@@ -17,6 +17,7 @@ from ._expect import (
     batched,
     broadcasts,
     floating,
+    is_elsewhere,
     is_number,
     is_readable,
     number,
@@ -85,7 +86,7 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
     if generator is not None:
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"{function}: `generator` must be a torch.Generator, but is {what(generator)}")
-        if generator.device.type != mu.device.type:
+        if is_elsewhere(generator.device, mu.device):
             raise ValueError(
                 f"{function}: `generator` must be on mu's device {mu.device}, but is on {generator.device}"
             )

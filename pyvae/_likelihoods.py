@@ -63,7 +63,7 @@ def _bernoulli_logits(x: Tensor, t: Tensor, pos_weight: Tensor | float) -> Tenso
     (1 - t) sigmoid(x) - pos_weight t sigmoid(-x). `F.softplus` itself is linear from 20 on; logsigmoid is exact. An
     infinite logit on its target's side costs nothing."""
     t = _unit(t)
-    return _times_finite(t - 1, F.logsigmoid(-x)) - pos_weight * _times_finite(t, F.logsigmoid(x))
+    return _times_finite(t - 1, F.logsigmoid(-x)) - _times_finite(pos_weight * t, F.logsigmoid(x))
 
 
 def _times_finite(factor: Tensor, log: Tensor) -> Tensor:
@@ -88,9 +88,11 @@ def _laplace(median: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
 
 
 def _times_exp(x: Tensor, power: Tensor) -> Tensor:
-    """x e^power by four factors, none of which is infinite: the product is 0 where x is, and finite where it can be."""
+    """x e^power by four factors, none of which is infinite or 0: the product is so only where it has to be."""
     limit = 4 * math.log(torch.finfo(power.dtype).max) - 4
-    factor = torch.exp(torch.where(power > limit, limit, power) / 4)
+    within = power.clamp(-limit, limit).detach()
+    moved = torch.where(power.isinf(), 0.0, power)
+    factor = torch.exp((within + (moved - moved.detach())) / 4)  # of value `within`, and with the slope of `power`
     return x * factor * factor * factor * factor
 
 
@@ -105,8 +107,10 @@ def _gaussian_logvar(mean: Tensor, t: Tensor, _: Tensor | float, logvar: Tensor)
 def _laplace_logscale(median: Tensor, t: Tensor, _: Tensor | float, logscale: Tensor) -> Tensor:
     """|t - median| e^-logscale + logscale, in float64: without the constant log 2."""
     exact = exact_dtype(median.device)
-    logscale = logscale.to(exact)
-    return (_times_exp(_absolute(median - t).to(exact), -logscale) + logscale).to(median.dtype)
+    logscale, difference = logscale.to(exact), (median - t).to(exact)
+    # Where they meet, both slopes are 0: of any scale, so that none is 0 times infinity.
+    power = torch.where((difference == 0) & ~logscale.isnan(), 0.0, -logscale)
+    return (_times_exp(_absolute(difference), power) + logscale).to(median.dtype)
 
 
 def _count(x: Tensor) -> Tensor:

@@ -33,17 +33,23 @@ def reparameterize(
     The noise eps ~ N(0, 1) is a function of (seed, element): it is never stored, the backward pass draws it again. One
     seed gives the same sample, bit for bit, on any number of threads and any CPU, and in any split of the batch.
 
+    Dimension 0 is the batch: a mu of shape (K, B, L) is K samples of B * L features. S samples of each of B posteriors
+    are those of `mu.repeat(S, 1)` and `logvar.repeat(S, 1)`, shape (S * B, L).
+
     Args:
         mu: posterior mean, shape (B, ...), floating.
         logvar: log sigma^2, or
-        std: sigma, or
+        std: sigma, 0 or more, or
         logstd: log sigma; exactly one of the three, in mu's shape.
-        logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; the gradient
-            is 0 outside and passes at the ends (as by `torch.clamp` until 2.13; later ones stop it there). (-30, 20) is
-            what diffusers' DiagonalGaussianDistribution does.
+        logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; either may be
+            None. The gradient is 0 outside, and passes at the ends (as by `torch.clamp` until 2.13; later ones stop it
+            there). (-30, 20) is what diffusers' DiagonalGaussianDistribution does.
         eps: use this noise instead, in mu's shape; differentiable.
         seed: 64 bits as an int or an int64 tensor of one element on mu's device. Without it the seed is drawn from
-            `generator`, or torch's default one: `torch.manual_seed` repeats it, and two calls differ.
+            `generator`, or torch's default one: `torch.manual_seed` repeats it, and two calls differ. One seed is one
+            noise: two layers of equal shape need two, `seed` and `seed + 1`, say. `seed=step` gives a resumed run the
+            noise that it would have had. float32 (and 16 bits) and float64 draw two noises from one seed;
+            `pyvae.reference` draws the kernels' up to the last bits.
         row_offset: index of mu's first row in a larger batch, so that parts drawn apart equal the whole.
         generator: a torch.Generator on mu's device.
 
@@ -53,7 +59,8 @@ def reparameterize(
         process draws a seed for its rows.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came.
+        TypeError, ValueError: naming the argument, what was expected and what came. A std below 0 is refused on the
+            CPU, and gives NaN on CUDA.
 
     Source:
         Kingma & Welling, "Auto-encoding variational Bayes" (2014), section 2.4. Philox4x32-10: Salmon et al., "Parallel
@@ -93,7 +100,8 @@ def reparameterize_kl(
 
     Returns:
         (z, kl): z as from `reparameterize`; kl as from `kl_divergence`, shape (B,), nats, float32 (float64 for float64
-        inputs).
+        inputs). Both come from one node of the graph: of two backward passes, one from each, the first needs
+        `retain_graph=True`.
 
     Raises:
         TypeError, ValueError: as `reparameterize`.
@@ -149,7 +157,8 @@ def kl_divergence(
         The divergence in nats, float32 (float64 for float64 inputs).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and what came. "mean" is refused.
+        TypeError, ValueError: naming the argument, what was expected and what came. "mean" is refused; so is a std
+            below 0, the prior's too, on the CPU (NaN on CUDA).
 
     Source:
         Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendix B. Free bits: Kingma et al., "Improved
@@ -164,8 +173,8 @@ def kl_divergence(
         >>> pyvae.kl_divergence(mu, torch.ones(2, 4), prior=(1.0, 1.0))
         tensor([0., 0.])
 
-        Free bits, a KL that is not pushed below a limit: of each element, of each dimension (its mean over the batch),
-        of each sample.
+        Free bits, a KL that is not pushed below a limit: of each element; of each dimension (its mean over the batch:
+        one number for all, to be added to `reconstruction_loss(..., reduction="batchmean")`); of each sample.
 
         >>> each = pyvae.kl_divergence(mu, logvar, reduction="elements")
         >>> each.clamp(min=0.6).sum(1)

@@ -82,7 +82,8 @@ class Poisson(NamedTuple):
 
 class NegativeBinomial(NamedTuple):
     """Negative binomial counts of mean mu = e^recon, or with log_library e^log_library softmax(recon), and variance
-    mu + mu^2 / theta. Exact for every theta, up to Poisson's limit.
+    mu + mu^2 / theta. Right to 1e-5 in float32, value and derivatives, for log theta from -80 to 80, counts to 1e6 and
+    recon to 87 (e^87 is near float32's largest number); above 80 it is Poisson's limit.
 
     Args:
         log_theta: log of the inverse dispersion, broadcastable to recon: (D,) is one number a gene.

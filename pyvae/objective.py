@@ -74,6 +74,7 @@ def elbo_loss(
             bool: read as it is, and not scaled (bytes 0 ... 255 stay those numbers). Integers are computed in float32
             (float64 if recon is), so that those above 2^24 round as by `target.float()`.
         mu, logvar, std, logstd: the posterior, as for `kl_divergence`; or
+        logvar_range, prior: of the posterior, as for `kl_divergence`; not beside kl, which has them in it.
         kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
         likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;
             "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
@@ -83,8 +84,11 @@ def elbo_loss(
             `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
             (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
-        weight: factor of each element's reconstruction term, a number, a tensor that broadcasts to recon, or a mask:
-            `weight=2 / features` of "gaussian" gives means of squared errors.
+        weight: factor of each element's reconstruction term, a number or a tensor of numbers that broadcasts to recon:
+            `weight=2 / features` of "gaussian" gives means of squared errors. Or a mask, a tensor of bools, which
+            selects: where it is False, target, recon and parameters are neither checked nor looked at, and their
+            gradients are exactly 0 (under a softmax the scores there still take part in the normalizer, and a score
+            of -inf does not). "batchmean" divides by the batch size, not by the mask.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
         reduction: "sum" over features and batch, what `BCELoss(reduction="sum")` plus the summed KL give; "batchmean",
             sum over the features and mean over the batch; "none", shape (B,).

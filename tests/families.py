@@ -220,7 +220,7 @@ SCALE_ENTRIES: dict[str, Scale] = {
         log_ratio=lambda s, t: 2 * torch.where(s > t, torch.log1p((s - t) / t), -torch.log1p((t - s) / s)),
         log_ratio_slope=lambda s: 2 / s,
         range=Range(2**-14, 1024),
-        extremes=(0.0, -0.0, 1e-45, 1e-38, 1e-30, 1e-7, 1.0, -2.0, 1e18, 1e30, 3e38, 6e4),
+        extremes=(0.0, -0.0, 1e-45, 1e-38, 1e-30, 1e-7, 1.0, 1e18, 1e30, 3e38, 6e4),
     ),
     "logstd": Scale(
         of=lambda logvar: logvar / 2,

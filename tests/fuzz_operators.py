@@ -65,7 +65,7 @@ def legal(rng: random.Random) -> dict[str, Any]:
 
     eps = maybe(lambda: tensor(rng, latent))
     prior = rng.random() < 0.5
-    bounds = (-1.0, 1.0) if scale == 0 and rng.random() < 0.5 else (-float("inf"), float("inf"))
+    bounds = [torch.tensor(x) if scale == 0 and rng.random() < 0.5 else None for x in (-1.0, 1.0)]
     return {
         "latent": latent,
         "recon": recon,

@@ -38,10 +38,28 @@ def test_nan_and_inf_go_through(likelihood: str, device: str) -> None:
         recon[1, 17], target[1, 17] = value, t
         got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
         assert torch.equal(got[::2], want[::2])
+        if likelihood == "bernoulli_logits" and (value, t) in ((math.inf, 1.0), (-math.inf, 0.0)):
+            assert got[1].isfinite()  # a certainty that is right costs nothing
+            continue
         assert not got[1].isfinite()
         if math.isnan(value):
             assert got[1].isnan()
         assert not pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction="sum").isfinite()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_infinite_logits(dtype: torch.dtype, device: str) -> None:
+    """Of the target's side: 0, with gradient 0, whatever pos_weight is; of the other: inf, with the gradient's limit."""
+    logits = torch.tensor([[math.inf], [-math.inf], [math.inf], [-math.inf]], dtype=dtype, device=device)
+    target = torch.tensor([[1.0], [0.0], [0.0], [1.0]], device=device)
+    for pos_weight in (None, 3.0):
+        recon = logits.clone().requires_grad_()
+        loss = pyvae.reconstruction_loss(recon, target, likelihood="bernoulli_logits", pos_weight=pos_weight)
+        assert loss.tolist() == [0, 0, math.inf, math.inf]
+        (gradient,) = torch.autograd.grad(loss.sum(), recon)
+        assert gradient.flatten().tolist() == [0, 0, 1, -(pos_weight or 1.0)]
+    half = pyvae.reconstruction_loss(logits[:2], target[:2] * 0 + 0.5, likelihood="bernoulli_logits")
+    assert half.tolist() == [math.inf, math.inf]
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -177,13 +177,17 @@ def test_likelihoods(
         got, gradients = losses(likelihood, pyvae, points, upstream, **factors)
         slopes = losses(likelihood, pyvae, points, 1.0, **factors)[1]
         sides: list[ModuleType | None] = [pyvae.reference]
-        # torch's two are decisive, but for a target > 0 at the logit -inf, where it has inf - inf and ours the limit.
+        # torch's two are decisive, but for a target > 0 at the logit -inf, where it has inf - inf and ours the limit, and
+        # for infinite logits on their target's side, where it has 0 times inf, and ours 0.
         sides += [None] if likelihood.startswith("bernoulli") else []
         for side in sides:
             want, want_gradients = losses(likelihood, side, points, upstream, **factors)
             decided, within = torch.ones(len(points), dtype=torch.bool), TORCH if side is None else 0.0
             if side is None:
-                decided = ~((points[:, 0] == -inf) & (points[:, 1] > 0))
+                decided = ~((points[:, 0] == -inf) & (points[:, 1] != 0.5)) & ~(
+                    (points[:, 0] == inf) & (points[:, 1] == 1)
+                )
+                decided &= ~((points[:, 0] == -inf) & (points[:, 1] > 0))
             if weight == inf:  # a value too small for one side is 0 there, of which an infinite factor makes NaN
                 plain = [losses(likelihood, of, points, 1.0, pos_weight=pos_weight)[0] for of in (pyvae, side)]
                 decided &= (plain[0] != 0) == (plain[1] != 0)
@@ -214,5 +218,8 @@ def test_likelihoods_with_parameters(name: str, dtype: torch.dtype) -> None:
         value = functions.reconstruction_loss(x, t.detach(), likelihood=likelihood(*parameters))
         return [value, *grad(value, (x, *parameters), torch.ones_like(value))]
 
-    for got, want in zip(call(pyvae), call(pyvae.reference), strict=True):
-        assert_one_number(got, want, dtype, points)
+    for place, (got, want) in enumerate(zip(call(pyvae), call(pyvae.reference), strict=True)):
+        # The slope by an infinite parameter is the limit in the kernels; autograd has none.
+        decided = ~points[:, -1].isinf() | torch.tensor(place < 2)
+        decided &= ~(got.abs().flatten() > torch.finfo(got.dtype).max / 8)  # autograd's sums overflow earlier
+        assert_one_number(got[decided], want[decided], dtype, points[decided])

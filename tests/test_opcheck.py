@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,8 +31,8 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
         eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
         learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
-        bounds = (-1.0, 0.5) if scale == "logvar" else (-math.inf, math.inf)
-        alone, beside = (None, None, -math.inf, math.inf), (*learned, *bounds)
+        bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
+        alone, beside = (None,) * 4, (*learned, *bounds)
         yield "reparameterize", (mu, s, None, seed, kind, 2, *alone, True)
         yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, *alone, False)
         yield "reparameterize", (mu, s, None, seed, kind, 0, *beside, True)
@@ -75,6 +74,9 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
             for kl in (posterior_given, kl_given):
                 to_kl = grads[1] is not None or grads[3] is not None
                 yield "elbo_backward_", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, *grads, to_kl)
+        for grads in ((upstream, None), (None, upstream), (upstream, upstream)):
+            made = gradient.half() if code % 2 else gradient
+            yield "elbo_backward", (recon.to(made), target, weight, positive, code, *NO_PARAMETERS, *kl, made, *grads)
         mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
         yield "elbo", (recon, target, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
         whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]

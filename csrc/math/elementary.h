@@ -159,7 +159,8 @@ template <class T>
 struct Factored {
   T part, step;  // part in [1/6, 6], step a power of two
 
-  PYVAE_HD T times(T x) const { return x * part * step * step * step * step; }  // 0 where x is
+  // 0 where x is. No factor's product leaves the number range before the whole does.
+  PYVAE_HD T times(T x) const { return x * step * step * part * step * step; }
 };
 
 // Beyond +-kFactoredMax, which x has there, a product with any number is 0 or infinite: even with one's square.
