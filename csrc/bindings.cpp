@@ -70,7 +70,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const std::optional<double> beta_number = in.number(beta);
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
   const int64_t reduce = in.code(reduction, kReductionNames);
-  const Arguments::Likelihood like = in.likelihood(likelihood);
+  const Arguments::Likelihood like = in.likelihood(likelihood, output);
   const ElboArguments a{output,
                         data,
                         factor,

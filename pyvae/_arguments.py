@@ -3,12 +3,17 @@ result that has a name."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 Range = tuple[float, float]  # low and high
+
+# What an editor and a type checker offer; _checks.py makes its lists of the reductions, and test_typing.py compares.
+LikelihoodName = Literal["bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial"]
+Reduction = Literal["none", "sum", "batchmean"]
+DivergenceReduction = Literal["none", "sum", "batchmean", "elements"]
 
 
 class LatentArguments(NamedTuple):

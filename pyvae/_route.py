@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _extension
+from ._objects import held
 
 
 class _Choice:
@@ -85,7 +86,7 @@ def override(function: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def _parts(arguments: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x,) for x in arguments))
+    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x, *held(x).values()) for x in arguments))
 
 
 def operators(*tensors: Tensor | None) -> bool:

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from . import _checks, _route, _sharding, reference
-from ._arguments import ELBO, ObjectiveArguments
+from ._arguments import ELBO, LikelihoodName, ObjectiveArguments, Reduction
 from ._extension import _C
-from .likelihoods import LikelihoodObject, resolve
+from .likelihoods import LikelihoodObject, resolve, with_tensors
 
 
 def reconstruction_loss(
     recon: Tensor,
     target: Tensor,
     *,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "none",
+    reduction: Reduction = "none",
 ) -> Tensor:
     """-log p(target | recon), summed over the features: the objective without its KL.
 
@@ -54,11 +54,11 @@ def elbo_loss(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> Tensor:
     """The negative ELBO, -log p(target | recon) + beta * KL(q || N(0, I)), to be minimized.
 
@@ -121,11 +121,11 @@ def elbo_terms(
     std: Tensor | None = None,
     logstd: Tensor | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> ELBO:
     """The negative ELBO and its two terms, each differentiable by itself.
 
@@ -167,7 +167,7 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     scale, kind = (None, _checks.SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
-    like = resolve(call.likelihood)
+    like = with_tensors(resolve(call.likelihood), call.recon)
     weight, pos_weight, beta = map(_as_tensor, (call.weight, call.pos_weight, call.beta if symbolic else None))
     tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
     if _sharding.among(*tensors):
