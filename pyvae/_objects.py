@@ -21,7 +21,7 @@ class Object:
         _pytree.register_pytree_node(
             cls,
             _flatten,
-            lambda children, _: cls(*(None if type(child) is tuple else child for child in children)),
+            lambda children, _: cls(*_unflatten(children)),
             serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
             flatten_with_keys_fn=_flatten_with_keys,
         )
@@ -53,14 +53,20 @@ def example(cls: type[Object]) -> str:
 
 
 def _flatten(likelihood: Any) -> tuple[list[Any], None]:
-    """Tensors and numbers are leaves. What is not there is a tree without any, which no transform has to know of.
-
-    But an object of integers and None is one of vmap's `in_dims`, where None is a leaf: "not mapped".
-    """
+    """Tensors and numbers are leaves. What is not there is a tree without any, (), which no transform has to know of."""
     values = list(held(likelihood).values())
+    return values if _are_dims(values) else [() if value is None else value for value in values], None
+
+
+def _unflatten(children: Iterable[Any]) -> list[Any]:
+    values = list(children)
+    return values if _are_dims(values) else [None if type(value) is tuple else value for value in values]
+
+
+def _are_dims(values: list[Any]) -> bool:
+    """Whether they are integers, and so vmap's `in_dims`: None is then a leaf, "not mapped", and () stays what it is."""
     kinds = {type(value) for value in values}
-    are_dims = int in kinds and kinds <= {int, type(None)}
-    return [() if value is None and not are_dims else value for value in values], None
+    return int in kinds and kinds <= {int, type(None), tuple}
 
 
 def _flatten_with_keys(likelihood: Any) -> tuple[list[Any], None]:

@@ -195,6 +195,7 @@ WITH_PARAMETERS: dict[Any, type[Object]] = {  # by their names in `LIKELIHOODS`
     "negative_binomial": NegativeBinomial,
     "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
 }
+torch.serialization.add_safe_globals([*CLASSES])  # torch.load takes them: they hold what they are given, and do nothing
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial
 
 

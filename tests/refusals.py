@@ -66,15 +66,11 @@ def device(functions: tuple[str, ...], name: str, came: torch.Tensor, other: str
     return value(functions, name, came.to("meta"), f"be on {other}'s device cpu, but is on meta", **others)
 
 
-def quoted(name: str) -> str:
-    return f'"{name}"'
-
-
 def one_of(
     functions: tuple[str, ...], name: str, options: tuple[str, ...], no_name: Any, what: str, others: str = ""
 ) -> list[Refusal]:
     """A name that is none of them, and something that is not a name."""
-    listed = ", ".join(map(quoted, options)) + others
+    listed = ", ".join(f'"{option}"' for option in options) + others
     start = f"be one of {listed}, but is"
     return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
 
@@ -91,8 +87,8 @@ PROBABILITIES = (
 UNIT_TARGET = 'lie in [0, 1] for likelihood="{}", but holds {}; {}'
 BYTES = "bytes, 0 ... 255, are to be divided by 255 (`target / 255`)"
 REAL = (
-    'real numbers, standardized data say, go with likelihood="gaussian" or `pyvae.Gaussian(logvar)`, or are to be scaled '
-    "to [0, 1]"
+    'real numbers, standardized data say, go with likelihood="gaussian" or `pyvae.Gaussian(logvar)`, or are to be '
+    "scaled to [0, 1]"
 )
 OBJECTS = (
     ", or an object: pyvae.Gaussian, pyvae.Laplace, pyvae.Poisson, pyvae.NegativeBinomial, "
@@ -152,12 +148,7 @@ DATA = [
 
 OPTIONS = [
     *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int", OBJECTS),
-    kind(
-        OBJECTIVES,
-        "likelihood",
-        (torch.ones(3),),
-        f"be one of {', '.join(map(quoted, NAMES))}{OBJECTS}, but is a tuple",
-    ),
+    one_of(OBJECTIVES, "likelihood", NAMES, (torch.ones(3),), "a tuple", OBJECTS)[1],
     *(
         kind(
             OBJECTIVES,
