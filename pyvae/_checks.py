@@ -31,7 +31,7 @@ from ._expect import (
 )
 from ._likelihoods import LIKELIHOODS
 from ._objects import example
-from .likelihoods import CLASSES, OTHER_NAMES, WITH_PARAMETERS, resolve
+from .likelihoods import CLASSES, OTHER_NAMES, WITH_PARAMETERS, resolve, with_own_numbers
 
 # The position of a name is its code in the compiled kernels.
 SCALES = ("logvar", "std", "logstd")
@@ -107,6 +107,7 @@ def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArgume
     """Check a call of the objective, and give it with Python's own numbers; the posterior is None where the KL comes as
     `kl` or not at all."""
     call = given._replace(**{name: number(getattr(given, name)) for name in ("beta", "weight", "pos_weight")})
+    call = call._replace(likelihood=with_own_numbers(call.likelihood, call.recon))
     settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
     recon = call.recon
     _data(function, recon, call.target)

@@ -53,7 +53,7 @@ def example(cls: type[Object]) -> str:
 
 
 def _flatten(likelihood: Any) -> tuple[list[Any], None]:
-    """Tensors and numbers are leaves. What is not there is a tree without any, (), which no transform has to know of."""
+    """Tensors and numbers are leaves. What is not there is (), a tree without any, of which no transform hears."""
     values = list(held(likelihood).values())
     return values if _are_dims(values) else [() if value is None else value for value in values], None
 
@@ -64,7 +64,7 @@ def _unflatten(children: Iterable[Any]) -> list[Any]:
 
 
 def _are_dims(values: list[Any]) -> bool:
-    """Whether they are integers, and so vmap's `in_dims`: None is then a leaf, "not mapped", and () stays what it is."""
+    """Whether they are integers, and so vmap's `in_dims`: then None is a leaf, "not mapped", and () stays as it is."""
     kinds = {type(value) for value in values}
     return int in kinds and kinds <= {int, type(None), tuple}
 

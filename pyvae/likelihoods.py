@@ -7,7 +7,7 @@ is immutable (`dataclasses.replace` makes another), equals itself alone, and is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._expect import number
 from ._noise import exact_dtype
-from ._objects import Object
+from ._objects import Object, held
 
 
 class Resolved(NamedTuple):
@@ -199,9 +199,19 @@ torch.serialization.add_safe_globals([*CLASSES])  # torch.load takes them: they 
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial
 
 
+def with_own_numbers(likelihood: Any, recon: Any) -> Any:
+    """The likelihood with Python's own numbers, as _expect.py's `number` makes them of numpy's."""
+    found = {}
+    for name, value in held(likelihood).items():
+        found[name] = number(value)
+        if isinstance(found[name], Tensor) and not isinstance(value, Tensor):  # what it makes while compiling
+            found[name] = found[name].to(recon.device).expand(recon.shape[:1] if name == "log_library" else ())
+    return replace(likelihood, **found) if found else likelihood
+
+
 def resolve(likelihood: Any) -> Resolved:
-    """A name's or an object's parts, with Python's own numbers; anything else is the name, to be refused."""
-    return Resolved(*map(number, likelihood.resolved)) if isinstance(likelihood, CLASSES) else Resolved(likelihood)
+    """A name's or an object's parts; of anything else the name is what it is, to be refused."""
+    return likelihood.resolved if isinstance(likelihood, CLASSES) else Resolved(likelihood)
 
 
 def with_tensors(parts: Resolved, recon: Tensor) -> Resolved:
