@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ _choices = [_Choice("auto")]
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: Literal["auto", "reference"]) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for the whole process.
 
     Args:
