@@ -76,9 +76,9 @@ def elbo_loss(
             "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
             1/2 (recon - target)^2; "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean;
             "multinomial", recon holds logits over all features, and the target counts. Or an object that carries what
-            belongs to it: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
-            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
-            (bytes are to be divided by 255).
+            belongs to it, tensors or numbers: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`,
+            `NegativeBinomial`, `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie
+            anywhere in [0, 1] (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
         weight: factor of each element's reconstruction term, a number, a tensor that broadcasts to recon, or a mask:
             `weight=2 / features` of "gaussian" gives means of squared errors.
