@@ -72,7 +72,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const std::optional<double> beta_number = in.number(beta);
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
   const int64_t reduce = in.code(reduction, kReductionNames);
-  const Arguments::Likelihood like = in.likelihood(likelihood);
+  const Arguments::Likelihood like = in.likelihood(likelihood, output);
   if (!logvar_range.is_none() || !prior.is_none()) {  // the KL by its own kernel
     if (!in.plain || !mean || !scale || divergence || output.dim() == 0) return py::none();
     const auto [prior_mean, prior_scale] = in.prior(prior, *mean, *scale);

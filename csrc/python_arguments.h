@@ -83,12 +83,12 @@ struct Arguments {
   }
 
   // A likelihood's name, or an object that has parameters: (name, parameter, second, log_library) is what it answers to
-  // `resolved`.
+  // `resolved`. Of a number for a log_library each of recon's rows gets one.
   struct Likelihood {
     int64_t code = -1;
     OptionalTensor parameter, second_parameter, log_library;
   };
-  Likelihood likelihood(py::handle value) {
+  Likelihood likelihood(py::handle value, const Tensor& recon) {
     if (PyUnicode_Check(value.ptr())) return {code(value, kLikelihoodNames), {}, {}, {}};
     py::object parts = py::reinterpret_steal<py::object>(PyObject_GetAttrString(value.ptr(), "resolved"));
     if (!parts || !PyTuple_Check(parts.ptr()) || PyTuple_GET_SIZE(parts.ptr()) != 4) {
@@ -97,8 +97,20 @@ struct Arguments {
       return {};
     }
     const auto part = [&](int i) { return py::handle(PyTuple_GET_ITEM(parts.ptr(), i)); };
-    return {code(part(0), kLikelihoodNames), optional_tensor(part(1)), optional_tensor(part(2)),
-            optional_tensor(part(3))};
+    return {code(part(0), kLikelihoodNames), parameter(part(1), recon, false), parameter(part(2), recon, false),
+            parameter(part(3), recon, true)};
+  }
+
+  // A tensor, or a number, which becomes one where recon is, for each of its rows or () for all of it.
+  OptionalTensor parameter(py::handle value, const Tensor& recon, bool per_row) {
+    if (value.is_none()) return std::nullopt;
+    const std::optional<double> constant = number(value);
+    if (!constant) return tensor(value);
+    plain &= recon.defined() && recon.dim() > 0;
+    if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+    if (!per_row && recon.is_cpu()) return c10::scalar_to_tensor(*constant);  // the quick way
+    const c10::DimVector sizes(size_t(per_row), per_row ? recon.size(0) : 0);
+    return at::full(sizes, *constant, recon.options().dtype(at::kDouble));
   }
 
   // A number, if that is what it is.

@@ -74,7 +74,9 @@ def main(steps: int = 60) -> tuple[list[float], float]:
     show_noise(moments)
 
     logscale = nn.Parameter(torch.zeros(()))  # `logvar` in latent diffusion's code, which divides the error by its exp
-    optimizer = torch.optim.Adam([{"params": [*vae.parameters()]}, {"params": [logscale], "lr": 0.05}], lr=3e-3)
+    criterion = pyvae.ELBOLoss(likelihood=pyvae.Laplace(logscale), beta=BETA, reduction="batchmean")
+    groups = [{"params": [*vae.parameters()]}, {"params": [*criterion.parameters()], "lr": 0.05}]
+    optimizer = torch.optim.Adam(groups, lr=3e-3)
     errors = []
     for step in range(steps):
         x = images[torch.randint(len(images), (64,))]
@@ -82,8 +84,7 @@ def main(steps: int = 60) -> tuple[list[float], float]:
         z, kl = pyvae.reparameterize_kl(mean, logvar, logvar_range=LOGVAR_RANGE)
         recon = vae.decode(z).sample
         # sum(|recon - x| / exp(logscale) + logscale) / B + BETA * kl.sum() / B
-        noise = pyvae.Laplace(logscale)
-        loss = pyvae.elbo_loss(recon, x, kl=kl, likelihood=noise, beta=BETA, reduction="batchmean")
+        loss = criterion(recon, x, kl=kl)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""A Gaussian decoder that learns how noisy its data are, one number or one for each feature, beside the networks.
+"""A Gaussian decoder that learns how noisy its data are, one number or one for each feature, with the networks.
 
 The data have a noise that is known here, and is found again. `pyvae.Gaussian(logvar)` takes any shape that broadcasts
 to the decoder's means: () is one number, (D,) one for each feature, and a second output of the decoder, (B, D), would
@@ -24,21 +24,22 @@ def draw(std: Tensor) -> Tensor:
     return surface + std * torch.randn(N, D)
 
 
-def train(x: Tensor, logvar: Tensor | None, epochs: int) -> float:
+def train(x: Tensor, likelihood: pyvae.Gaussian, epochs: int) -> float:
     """Trains a VAE, and the noise's log-variance with it if it is a parameter; the KL in nats per sample at the end."""
     encoder = nn.Sequential(nn.Linear(D, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 2 * LATENT))
     decoder = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, D))
-    groups = [{"params": [*encoder.parameters(), *decoder.parameters()]}]
-    if logvar is not None:
-        groups.append({"params": [logvar], "lr": 0.02})  # it has further to go than a weight, from 0 to -5, say
+    # The loss is a module, whose parameter the noise's log-variance is: it is moved and saved with the networks.
+    criterion = pyvae.ELBOLoss(likelihood=likelihood, reduction="batchmean")
+    groups = [
+        {"params": [*encoder.parameters(), *decoder.parameters()]},
+        {"params": [*criterion.parameters()], "lr": 0.02},  # it has further to go than a weight, from 0 to -5, say
+    ]
     optimizer = torch.optim.Adam(groups, lr=0.005)
     for _ in range(epochs):
         kls = []
         for batch in x[torch.randperm(N)].split(200):
             z, kl = pyvae.reparameterize_kl(*encoder(batch).chunk(2, dim=1))
-            # The object holds the tensor and nothing else: made anew in each step, or once, it makes no difference.
-            likelihood = pyvae.Gaussian(logvar)  # of None: the unit variance of "gaussian"
-            loss = pyvae.elbo_loss(decoder(z), batch, kl=kl, likelihood=likelihood, reduction="batchmean")
+            loss = criterion(decoder(z), batch, kl=kl)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -58,7 +59,7 @@ def main(epochs: int = 30) -> dict[str, tuple[Tensor, Tensor, float]]:
         ("one number", one, nn.Parameter(torch.zeros(()))),
         ("one for each feature", each, nn.Parameter(torch.zeros(D))),
     ):
-        kl = train(draw(std), logvar, epochs)
+        kl = train(draw(std), pyvae.Gaussian(logvar), epochs)  # of None: the unit variance of "gaussian"
         learned = torch.ones(()) if logvar is None else (logvar.detach() / 2).exp()
         found[name] = (std, learned, kl)
         print(f"noise {name}: KL {kl:.2f} nats per sample, its std / the true one: {describe(learned / std)}")

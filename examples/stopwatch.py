@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -50,8 +51,8 @@ def _objective_step(objective: Objective, model: CountVAE, counts: Tensor) -> Ca
 
     mu, logvar = map(leaf, model.encode(counts))
     scores, likelihood, _ = model(counts, partial(objective.sample, seed=0, row_offset=0))
-    learned = {name: leaf(x) for name, x in likelihood._asdict().items() if x.requires_grad}
-    scores, likelihood, z_gradient = leaf(scores), likelihood._replace(**learned), torch.ones_like(mu)
+    learned = {name: leaf(x) for name, x in vars(likelihood).items() if x.requires_grad}
+    scores, likelihood, z_gradient = leaf(scores), replace(likelihood, **learned), torch.ones_like(mu)
 
     def step() -> None:
         z, kl = objective.sample(mu, logvar, 0, 0)

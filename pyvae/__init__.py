@@ -5,10 +5,10 @@ loss = pyvae.elbo_loss(decoder(z), x, kl=kl)     # decoder side: likelihood, red
 loss.backward()
 """
 
+from . import _gradient as _gradient  # what the backward passes of the kernels call
 from . import reference
 from ._arguments import ELBO
-from ._extension import _C, build_info
-from ._gradient import reference_gradient
+from ._extension import build_info
 from ._route import backend
 from ._version import __version__
 from .latent import kl_divergence, reparameterize, reparameterize_kl
@@ -22,9 +22,6 @@ from .likelihoods import (
 )
 from .modules import ELBOLoss
 from .objective import elbo_loss, elbo_terms, reconstruction_loss
-
-if _C is not None:
-    _C.set_reference_gradient(reference_gradient)
 
 __all__ = [
     "ELBO",
@@ -46,3 +43,10 @@ __all__ = [
     "reparameterize",
     "reparameterize_kl",
 ]
+
+globals().pop("_C", None)  # to which Python binds the extension that it loaded
+
+
+def __dir__() -> list[str]:
+    """What is public, and not the modules that it comes from."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))})

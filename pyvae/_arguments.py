@@ -3,7 +3,7 @@ result that has a name."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from torch import Tensor
 SCALES = ("logvar", "std", "logstd")
 
 Range = tuple[float | None, float | None]  # low and high, either of which may be missing
+
+# What an editor and a type checker offer; _checks.py makes its lists of the reductions, and test_typing.py compares.
+LikelihoodName = Literal["bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial"]
+Reduction = Literal["none", "sum", "batchmean"]
+DivergenceReduction = Literal["none", "sum", "batchmean", "elements"]
 
 
 class LatentArguments(NamedTuple):

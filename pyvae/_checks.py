@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from . import _latent_checks
 from ._arguments import SCALES as SCALES
-from ._arguments import ObjectiveArguments, Posterior
+from ._arguments import DivergenceReduction, ObjectiveArguments, Posterior, Reduction
 from ._expect import (
     FLOATS,
     INTEGERS,
@@ -31,12 +31,13 @@ from ._expect import (
     what,
 )
 from ._likelihoods import LIKELIHOODS
-from .likelihoods import CLASSES, OTHER_NAMES, resolve
+from ._objects import example
+from .likelihoods import CLASSES, OTHER_NAMES, WITH_PARAMETERS, resolve, with_own_numbers
 
 # The position of a name is its code in the compiled kernels.
-REDUCTIONS = ("none", "sum", "batchmean")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
-KL_REDUCTIONS = (*REDUCTIONS, "elements")
+KL_REDUCTIONS: tuple[DivergenceReduction, ...] = get_args(DivergenceReduction)
 
 
 def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIONS) -> None:
@@ -54,18 +55,24 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
     """Check that `likelihood` is the name of one without parameters, or an object, and that it is the one that takes
     `pos_weight`, if given."""
     if not isinstance(likelihood, CLASSES):
+        if isinstance(likelihood, type) and issubclass(likelihood, CLASSES):
+            raise TypeError(
+                f"{function}: `likelihood` must be a name or an object, but is the class {likelihood.__name__}; make "
+                f"an object of it: `likelihood={example(likelihood)}`"
+            )
         if isinstance(likelihood, str) and likelihood in LIKELIHOODS and LIKELIHOODS[likelihood].parameters:
             names = ", ".join(LIKELIHOODS[likelihood].parameters)
             raise ValueError(
-                f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object, '
-                "as pyvae.NegativeBinomial(log_theta) is"
+                f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object: '
+                f"`likelihood=pyvae.{WITH_PARAMETERS[likelihood].__name__}({names})`"
             )
         if isinstance(likelihood, str) and likelihood in OTHER_NAMES:
             raise ValueError(
                 f'{function}: `likelihood` must be one of pyvae\'s own, but is "{likelihood}"; that is '
                 f"{OTHER_NAMES[likelihood]}"
             )
-        choice(function, "likelihood", likelihood, NAMES)
+        objects = ", ".join(f"pyvae.{each.__name__}" for each in CLASSES)
+        choice(function, "likelihood", likelihood, NAMES, f", or an object: {objects}")
     likelihood = resolve(likelihood).name
     if pos_weight is not None and not LIKELIHOODS[likelihood].takes_pos_weight:
         takers = " or ".join(f'likelihood="{name}"' for name, member in LIKELIHOODS.items() if member.takes_pos_weight)
@@ -81,6 +88,7 @@ def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArgume
     """Check a call of the objective, and give it with Python's own numbers; the posterior is None where the KL comes as
     `kl` or not at all."""
     call = given._replace(**{name: number(getattr(given, name)) for name in ("beta", "weight", "pos_weight")})
+    call = call._replace(likelihood=with_own_numbers(call.likelihood, call.recon))
     settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
     recon = call.recon
     _data(function, recon, call.target)
@@ -94,11 +102,12 @@ def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, 
     likelihood(function, like, pos_weight)
     parts = resolve(like)
     for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
-        floating(function, name, value, ".to(recon.dtype)")
+        _tensor_or_number(function, name, value, FLOATS)
     if parts.log_library is not None:
-        floating(function, "log_library", parts.log_library, ".to(recon.dtype)")
-    _weight(function, "weight", weight)
-    _weight(function, "pos_weight", pos_weight)
+        _tensor_or_number(function, "log_library", parts.log_library, FLOATS)
+    for name, value in (("weight", weight), ("pos_weight", pos_weight)):
+        if value is not None:
+            _tensor_or_number(function, name, value, (*FLOATS, *INTEGERS))
     _beta(function, beta)
 
 
@@ -120,9 +129,19 @@ def unit_target(function: str, call: ObjectiveArguments) -> None:
     if outside.numel():
         name = resolve(call.likelihood).name
         raise ValueError(
-            f'{function}: `target` must lie in [0, 1] for likelihood="{name}", but holds {outside[0].item():g}; bytes, '
-            "0 ... 255, are to be divided by 255 (`target / 255`)"
+            f'{function}: `target` must lie in [0, 1] for likelihood="{name}", but holds {outside[0].item():g}; '
+            f"{_not_unit(target)}"
         )
+
+
+def _not_unit(target: Tensor) -> str:
+    """What data are that a Bernoulli cannot explain, and what to do with them."""
+    if ((target >= 0) & (target <= 255) & (target == target.round()) | target.isnan()).all():
+        return "bytes, 0 ... 255, are to be divided by 255 (`target / 255`)"
+    return (
+        'real numbers, standardized data say, go with likelihood="gaussian" or `pyvae.Gaussian(logvar)`, or are to be '
+        "scaled to [0, 1]"
+    )
 
 
 def counts(function: str, call: ObjectiveArguments) -> None:
@@ -206,12 +225,12 @@ def _beta(function: str, beta: Any) -> None:
         raise ValueError(f"{function}: `beta` must be a number or a 0-d Tensor, but has shape {tuple(beta.shape)}")
 
 
-def _weight(function: str, name: str, weight: Any) -> None:
-    if weight is None or is_number(weight):
+def _tensor_or_number(function: str, name: str, value: Any, dtypes: tuple[torch.dtype, ...]) -> None:
+    if is_number(value):
         return
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(weight)}")
-    tensor(function, name, weight, ".to(recon.dtype)", (*FLOATS, *INTEGERS))
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(value)}")
+    tensor(function, name, value, ".to(recon.dtype)", dtypes)
 
 
 def _fits(function: str, call: ObjectiveArguments) -> None:
@@ -219,10 +238,11 @@ def _fits(function: str, call: ObjectiveArguments) -> None:
     recon, parts = call.recon, resolve(call.likelihood)
     parameters = zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False)
     for name, value in parameters:
-        broadcasts(function, name, value, "recon", recon)
-        same_device(function, name, value, "recon", recon)
+        if isinstance(value, Tensor):
+            broadcasts(function, name, value, "recon", recon)
+            same_device(function, name, value, "recon", recon)
     library, batch = parts.log_library, recon.shape[0]
-    if library is not None:
+    if isinstance(library, Tensor):
         if tuple(library.shape) not in ((batch,), (batch, 1)):
             raise ValueError(
                 f"{function}: `log_library` must have shape ({batch},) or ({batch}, 1), one number a sample, but has "

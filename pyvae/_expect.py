@@ -44,8 +44,9 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def choice(function: str, name: str, value: Any, options: tuple[str, ...]) -> None:
-    listed = ", ".join(f'"{option}"' for option in options)
+def choice(function: str, name: str, value: Any, options: tuple[str, ...], others: str = "") -> None:
+    """One of these names; `others` are the words for what may come instead of one."""
+    listed = ", ".join(f'"{option}"' for option in options) + others
     if not isinstance(value, str):
         raise TypeError(f"{function}: `{name}` must be one of {listed}, but is {what(value)}")
     if value not in options:

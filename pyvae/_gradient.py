@@ -1,5 +1,5 @@
 """The gradients that the kernels do not compute, through the reference: second derivatives, and derivatives by target,
-weight, pos_weight, beta and eps. The C++ backward passes call `reference_gradient`."""
+weight, pos_weight, beta and eps. The C++ backward passes call `reference_gradient`, which is handed to them here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from . import reference
 from ._arguments import SCALES, LatentArguments, Posterior, Prior
 from ._checks import KL_REDUCTIONS, REDUCTIONS
+from ._extension import _C
 from ._likelihoods import LIKELIHOODS
 from .likelihoods import Resolved, restore
 
@@ -100,3 +101,7 @@ def reference_gradient(
             else [None] * len(sought)
         )
     return [next(found) if need else None for need in wanted]
+
+
+if _C is not None:
+    _C.set_reference_gradient(reference_gradient)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _extension
+from ._objects import held
 
 
 class _Choice:
@@ -36,7 +37,7 @@ _choices = [_Choice("auto")]
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: Literal["auto", "reference"]) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for the whole process.
 
     Args:
@@ -85,7 +86,7 @@ def override(function: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def _parts(arguments: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x,) for x in arguments))
+    return tuple(chain.from_iterable(x if isinstance(x, (tuple, list)) else (x, *held(x).values()) for x in arguments))
 
 
 def operators(*tensors: Tensor | None) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 from ._arguments import ELBO, SCALES, LatentArguments, ObjectiveArguments, Posterior
 from ._likelihoods import LIKELIHOODS
 from ._noise import seed_tensor
-from .likelihoods import resolve, restore
+from ._objects import held
+from .likelihoods import resolve
 
 
 def among(*tensors: Tensor | None) -> bool:
@@ -177,13 +179,7 @@ def objective(
         recon=split.part("recon", call.recon),
         target=split.part("target", call.target, per_row=not with_features),
         kl=split.part("kl", call.kl, per_row=True),
-        likelihood=restore(
-            like._replace(
-                parameter=split.part("parameter", like.parameter),
-                second_parameter=split.part("second_parameter", like.second_parameter),
-                log_library=split.part("log_library", like.log_library, per_row=True),
-            )
-        ),
+        likelihood=_parts_of(split, call.likelihood),
         beta=split.part("beta", call.beta),
         weight=split.part("weight", call.weight),
         pos_weight=split.part("pos_weight", call.pos_weight),
@@ -197,6 +193,12 @@ def objective(
         return ELBO(*(split.whole(term, (batch,)) for term in terms))
     scale = batch if call.reduction == "batchmean" else 1  # of the whole batch, as in `divergence`
     return ELBO(*(split.whole(term / scale, (), by_rows=False) for term in terms))
+
+
+def _parts_of(split: Split, likelihood: Any) -> Any:
+    """The name, or the object with this process's parts of what it holds."""
+    parts = {name: split.part(name, value, per_row=name == "log_library") for name, value in held(likelihood).items()}
+    return replace(likelihood, **parts) if parts else likelihood
 
 
 def _apart(compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:

@@ -1,14 +1,21 @@
 """Likelihoods as objects, which carry what belongs to one: `pyvae.elbo_loss(..., likelihood=pyvae.Gaussian(logvar))`.
 
-Parameters are tensors that broadcast to recon, shapes (), (D,), (B, 1), (B, D) and the like; gradients come back in
-their own shapes, summed in an order that does not depend on threads. An object is an immutable tuple of them.
+Parameters are tensors that broadcast to recon, shapes (), (D,), (B, 1), (B, D) and the like, or numbers; gradients come
+back in their own shapes, summed in an order that does not depend on threads. An object holds them and nothing else. It
+is immutable (`dataclasses.replace` makes another), equals itself alone, and is a pytree of what it holds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from ._expect import number
+from ._noise import exact_dtype
+from ._objects import Object, held
 
 
 class Resolved(NamedTuple):
@@ -20,11 +27,13 @@ class Resolved(NamedTuple):
     log_library: Any = None
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Gaussian(Object):
     """N(recon, e^logvar): 1/2 (target - recon)^2 e^-logvar + 1/2 logvar, without the constant 1/2 log(2 pi).
 
     Args:
-        logvar: log of the observation noise's variance; None is 0, the likelihood "gaussian".
+        logvar: log of the observation noise's variance, broadcastable to recon, or a number; None is 0, the likelihood
+            "gaussian".
 
     Example:
         >>> import torch, pyvae
@@ -33,18 +42,19 @@ class Gaussian(NamedTuple):
         8.0
     """
 
-    logvar: Tensor | None = None
+    logvar: Tensor | float | None = None
 
     @property
     def resolved(self) -> Resolved:
         return Resolved("gaussian") if self.logvar is None else Resolved("gaussian_logvar", self.logvar)
 
 
-class Laplace(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Laplace(Object):
     """Laplace(recon, e^logscale): |target - recon| e^-logscale + logscale, without the constant log 2.
 
     Args:
-        logscale: log of the scale; None is 0, the likelihood "laplace".
+        logscale: log of the scale, broadcastable to recon, or a number; None is 0, the likelihood "laplace".
 
     Example:
         >>> import torch, pyvae
@@ -53,19 +63,21 @@ class Laplace(NamedTuple):
         16.0
     """
 
-    logscale: Tensor | None = None
+    logscale: Tensor | float | None = None
 
     @property
     def resolved(self) -> Resolved:
         return Resolved("laplace") if self.logscale is None else Resolved("laplace_logscale", self.logscale)
 
 
-class Poisson(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Poisson(Object):
     """Poisson counts with the mean e^recon, or with log_library e^log_library softmax(recon): mean - target log mean +
     log target!.
 
     Args:
-        log_library: log of each sample's total, shape (B,) or (B, 1). With it recon holds scores, over all features.
+        log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
+            scores, over all features.
 
     Example:
         >>> import torch, pyvae
@@ -73,21 +85,23 @@ class Poisson(NamedTuple):
         16.0
     """
 
-    log_library: Tensor | None = None
+    log_library: Tensor | float | None = None
 
     @property
     def resolved(self) -> Resolved:
         return Resolved("poisson", log_library=self.log_library)
 
 
-class NegativeBinomial(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class NegativeBinomial(Object):
     """Negative binomial counts of mean mu = e^recon, or with log_library e^log_library softmax(recon), and variance
     mu + mu^2 / theta. Right to 1e-5 in float32, value and derivatives, for log theta from -80 to 80, counts to 1e6 and
     recon to 87 (e^87 is near float32's largest number); above 80 it is Poisson's limit.
 
     Args:
-        log_theta: log of the inverse dispersion, broadcastable to recon: (D,) is one number a gene.
-        log_library: log of each sample's total, shape (B,) or (B, 1). With it recon holds scores, over all features.
+        log_theta: log of the inverse dispersion, broadcastable to recon, (D,) for one a gene, or a number.
+        log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
+            scores, over all features.
 
     Source:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018).
@@ -100,21 +114,23 @@ class NegativeBinomial(NamedTuple):
         1.3862943649291992
     """
 
-    log_theta: Tensor
-    log_library: Tensor | None = None
+    log_theta: Tensor | float
+    log_library: Tensor | float | None = None
 
     @property
     def resolved(self) -> Resolved:
         return Resolved("negative_binomial", self.log_theta, None, self.log_library)
 
 
-class ZeroInflatedNegativeBinomial(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class ZeroInflatedNegativeBinomial(Object):
     """0 with probability sigmoid(zi_logits), else negative binomial counts as `NegativeBinomial` has them.
 
     Args:
-        log_theta: log of the inverse dispersion, broadcastable to recon.
-        zi_logits: logits of an extra 0, broadcastable to recon.
-        log_library: log of each sample's total, shape (B,) or (B, 1). With it recon holds scores, over all features.
+        log_theta: log of the inverse dispersion, broadcastable to recon, or a number.
+        zi_logits: logits of an extra 0, broadcastable to recon, or a number.
+        log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
+            scores, over all features.
 
     Source:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018).
@@ -126,16 +142,17 @@ class ZeroInflatedNegativeBinomial(NamedTuple):
         0.6931471824645996
     """
 
-    log_theta: Tensor
-    zi_logits: Tensor
-    log_library: Tensor | None = None
+    log_theta: Tensor | float
+    zi_logits: Tensor | float
+    log_library: Tensor | float | None = None
 
     @property
     def resolved(self) -> Resolved:
         return Resolved("zero_inflated_negative_binomial", self.log_theta, self.zi_logits, self.log_library)
 
 
-class Multinomial(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Multinomial(Object):
     """Counts of a row's categories, whose logits recon holds, over all features: -target log softmax(recon), without
     the multinomial coefficient.
 
@@ -173,7 +190,24 @@ OTHER_NAMES = {
 }
 
 CLASSES = (Gaussian, Laplace, Poisson, NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial)
+WITH_PARAMETERS: dict[Any, type[Object]] = {  # by their names in `LIKELIHOODS`
+    "gaussian_logvar": Gaussian,
+    "laplace_logscale": Laplace,
+    "negative_binomial": NegativeBinomial,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+}
+torch.serialization.add_safe_globals([*CLASSES])  # torch.load takes them: they hold what they are given, and do nothing
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial
+
+
+def with_own_numbers(likelihood: Any, recon: Any) -> Any:
+    """The likelihood with Python's own numbers, as _expect.py's `number` makes them of numpy's."""
+    found = {}
+    for name, value in held(likelihood).items():
+        found[name] = number(value)
+        if isinstance(found[name], Tensor) and not isinstance(value, Tensor):  # what it makes while compiling
+            found[name] = found[name].to(recon.device).expand(recon.shape[:1] if name == "log_library" else ())
+    return replace(likelihood, **found) if found else likelihood
 
 
 def resolve(likelihood: Any) -> Resolved:
@@ -181,15 +215,21 @@ def resolve(likelihood: Any) -> Resolved:
     return likelihood.resolved if isinstance(likelihood, CLASSES) else Resolved(likelihood)
 
 
+def with_tensors(parts: Resolved, recon: Tensor) -> Resolved:
+    """With tensors where recon is in the place of numbers: of log_library one number for each row."""
+
+    def tensor(value: Any, *sizes: int) -> Any:
+        if value is None or isinstance(value, Tensor):
+            return value
+        # A product, which torch.compile can keep symbolic.
+        return torch.ones(sizes, dtype=exact_dtype(recon.device), device=recon.device) * value
+
+    name, parameter, second, library = parts
+    return Resolved(name, tensor(parameter), tensor(second), tensor(library, recon.shape[0]))
+
+
 def restore(parts: Resolved) -> Any:
     """The name or object of a likelihood's parts."""
-    name, parameter, second, library = parts
-    if name == "gaussian_logvar":
-        return Gaussian(parameter)
-    if name == "laplace_logscale":
-        return Laplace(parameter)
-    if name == "negative_binomial":
-        return NegativeBinomial(parameter, library)
-    if name == "zero_inflated_negative_binomial":
-        return ZeroInflatedNegativeBinomial(parameter, second, library)
-    return Poisson(library) if name == "poisson" else name
+    name, *given = parts
+    cls = Poisson if name == "poisson" else WITH_PARAMETERS.get(name)
+    return name if cls is None else cls(*(part for part in given if part is not None))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from . import _checks, _latent_checks, objective
-from ._arguments import ELBO, Range
+from ._arguments import ELBO, LikelihoodName, Range, Reduction
+from ._objects import held
 from .likelihoods import LikelihoodObject
 
 
@@ -16,8 +17,9 @@ class ELBOLoss(nn.Module):
     `pyvae.elbo_terms`.
 
     Args:
-        likelihood: a name, or an object, as for `pyvae.elbo_loss`. An object's tensors stay the caller's: the module
-            neither registers nor moves them.
+        likelihood: a name, or an object, as for `pyvae.elbo_loss`. What an object holds the module holds, by the same
+            names: `criterion.logvar` of `pyvae.Gaussian(logvar)`. `criterion.likelihood` is the name, or an object of
+            what the module has now; it may be set anew.
         beta: factor of the KL. A number may be set anew between steps, `criterion.beta = 0.5`; a 0-d tensor is changed
             in place, `criterion.beta.fill_(0.5)`.
         reduction: "sum", "batchmean" or "none".
@@ -25,11 +27,13 @@ class ELBOLoss(nn.Module):
         weight: factor of each element's reconstruction term, a number or a tensor that broadcasts to recon.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits" only.
 
-        Of these three, tensors are buffers, which follow the module's device and are in its state_dict; an
-        `nn.Parameter` is a parameter, and learned.
+        Of these three and of what a likelihood holds, tensors are buffers, which follow the module's device and are in
+        its state_dict; an `nn.Parameter` is a parameter, and learned; a number stays one, and may be set anew. What a
+        step computes (a log_library of the batch, a decoder's second output) belongs in its call.
 
     Raises:
-        TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses: at once, unless that takes the data to see.
+        TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses: at once, unless that takes the data to see;
+            and for a tensor that was computed with a graph, which belongs in the call.
 
     Example:
         >>> import torch, pyvae
@@ -39,8 +43,17 @@ class ELBOLoss(nn.Module):
         tensor(2.)
         >>> criterion.terms(torch.zeros(4, 3), x, mu, logvar)
         ELBO(loss=tensor(2.), recon=tensor(1.5000), kl=tensor(1.))
+
+        A noise that is learned with the rest, one number a feature:
+
+        >>> criterion = pyvae.ELBOLoss(likelihood=pyvae.Gaussian(torch.nn.Parameter(torch.zeros(3))))
+        >>> [name for name, _ in criterion.named_parameters()]
+        ['logvar']
+        >>> criterion.likelihood
+        Gaussian(logvar=Parameter(3,))
     """
 
+    reduction: Reduction
     beta: float | Tensor
     weight: Tensor | float | None
     pos_weight: Tensor | float | None
@@ -48,9 +61,9 @@ class ELBOLoss(nn.Module):
     def __init__(
         self,
         *,
-        likelihood: str | LikelihoodObject = "bernoulli",
+        likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
         beta: float | Tensor = 1.0,
-        reduction: str = "sum",
+        reduction: Reduction = "sum",
         logvar_range: Range | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
@@ -58,9 +71,35 @@ class ELBOLoss(nn.Module):
         super().__init__()
         _checks.settings("ELBOLoss", likelihood, beta, weight, pos_weight, reduction)
         self.logvar_range = None if logvar_range is None else _latent_checks.bounds("ELBOLoss", logvar_range)
-        self.likelihood = likelihood
         self.reduction = reduction
-        for name, value in (("beta", beta), ("weight", weight), ("pos_weight", pos_weight)):
+        _refuse_computed({"beta": beta}, "pyvae.elbo_loss(..., beta=...)")
+        _refuse_computed({"weight": weight}, "criterion(..., weight=...)")
+        _refuse_computed({"pos_weight": pos_weight}, "criterion(..., pos_weight=...)")
+        self._hold({"beta": beta, "weight": weight, "pos_weight": pos_weight})
+        self._held: tuple[str, ...] = ()
+        self.likelihood = likelihood
+
+    @property
+    def likelihood(self) -> LikelihoodName | LikelihoodObject:
+        """The name, or an object of what the module holds, made anew: `.to()` puts other tensors in their place."""
+        if not self._held:
+            return self._likelihood
+        return self._likelihood(*[getattr(self, name) for name in self._held])
+
+    @likelihood.setter
+    def likelihood(self, likelihood: LikelihoodName | LikelihoodObject) -> None:
+        _checks.settings("ELBOLoss", likelihood, 1.0, None, None, "sum")
+        parts = held(likelihood)
+        _refuse_computed(parts, "criterion(..., likelihood=...)")
+        for name in self._held:
+            delattr(self, name)
+        self._hold(parts)
+        self._held = tuple(parts)
+        self._likelihood: Any = type(likelihood) if parts else likelihood
+
+    def _hold(self, given: dict[str, Any]) -> None:
+        """Registers tensors and keeps numbers, under these names."""
+        for name, value in given.items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
             else:
@@ -79,13 +118,16 @@ class ELBOLoss(nn.Module):
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
-        likelihood: str | LikelihoodObject | None = None,
+        likelihood: LikelihoodName | LikelihoodObject | None = None,
     ) -> Tensor:
         """The loss in nats of `pyvae.elbo_loss`; `weight`, `pos_weight` and `likelihood` take the place of the module's
         own (a likelihood whose log_library belongs to the batch, say)."""
         settings = self._settings(weight, pos_weight, likelihood)
         posterior = self._posterior(mu, logvar, std, logstd, prior, kl)
         return objective.elbo_loss(recon, target, **posterior, **settings)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's is typed as Any
 
     def terms(
         self,
@@ -100,7 +142,7 @@ class ELBOLoss(nn.Module):
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
         pos_weight: Tensor | float | None = None,
-        likelihood: str | LikelihoodObject | None = None,
+        likelihood: LikelihoodName | LikelihoodObject | None = None,
     ) -> ELBO:
         """The loss and its terms in nats, as by `pyvae.elbo_terms`, of the arguments that a call takes."""
         settings = self._settings(weight, pos_weight, likelihood)
@@ -125,3 +167,13 @@ class ELBOLoss(nn.Module):
     def extra_repr(self) -> str:
         shown = f"likelihood={self.likelihood!r}, beta={self.beta}, reduction={self.reduction!r}"
         return shown if self.logvar_range is None else f"{shown}, logvar_range={self.logvar_range}"
+
+
+def _refuse_computed(given: dict[str, Any], instead: str) -> None:
+    """Refuse a tensor with a graph, which no second step could go through; `instead` is where it belongs."""
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            raise ValueError(
+                f"ELBOLoss: `{name}` must be an nn.Parameter, a tensor without a graph, or a number, but has the "
+                f"grad_fn {value.grad_fn.name()}; what a step computes belongs in its call, `{instead}`"
+            )

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from . import _checks, _route, _sharding, latent, reference
-from ._arguments import ELBO, SCALES, ObjectiveArguments
+from ._arguments import ELBO, SCALES, LikelihoodName, ObjectiveArguments, Reduction
 from ._expect import scalar
 from ._extension import _C
-from .likelihoods import LikelihoodObject, resolve
+from .likelihoods import LikelihoodObject, resolve, with_tensors
 
 
 def reconstruction_loss(
     recon: Tensor,
     target: Tensor,
     *,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "none",
+    reduction: Reduction = "none",
 ) -> Tensor:
     """-log p(target | recon), summed over the features: the objective without its KL.
 
@@ -57,11 +57,11 @@ def elbo_loss(
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> Tensor:
     """The negative ELBO, -log p(target | recon) + beta * KL(q || N(0, I)), to be minimized.
 
@@ -80,9 +80,9 @@ def elbo_loss(
             "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
             1/2 (recon - target)^2; "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean;
             "multinomial", recon holds logits over all features, and the target counts. Or an object that carries what
-            belongs to it: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
-            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
-            (bytes are to be divided by 255).
+            belongs to it, tensors or numbers: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`,
+            `NegativeBinomial`, `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie
+            anywhere in [0, 1] (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
         weight: factor of each element's reconstruction term, a number or a tensor of numbers that broadcasts to recon:
             `weight=2 / features` of "gaussian" gives means of squared errors. Or a mask, a tensor of bools, which
@@ -129,11 +129,11 @@ def elbo_terms(
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> ELBO:
     """The negative ELBO and its two terms, each differentiable by itself.
 
@@ -180,7 +180,7 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     scale, kind = (None, SCALES[0]) if posterior is None else posterior[1:3]
     # A compiler takes an operator's number for a constant, and would compile anew for each.
     symbolic = isinstance(call.beta, Tensor) or torch.compiler.is_compiling()
-    like = resolve(call.likelihood)
+    like = with_tensors(resolve(call.likelihood), call.recon)
     dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
     factors = (call.weight, call.pos_weight, call.beta if symbolic else None)
     weight, pos_weight, beta = (_as_tensor(factor, dtype) for factor in factors)

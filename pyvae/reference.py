@@ -18,11 +18,20 @@ import torch
 from torch import Tensor
 
 from . import _checks, _latent_checks
-from ._arguments import ELBO, LatentArguments, ObjectiveArguments, Posterior, Prior
+from ._arguments import (
+    ELBO,
+    DivergenceReduction,
+    LatentArguments,
+    LikelihoodName,
+    ObjectiveArguments,
+    Posterior,
+    Prior,
+    Reduction,
+)
 from ._expect import is_readable, scalar
 from ._likelihoods import LIKELIHOODS
 from ._noise import exact_dtype, normal, seed_tensor
-from .likelihoods import LikelihoodObject, resolve
+from .likelihoods import LikelihoodObject, resolve, with_tensors
 
 __all__ = [
     "ELBO",
@@ -83,7 +92,7 @@ def kl_divergence(
     logstd: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
-    reduction: str = "none",
+    reduction: DivergenceReduction = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
     posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
@@ -198,10 +207,10 @@ def reconstruction_loss(
     recon: Tensor,
     target: Tensor,
     *,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "none",
+    reduction: Reduction = "none",
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
     no_kl = (None,) * 7
@@ -219,11 +228,11 @@ def elbo_loss(
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> Tensor:
     """The negative ELBO in nats, reconstruction + beta * KL; see `pyvae.elbo_loss`."""
     posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
@@ -241,11 +250,11 @@ def elbo_terms(
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
-    likelihood: str | LikelihoodObject = "bernoulli",
+    likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     beta: float | Tensor = 1.0,
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: str = "sum",
+    reduction: Reduction = "sum",
 ) -> ELBO:
     """The negative ELBO and its terms in nats; see `pyvae.elbo_terms`."""
     posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
@@ -271,7 +280,7 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
 def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     """-log p(target | recon) of each sample, shape (B,). A weight of bools selects: before the formula, whose gradient
     there would be 0 times what the formula makes of a NaN, and after it."""
-    parts = resolve(call.likelihood)
+    parts = with_tensors(resolve(call.likelihood), call.recon)
     likelihood = LIKELIHOODS[parts.name]
     if is_readable(call.recon) and is_readable(call.target):
         refuse_data(function, call, None)

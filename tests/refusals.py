@@ -11,6 +11,7 @@ import torch
 from cases import INTEGERS, data
 from families import LIKELIHOODS, SCALES, family
 
+import pyvae
 from pyvae._checks import NAMES
 
 OBJECTIVES = ("reconstruction_loss", "elbo_loss", "elbo_terms")
@@ -65,9 +66,11 @@ def device(functions: tuple[str, ...], name: str, came: torch.Tensor, other: str
     return value(functions, name, came.to("meta"), f"be on {other}'s device cpu, but is on meta", **others)
 
 
-def one_of(functions: tuple[str, ...], name: str, options: tuple[str, ...], no_name: Any, what: str) -> list[Refusal]:
+def one_of(
+    functions: tuple[str, ...], name: str, options: tuple[str, ...], no_name: Any, what: str, others: str = ""
+) -> list[Refusal]:
     """A name that is none of them, and something that is not a name."""
-    listed = ", ".join(f'"{option}"' for option in options)
+    listed = ", ".join(f'"{option}"' for option in options) + others
     start = f"be one of {listed}, but is"
     return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
 
@@ -81,9 +84,24 @@ PROBABILITIES = (
     'hold probabilities in [0, 1] for likelihood="bernoulli", but holds {}; logits go with '
     'likelihood="bernoulli_logits"'
 )
-UNIT_TARGET = (
-    'lie in [0, 1] for likelihood="{}", but holds {}; bytes, 0 ... 255, are to be divided by 255 (`target / 255`)'
+UNIT_TARGET = 'lie in [0, 1] for likelihood="{}", but holds {}; {}'
+BYTES = "bytes, 0 ... 255, are to be divided by 255 (`target / 255`)"
+REAL = (
+    'real numbers, standardized data say, go with likelihood="gaussian" or `pyvae.Gaussian(logvar)`, or are to be '
+    "scaled to [0, 1]"
 )
+OBJECTS = (
+    ", or an object: pyvae.Gaussian, pyvae.Laplace, pyvae.Poisson, pyvae.NegativeBinomial, "
+    "pyvae.ZeroInflatedNegativeBinomial, pyvae.Multinomial"
+)
+CLASSES = {
+    pyvae.Gaussian: "pyvae.Gaussian()",
+    pyvae.Laplace: "pyvae.Laplace()",
+    pyvae.Poisson: "pyvae.Poisson()",
+    pyvae.NegativeBinomial: "pyvae.NegativeBinomial(log_theta)",
+    pyvae.ZeroInflatedNegativeBinomial: "pyvae.ZeroInflatedNegativeBinomial(log_theta, zi_logits)",
+    pyvae.Multinomial: "pyvae.Multinomial()",
+}
 DATA = [
     no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
     no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
@@ -109,22 +127,37 @@ DATA = [
             OBJECTIVES,
             "target",
             target,
-            UNIT_TARGET.format(name, bad),
+            UNIT_TARGET.format(name, bad, what),
             recon=torch.full((2, 2), 0.5),
             likelihood=name,
             **NO_POSTERIOR,
         )
         for name in ("bernoulli", "bernoulli_logits")
-        for target, bad in (
-            (torch.tensor([[math.nan, 0.5], [1.5, 1.0]]), 1.5),
-            (torch.tensor([[0.0, -0.25], [0.5, 1.0]], dtype=torch.bfloat16), -0.25),
-            (torch.tensor([[0, 255], [1, 1]], dtype=torch.uint8), 255),
+        for target, bad, what in (
+            (torch.tensor([[math.nan, 0.5], [1.5, 1.0]]), 1.5, REAL),
+            (torch.tensor([[0.0, -0.25], [0.5, 1.0]], dtype=torch.bfloat16), -0.25, REAL),
+            (torch.tensor([[0.0, -1.0], [1.0, 1.0]]), -1, REAL),
+            (torch.tensor([[7.0, 0.5], [1.0, 1.0]]), 7, REAL),
+            (torch.tensor([[0, 256], [1, 1]], dtype=torch.int16), 256, REAL),
+            (torch.tensor([[0, 255], [1, 1]], dtype=torch.uint8), 255, BYTES),
+            (torch.tensor([[math.nan, 255.0], [3.0, 1.0]]), 255, BYTES),
+            (torch.tensor([[0, 2], [1, 1]]), 2, BYTES),
         )
     ),
 ]
 
 OPTIONS = [
-    *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int"),
+    *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int", OBJECTS),
+    one_of(OBJECTIVES, "likelihood", NAMES, (torch.ones(3),), "a tuple", OBJECTS)[1],
+    *(
+        kind(
+            OBJECTIVES,
+            "likelihood",
+            cls,
+            f"be a name or an object, but is the class {cls.__name__}; make an object of it: `likelihood={made}`",
+        )
+        for cls, made in CLASSES.items()
+    ),
     *one_of(OBJECTIVES, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
     value(
         REDUCED,

@@ -75,3 +75,5 @@ def test_data_that_a_kernel_refuses() -> None:
     got = refusal(torch.compile(call, fullgraph=True))
     assert type(got) is ValueError
     assert "reconstruction_loss, likelihood='bernoulli_logits': `target` must lie in [0, 1]" in str(got)
+    for advice in ("bytes are to be divided by 255", "real numbers go with likelihood='gaussian'"):
+        assert advice in str(got)  # it knows the range alone, and not which of the two they are

@@ -136,6 +136,8 @@ LIKELIHOODS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] =
     "Laplace": (pyvae.Laplace, ((B, 1),)),
     "NegativeBinomial": (pyvae.NegativeBinomial, ((B, D),)),
     "NegativeBinomial, softmax": (pyvae.NegativeBinomial, ((D,), (B,))),
+    "Gaussian of a number": (lambda: pyvae.Gaussian(0.5), ()),
+    "NegativeBinomial of numbers, softmax": (lambda: pyvae.NegativeBinomial(0.5, 1.5), ()),
     "multinomial": (lambda: "multinomial", ()),
 }
 
@@ -145,7 +147,7 @@ def objective_checks() -> None:
 
     for placement in (Shard(0), Shard(1), Replicate()):
         for name, (likelihood, shapes) in LIKELIHOODS.items():
-            over_rows = name in ("multinomial", "NegativeBinomial, softmax")
+            over_rows = name == "multinomial" or name.endswith("softmax")
             kept = Replicate() if over_rows and placement == Shard(1) else placement
             rows = Partial() if kept == Shard(1) else kept
             summed = Replicate() if kept == Replicate() else Partial()
@@ -227,6 +229,8 @@ def objective_checks() -> None:
             TypeError, match=r"^reparameterize: `logvar` must be a DTensor, as `mu` is, but is a Tensor"
         ):
             pyvae.reparameterize(split, x)
+        with pytest.raises(TypeError, match=r"^elbo_loss: `logvar` must be a DTensor, as `recon` is, but is a Tensor"):
+            pyvae.elbo_loss(split, split, likelihood=pyvae.Gaussian(numbers(D)))
         with pytest.raises(ValueError, match=r"^elbo_loss: `target` must have recon's shape"):
             pyvae.elbo_loss(split, distributed(numbers(B, D + 1), Shard(0)))
         with pytest.raises((NotImplementedError, RuntimeError), match="sharding strategy"):

@@ -49,7 +49,7 @@ def test_nan_and_inf_go_through(likelihood: str, device: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_infinite_logits(dtype: torch.dtype, device: str) -> None:
-    """Of the target's side: 0, with gradient 0, whatever pos_weight is; of the other: inf, with the gradient's limit."""
+    """On the target's side 0, with gradient 0, whatever pos_weight is; on the other inf, with the gradient's limit."""
     logits = torch.tensor([[math.inf], [-math.inf], [math.inf], [-math.inf]], dtype=dtype, device=device)
     target = torch.tensor([[1.0], [0.0], [0.0], [1.0]], device=device)
     for pos_weight in (None, 3.0):

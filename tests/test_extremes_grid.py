@@ -177,8 +177,8 @@ def test_likelihoods(
         got, gradients = losses(likelihood, pyvae, points, upstream, **factors)
         slopes = losses(likelihood, pyvae, points, 1.0, **factors)[1]
         sides: list[ModuleType | None] = [pyvae.reference]
-        # torch's two are decisive, but for a target > 0 at the logit -inf, where it has inf - inf and ours the limit, and
-        # for infinite logits on their target's side, where it has 0 times inf, and ours 0.
+        # torch's two are decisive, but for infinite logits: at -inf with a target > 0 it has inf - inf and ours the limit,
+        # and on the target's side it has 0 times inf, and ours 0.
         sides += [None] if likelihood.startswith("bernoulli") else []
         for side in sides:
             want, want_gradients = losses(likelihood, side, points, upstream, **factors)

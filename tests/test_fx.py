@@ -24,6 +24,8 @@ class Step(nn.Module):
         super().__init__()
         self.log_theta = nn.Parameter(torch.full((6,), 0.5))
         self.criterion = pyvae.ELBOLoss(likelihood="gaussian", beta=torch.tensor(0.5), weight=torch.ones(6))
+        self.learned = pyvae.ELBOLoss(likelihood=pyvae.Gaussian(nn.Parameter(torch.full((6,), 0.25))))
+        self.fixed = pyvae.ELBOLoss(likelihood=pyvae.ZeroInflatedNegativeBinomial(torch.zeros(6), -1.0))
 
     def forward(self, recon, target, mu, logvar, seed):  # type: ignore[no-untyped-def]  # fx pickles no string of a type
         z, kl = pyvae.reparameterize_kl(mu, logvar, seed=seed, prior=(mu.detach() * 0.5, 0.5))
@@ -33,7 +35,8 @@ class Step(nn.Module):
         noise = pyvae.reparameterize(mu, std=logvar.exp(), eps=z)
         likely = pyvae.reconstruction_loss(recon, target, likelihood="laplace", weight=0.5, reduction="sum")
         both = self.criterion(recon, target, mu, logvar) + pyvae.elbo_loss(recon.sigmoid(), target.clamp(0, 1))
-        return terms.loss + terms.kl + free + noise.sum() + likely + both
+        held = self.learned(recon, target, kl=kl) + self.fixed(recon, target)
+        return terms.loss + terms.kl + free + noise.sum() + likely + both + held
 
 
 def step_inputs() -> list[Tensor]:
@@ -54,9 +57,10 @@ def test_a_step_is_traced_and_runs() -> None:
     called = [node.target for node in traced.graph.nodes if node.op == "call_function"]
     for name in PUBLIC:
         assert getattr(pyvae, name) in called
-    assert called.count(pyvae.elbo_loss) == 2  # the module's, too
+    assert called.count(pyvae.elbo_loss) == 4  # the modules', too
     want = outcome(module, module.log_theta)
     assert all_equal(outcome(traced, traced.log_theta), want)
+    assert all_equal(outcome(traced, traced.learned.logvar), outcome(module, module.learned.logvar))
     traced.graph.lint()
     traced.recompile()
     assert all_equal(outcome(traced, traced.log_theta), want)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import all_equal, data, leaf, posterior
@@ -51,15 +52,22 @@ def test_tensors_are_buffers_and_parameters_are_learned(device: str) -> None:
 @pytest.mark.parametrize(
     ("likelihood", "words"),
     [
-        (pyvae.Gaussian(logvar=0.5), "`logvar` must be a Tensor, but is a float"),
+        (pyvae.Gaussian(logvar="0.5"), "`logvar` must be a Tensor or a number, but is a str"),
+        (pyvae.Gaussian(logvar=True), "`logvar` must be a Tensor or a number, but is a bool"),
         (
             pyvae.Laplace(torch.ones(3).long()),
             "`logscale` must have one of the dtypes float16, bfloat16, float32, float64",
         ),
-        (pyvae.NegativeBinomial(None), "`log_theta` must be a Tensor, but is None"),
-        (pyvae.ZeroInflatedNegativeBinomial(torch.ones(3), [1]), "`zi_logits` must be a Tensor, but is a list"),
+        (pyvae.NegativeBinomial(None), "`log_theta` must be a Tensor or a number, but is None"),
+        (
+            pyvae.ZeroInflatedNegativeBinomial(torch.ones(3), [1]),
+            "`zi_logits` must be a Tensor or a number, but is a list",
+        ),
         (pyvae.Poisson(torch.ones(4).int()), "`log_library` must have one of the dtypes float16, bfloat16"),
-        (pyvae.NegativeBinomial(torch.ones(3), 7), "`log_library` must be a Tensor, but is an int"),
+        (
+            pyvae.NegativeBinomial(torch.ones(3), np.bool_(True)),
+            "`log_library` must be a Tensor or a number, but is a bool",
+        ),
     ],
 )
 def test_parameters_are_refused_at_once(likelihood: Any, words: str) -> None:

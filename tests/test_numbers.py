@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
+from pyvae import _checks
 
 FRACTIONS = (np.float16, np.float32, np.float64)
 WHOLES = (np.int8, np.uint8, np.int32, np.int64)  # torch.compile itself takes no uint64
@@ -135,6 +137,76 @@ def test_numbers_of_numpy_in_a_prior(way: Any, kind: Any, device: str) -> None:
 
     given = [leaf(x) for x in posterior("logvar", (5, 9), device=device)]
     assert_equal(with_gradients(way(kl), given, kind(value), kind(value)), with_gradients(kl, given, value, value))
+
+
+OF_NUMBERS: dict[str, Callable[..., Any]] = {  # with numbers for all that they hold
+    "Gaussian": pyvae.Gaussian,
+    "Laplace": pyvae.Laplace,
+    "Poisson": pyvae.Poisson,
+    "NegativeBinomial": lambda x: pyvae.NegativeBinomial(x),
+    "NegativeBinomial, softmax": lambda x: pyvae.NegativeBinomial(x, x),
+    "ZeroInflatedNegativeBinomial": lambda x: pyvae.ZeroInflatedNegativeBinomial(x, x),
+    "ZeroInflatedNegativeBinomial, softmax": lambda x: pyvae.ZeroInflatedNegativeBinomial(x, x, x),
+}
+
+
+def counted(recon: Tensor, target: Tensor, x: Any, make: Callable[..., Any]) -> Tensor:
+    return pyvae.elbo_loss(recon, target, likelihood=make(x), reduction="none")
+
+
+def of_tensors(make: Callable[..., Any], x: float, rows: int, device: str) -> Any:
+    """The object with tensors in the place of the numbers."""
+    given = make(x)
+    held = {name: torch.tensor(float(x), device=device) for name, value in vars(given).items() if value is not None}
+    if "log_library" in held:
+        held["log_library"] = held["log_library"].expand(rows)
+    return replace(given, **held)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("x", [-1.5, 0, 2])
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_a_likelihood_may_hold_numbers(way: Any, name: str, x: float, dtype: torch.dtype, device: str) -> None:
+    """What tensors of that number give; float64 numbers do not widen the loss."""
+    recon, target = leaf(torch.randn(4, 60, device=device).to(dtype)), torch.arange(240.0, device=device).reshape(4, 60)
+    make = OF_NUMBERS[name]
+    tensors = of_tensors(make, x, 4, device)
+    want = with_gradients(lambda a, b: pyvae.elbo_loss(a, b, likelihood=tensors, reduction="none"), [recon, target])
+    got = with_gradients(way(counted), [recon, target], x, make)
+    assert got[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_equal(got, want)
+
+
+@pytest.mark.parametrize("kind", [*FRACTIONS, *WHOLES], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", ["Gaussian", "ZeroInflatedNegativeBinomial, softmax"])
+def test_numbers_of_numpy_in_a_likelihood(way: Any, name: str, kind: Any, device: str) -> None:
+    x, make = 2 if kind in WHOLES else 0.75, OF_NUMBERS[name]
+    given = [leaf(torch.randn(4, 60, device=device)), torch.arange(240.0, device=device).reshape(4, 60)]
+    assert_equal(with_gradients(way(counted), given, kind(x), make), with_gradients(counted, given, x, make))
+
+
+def test_the_kernels_take_a_likelihoods_numbers_at_once(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the checks in words, which only others come to."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError("not through the kernels' own entry")
+
+    monkeypatch.setattr(_checks, "objective", never)
+    recon, target = torch.randn(4, 6), torch.ones(4, 6)
+    for make in OF_NUMBERS.values():
+        for x in (0.5, 1, np.float32(0.5), np.int64(1)):
+            assert pyvae.elbo_loss(recon, target, likelihood=make(x)).isfinite()
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_second_derivatives_beside_a_likelihoods_numbers(functions: Any, name: str, device: str) -> None:
+    recon, target = leaf(torch.randn(3, 4, device=device).double()), torch.arange(12, device=device).reshape(3, 4)
+    found = []
+    for likelihood in (OF_NUMBERS[name](0.5), of_tensors(OF_NUMBERS[name], 0.5, 3, device)):
+        loss = functions.elbo_loss(recon, target, likelihood=likelihood)
+        (first,) = torch.autograd.grad(loss, recon, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), recon))
+    assert_equal(*map(list, found))
 
 
 @pytest.mark.parametrize("kind", WHOLES, ids=lambda kind: kind.__name__)

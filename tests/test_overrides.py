@@ -48,6 +48,9 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {  # of recon and mu
 PARTS: dict[str, Callable[[Any], Any]] = {
     "a prior's": lambda x: pyvae.kl_divergence(MU, LOGVAR, prior=(x, 0.5)),
     "a likelihood's": lambda x: pyvae.elbo_loss(RECON[:, :3], TARGET[:, :3], likelihood=pyvae.Gaussian(x)),
+    "a likelihood's last": lambda x: pyvae.elbo_loss(
+        RECON[:, :3], TARGET[:, :3].round(), likelihood=pyvae.NegativeBinomial(0.5, x[:, 0])
+    ),
     "weight": lambda x: pyvae.reconstruction_loss(RECON[:, :3], TARGET[:, :3], likelihood="laplace", weight=x),
     "kl": lambda x: pyvae.elbo_loss(RECON, TARGET, kl=x[:, 0], likelihood="gaussian"),
     "eps": lambda x: pyvae.reparameterize(MU, LOGVAR, eps=x),
@@ -113,6 +116,14 @@ def test_every_likelihood_with_parameters_under_a_default_device(functions: Any,
     with torch.device("meta"):
         got = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood)
     assert torch.equal(got, want)
+
+
+def test_numbers_of_likelihoods_under_a_default_device(functions: Any) -> None:
+    for likelihood in (pyvae.Gaussian(0.5), pyvae.ZeroInflatedNegativeBinomial(0.5, -1, 2.0)):
+        want = functions.reconstruction_loss(RECON, TARGET.round(), likelihood=likelihood)
+        with torch.device("meta"):
+            got = functions.reconstruction_loss(RECON, TARGET.round(), likelihood=likelihood)
+        assert torch.equal(got, want)
 
 
 def test_gradients_under_a_default_device() -> None:

@@ -156,10 +156,10 @@ def refusals(name: str, device: str) -> list[tuple[dict[str, Any], type[Exceptio
     found: list[tuple[dict[str, Any], type[Exception], str]] = []
     for given in (*names, *(["log_library"] if name in WITH_LIBRARY else [])):
         library = given == "log_library"
-        for came, kind in ((1.5, "a float"), ("0", "a str"), (None, "None"), ([1.0], "a list")):
+        for came, kind in ((True, "a bool"), ("0", "a str"), (None, "None"), ([1.0], "a list"), (1j, "a complex")):
             optional = came is None and (library or not ENTRIES[name].counts)  # then the object is another likelihood
             if not optional:
-                found.append(({given: came}, TypeError, f"`{given}` must be a Tensor, but is {kind}"))
+                found.append(({given: came}, TypeError, f"`{given}` must be a Tensor or a number, but is {kind}"))
         shape = (4,) if library else (6,)
         words = f"`{given}` must have one of the dtypes {FLOATS}, but has torch.int64; "
         words += f"convert it with `{given}.to(recon.dtype)`"

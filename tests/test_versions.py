@@ -164,7 +164,9 @@ def test_steps_are_those_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tests = [word for word in steps[-1].command if word.startswith("tests/")]
     assert len(tests) > 10 and all((ROOT / test).is_file() for test in tests)
     everything = versions.steps("2.13", HERE, tmp_path, every_test=True)[-1].command
-    assert everything[-2:] == ["tests", f"--ignore={versions.EMULATED}"] and (ROOT / versions.EMULATED).is_file()
+    ignored = (versions.EMULATED, versions.TYPED)
+    assert everything[-3:] == ["tests", *(f"--ignore={file}" for file in ignored)]
+    assert all((ROOT / file).is_file() for file in ignored)
 
 
 def test_force_cuda_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

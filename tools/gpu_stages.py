@@ -99,6 +99,7 @@ EXAMPLES = ("tests/test_example.py", "tests/test_example_counts.py")
 OPTIONAL = {
     "xdist": ("several tests at a time", "those after one that hangs within C++"),
     "hypothesis": ("tests/test_properties.py",),
+    "mypy": ("tests/test_typing.py",),
     "matplotlib": ("tests/test_benchmarks_cuda.py", "tests/test_benchmarks_plots.py", *EXAMPLES),
     "sklearn": ("tests/test_example.py", "tests/test_examples_short.py"),
     "tqdm": EXAMPLES,

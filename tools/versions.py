@@ -54,8 +54,10 @@ SELECTED = {
     "import": "what `import torch` brings, and that the extension is this torch's",
     "integers": "promotion of types",
     "modules": "state and copies of nn.Module",
+    "modules_likelihood": "the same, of what a likelihood holds; parametrizations, functional_call",
     "noise": "generators and the order of their draws",
     "noise_repeatable": "at::parallel_for, checkpoints",
+    "objects": "pytrees and frozen dataclasses in torch.func, the compilers, torch.export and torch.fx",
     "parametric_autograd": "the same as autograd, of likelihoods by rows",
     "parametric_torch": "transforms, compilers, autocast and checkpoints, of likelihoods by rows",
     "prior": "broadcasting, and gradients summed to a shape",
@@ -66,6 +68,7 @@ SELECTED = {
     "values": "torch's own losses and torch.distributions, of every type and layout",
 }
 EMULATED = "tests/test_cuda_emulated.py"  # of the CUDA kernels, which include no torch
+TYPED = "tests/test_typing.py"  # by mypy, which the extra `test` leaves out
 
 USABLE = (
     "import ensurepip, os, platform, sysconfig, venv; os.stat(sysconfig.get_path('include') + '/Python.h'); "
@@ -159,7 +162,7 @@ def files() -> list[str]:
 def steps(torch: str, python: Python, folder: Path, every_test: bool) -> list[Step]:
     there = str(folder / "environment" / "bin" / "python")
     install = [there, "-m", "pip", "install", "-q"]
-    tests = ["tests", f"--ignore={EMULATED}"] if every_test else files()
+    tests = ["tests", f"--ignore={EMULATED}", f"--ignore={TYPED}"] if every_test else files()
     todo = [
         Step("environment", [python.program, "-m", "venv", "--clear", str(folder / "environment")], last_line),
         Step("install", [*install, "setuptools>=70.1", "ninja", requirement(torch)], last_line),

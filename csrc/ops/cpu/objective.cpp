@@ -56,9 +56,10 @@ void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
   TORCH_CHECK_VALUE(
       legal, "pyvae.elbo_loss, elbo_terms or reconstruction_loss, likelihood='", kLikelihoodNames[a.likelihood], "': ",
       trait.is_count         ? "`target` must hold counts >= 0, but holds negative values"
-      : trait.is_probability ? "`recon` and `target` must lie in [0, 1], but hold values outside; for logits use "
-                               "likelihood='bernoulli_logits', and divide bytes by 255"
-                             : "`target` must lie in [0, 1], but holds values outside; divide bytes by 255");
+      : trait.is_probability ? "`recon` and `target` must lie in [0, 1], but hold values outside; logits go with "
+                               "likelihood='bernoulli_logits'"
+                             : "`target` must lie in [0, 1], but holds values outside",
+      trait.is_count ? "" : "; bytes are to be divided by 255, and real numbers go with likelihood='gaussian'");
 }
 
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
