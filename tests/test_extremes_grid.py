@@ -177,7 +177,7 @@ def test_likelihoods(
         got, gradients = losses(likelihood, pyvae, points, upstream, **factors)
         slopes = losses(likelihood, pyvae, points, 1.0, **factors)[1]
         sides: list[ModuleType | None] = [pyvae.reference]
-        # torch's two are decisive, but for infinite logits: at -inf with a target > 0 it has inf - inf and ours the limit,
+        # torch's two are decisive, but for infinite logits: at -inf with a target > 0 it has inf - inf, ours the limit,
         # and on the target's side it has 0 times inf, and ours 0.
         sides += [None] if likelihood.startswith("bernoulli") else []
         for side in sides:

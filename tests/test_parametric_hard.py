@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -22,6 +23,7 @@ import pyvae
 pytestmark = pytest.mark.usefixtures("backend")
 EXACT = {name: getattr(counts_truth, name) for name in COUNTS}
 MEANS, THETAS = (1e-8, 1e-3, 0.5, 3.7, 500, 1e8), (1e-4, 0.9, 8.5, 1e4, 1e8)
+FAR_THETAS = (1e-34, 1e-20, 1e20, 1e34)  # log theta near -80 and 80
 TARGETS, LOGITS = (0, 1, 7, 150, 1e6), (-50.0, -1.0, 50.0)
 Table = tuple[Tensor, Tensor]  # what is exact and its unit, [N, value and derivatives]
 
@@ -37,7 +39,8 @@ def exactly(name: str, points: Sequence[Sequence[float]]) -> Table:
 @cache
 def corners(name: str) -> tuple[Tensor, Table]:
     """Points as float32 has them: [N, recon, target, parameters]."""
-    axes = [torch.tensor(MEANS).log(), torch.tensor(TARGETS), torch.tensor(THETAS).log(), torch.tensor(LOGITS)]
+    thetas = torch.tensor((*THETAS, *FAR_THETAS)).log()
+    axes = [torch.tensor(MEANS).log(), torch.tensor(TARGETS), thetas, torch.tensor(LOGITS)]
     points = torch.cartesian_prod(*axes[: 2 + len(ENTRIES[name].parameters)]).float()
     return points, exactly(name, points.tolist())
 
@@ -63,11 +66,11 @@ def test_corners(name: str, device: str, backend: str) -> None:
     unit = unit.clone()
     if name.startswith("zero_inflated"):
         unit[:, 1:3] *= 1 + slack(points, (exact, unit))[:, None] / BY_ROWS[torch.float32]
-    if backend == "reference":  # derived by autograd in float64: to 16 digits of the terms that cancel
-        unit = unit + REFERENCE_COUNTS / BY_ROWS[torch.float32] * largest_terms(points)[:, None]
     below = exact.abs() < COUNTS_BELOW
     exact = exact.where(~below, 0.0)
     unit = unit.where(~below, COUNTS_BELOW / BY_ROWS[torch.float32])
+    if backend == "reference":  # derived by autograd in float64: to 16 digits of the terms that cancel
+        unit = unit + REFERENCE_COUNTS / BY_ROWS[torch.float32] * largest_terms(points)[:, None]
     for copies, (recon, target, *parameters) in by_one(points, device):
         given = Call(name, recon, target, tuple(parameters)).leaves()
         loss = given.elbo_loss(reduction="none")
@@ -133,8 +136,8 @@ def test_large_libraries_of_many_features(device: str) -> None:
 
 def test_theta_beyond_its_range_is_poisson(device: str) -> None:
     given = call("poisson", (3, 600), device=device)
-    theta = torch.tensor(60.0, device=device)
-    for recon in (given.recon, given.recon - 20):
+    for theta, recon in itertools.product((60.0, 100.0, math.inf), (given.recon, given.recon - 20)):
+        theta = torch.tensor(theta, device=device)
         want = pyvae.reconstruction_loss(recon, given.target, likelihood="poisson")
         got = pyvae.reconstruction_loss(recon, given.target, likelihood=pyvae.NegativeBinomial(theta))
         torch.testing.assert_close(got, want, rtol=BY_ROWS[torch.float32], atol=0)
