@@ -25,12 +25,12 @@ from ._arguments import (
     LikelihoodName,
     ObjectiveArguments,
     Posterior,
-    Prior,
     Reduction,
 )
-from ._expect import is_readable, scalar
+from ._expect import is_readable
 from ._likelihoods import LIKELIHOODS
-from ._noise import exact_dtype, normal, seed_tensor
+from ._noise import normal, seed_tensor
+from ._posterior import compute_dtype, in_compute_dtype, kl_elements, sigma
 from .likelihoods import LikelihoodObject, resolve, with_tensors
 
 __all__ = [
@@ -104,100 +104,24 @@ def sample(function: str, call: LatentArguments, given: Posterior) -> tuple[Tens
     """z of a checked call of the public `function`, whose posterior is `given`, and the posterior in the compute
     dtype."""
     _latent_checks.data(function, given)
-    posterior = _in_compute_dtype(given)
-    mu, scale, kind, *_ = posterior
-    eps = call.eps
+    posterior = in_compute_dtype(given)
+    mu, eps = posterior.mu, call.eps
     if eps is None:
         eps = normal(seed_tensor(call.seed, call.generator, mu.device), mu.shape, mu.dtype, call.row_offset)
-    sigma = scale if kind == "std" else torch.exp(scale / 2 if kind == "logvar" else scale)
-    z = mu + sigma * eps.to(mu.dtype)
+    z = mu + sigma(posterior) * eps.to(mu.dtype)
     return z.to(torch.promote_types(given.mu.dtype, given.scale.dtype)), posterior
 
 
 def divergence(function: str, posterior: Posterior, reduction: str) -> Tensor:
     """The KL of a checked posterior, in a call of the public `function`."""
     _latent_checks.data(function, posterior)
-    given = _in_compute_dtype(posterior)
-    return _kl_elements(given).to(given.mu.dtype) if reduction == "elements" else _reduce(_kl(given), reduction)
-
-
-def _in_compute_dtype(posterior: Posterior) -> Posterior:
-    """One cast for all uses, so that gradients from the sample and from the KL add up before they are rounded."""
-    mu, scale, kind, bounds, prior = posterior
-    dtype = _compute_dtype(mu, scale)
-    scale = _legal(scale.to(dtype), kind)
-    if bounds is not None:
-        scale = _clamp(scale, *bounds)
-    if prior is not None:
-        prior = Prior(prior.mean.to(dtype), _legal(prior.scale.to(dtype), kind))
-    return Posterior(mu.to(dtype), scale, kind, None, prior)
-
-
-def _legal(scale: Tensor, kind: str) -> Tensor:
-    """NaN for a standard deviation below 0, where it was not refused because values cannot be read."""
-    return torch.where(scale < 0, torch.nan, scale) if kind == "std" else scale
-
-
-def _clamp(scale: Tensor, low: Tensor | float | None, high: Tensor | float | None) -> Tensor:
-    """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only. The
-    bounds may be scalars on the CPU, as operators take them."""
-    out = scale
-    for bound, outside in ((high, torch.gt), (low, torch.lt)):
-        if bound is not None:
-            end = (bound if isinstance(bound, Tensor) else scalar(bound)).to(scale.dtype)
-            out = torch.where(outside(scale, end), end, out)
-    return out
+    given = in_compute_dtype(posterior)
+    return kl_elements(given).to(given.mu.dtype) if reduction == "elements" else _reduce(_kl(given), reduction)
 
 
 def _kl(posterior: Posterior) -> Tensor:
     """The KL of each sample."""
-    return _sum_features(_kl_elements(posterior)).to(posterior.mu.dtype)
-
-
-def _kl_elements(posterior: Posterior) -> Tensor:
-    """The KL of each element, 1/2 (mu^2 + sigma^2 - 1 - log sigma^2), with sigma^2 - 1 = expm1(log sigma^2).
-
-    Near sigma = 1 the last terms cancel to half the square of log sigma^2, and the gradient likewise. In float32 that
-    would leave few correct digits; in float64, which a tensor as small as a posterior can afford, the error of
-    the difference is 1e-16 |log sigma^2|, below float32's resolution of the result down to |log sigma^2| = 1e-9.
-
-    Where e^logvar is too large for the compute dtype, the KL and its derivative are infinite, as in torch's
-    kl_divergence of Normals. At logvar = inf that one is NaN, from inf - inf; here it is the limit, inf.
-    """
-    exact = exact_dtype(posterior.mu.device)
-    mu, scale = posterior.mu.to(exact), posterior.scale.to(exact)
-    if posterior.prior is not None:
-        mean, prior_scale = (part.to(exact) for part in posterior.prior)
-        return _kl_elements_from_prior(mu, scale, mean, prior_scale, posterior.kind)
-    if posterior.kind == "std":
-        spread = (scale - 1) * (scale + 1) - 2 * torch.log(scale)
-    else:
-        logvar = scale if posterior.kind == "logvar" else 2 * scale
-        excess = torch.expm1(logvar)
-        excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
-        spread = excess - logvar.clamp_max(torch.finfo(exact).max)
-    return (mu * mu + spread) / 2
-
-
-def _kl_elements_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor, kind: str) -> Tensor:
-    """1/2 ((mu - mean)^2 / p^2 + expm1(d) - d) with d = log sigma^2 - log p^2.
-
-    Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p from the difference of the
-    standard deviations.
-    """
-    if kind == "std":
-        p = prior_scale
-        excess = (scale - p) / p
-        near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
-        log_ratio = torch.where(
-            near, torch.log1p(torch.where(near, excess, 0.0)), torch.log(torch.where(near, 1.0, scale / p))
-        )
-        spread = excess * (excess + 2) - 2 * log_ratio
-    else:
-        p = torch.exp(prior_scale / 2 if kind == "logvar" else prior_scale)
-        d = (scale - prior_scale) * (1 if kind == "logvar" else 2)
-        spread = torch.expm1(d) - d
-    return (((mu - mean) / p) ** 2 + spread) / 2
+    return _sum_features(kl_elements(posterior)).to(posterior.mu.dtype)
 
 
 # ---- objective: likelihoods, reduction -------------------------------------------------------------------------------
@@ -284,7 +208,7 @@ def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     likelihood = LIKELIHOODS[parts.name]
     if is_readable(call.recon) and is_readable(call.target):
         refuse_data(function, call, None)
-    dtype = _compute_dtype(call.recon, call.target)
+    dtype = compute_dtype(call.recon, call.target)
     recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
     mask = call.weight if isinstance(call.weight, Tensor) and call.weight.dtype == torch.bool else None
     weight, pos_weight = (x.to(dtype) if isinstance(x, Tensor) else x for x in (call.weight, call.pos_weight))
@@ -325,7 +249,3 @@ def _reduce(samples: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return samples
     return samples.sum() if reduction == "sum" else samples.mean()
-
-
-def _compute_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

@@ -1,0 +1,96 @@
+"""The Gaussian posterior in pure PyTorch: the specification of what csrc/math/gaussian.h computes on the devices.
+
+Differentiable to every order by autograd. The scale comes in one of the forms of `SCALES`, the prior's in the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._arguments import Posterior, Prior
+from ._expect import scalar
+from ._noise import exact_dtype
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def sigma(posterior: Posterior) -> Tensor:
+    scale, kind = posterior.scale, posterior.kind
+    return scale if kind == "std" else torch.exp(scale / 2 if kind == "logvar" else scale)
+
+
+def in_compute_dtype(posterior: Posterior) -> Posterior:
+    """One cast for all uses, so that gradients from the sample and from the KL add up before they are rounded."""
+    mu, scale, kind, bounds, prior = posterior
+    dtype = compute_dtype(mu, scale)
+    scale = _legal(scale.to(dtype), kind)
+    if bounds is not None:
+        scale = _clamp(scale, *bounds)
+    if prior is not None:
+        prior = Prior(prior.mean.to(dtype), _legal(prior.scale.to(dtype), kind))
+    return Posterior(mu.to(dtype), scale, kind, None, prior)
+
+
+def _legal(scale: Tensor, kind: str) -> Tensor:
+    """NaN for a standard deviation below 0, where it was not refused because values cannot be read."""
+    return torch.where(scale < 0, torch.nan, scale) if kind == "std" else scale
+
+
+def _clamp(scale: Tensor, low: Tensor | float | None, high: Tensor | float | None) -> Tensor:
+    """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only. The
+    bounds may be scalars on the CPU, as operators take them."""
+    out = scale
+    for bound, outside in ((high, torch.gt), (low, torch.lt)):
+        if bound is not None:
+            end = (bound if isinstance(bound, Tensor) else scalar(bound)).to(scale.dtype)
+            out = torch.where(outside(scale, end), end, out)
+    return out
+
+
+def kl_elements(posterior: Posterior) -> Tensor:
+    """The KL of each element, 1/2 (mu^2 + sigma^2 - 1 - log sigma^2), with sigma^2 - 1 = expm1(log sigma^2).
+
+    Near sigma = 1 the last terms cancel to half the square of log sigma^2, and the gradient likewise. In float32 that
+    would leave few correct digits; in float64, which a tensor as small as a posterior can afford, the error of
+    the difference is 1e-16 |log sigma^2|, below float32's resolution of the result down to |log sigma^2| = 1e-9.
+
+    Where e^logvar is too large for the compute dtype, the KL and its derivative are infinite, as in torch's
+    kl_divergence of Normals. At logvar = inf that one is NaN, from inf - inf; here it is the limit, inf.
+    """
+    exact = exact_dtype(posterior.mu.device)
+    mu, scale = posterior.mu.to(exact), posterior.scale.to(exact)
+    if posterior.prior is not None:
+        mean, prior_scale = (part.to(exact) for part in posterior.prior)
+        return _kl_from_prior(mu, scale, mean, prior_scale, posterior.kind)
+    if posterior.kind == "std":
+        spread = (scale - 1) * (scale + 1) - 2 * torch.log(scale)
+    else:
+        logvar = scale if posterior.kind == "logvar" else 2 * scale
+        excess = torch.expm1(logvar)
+        excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
+        spread = excess - logvar.clamp_max(torch.finfo(exact).max)
+    return (mu * mu + spread) / 2
+
+
+def _kl_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor, kind: str) -> Tensor:
+    """1/2 ((mu - mean)^2 / p^2 + expm1(d) - d) with d = log sigma^2 - log p^2.
+
+    Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p from the difference of the
+    standard deviations.
+    """
+    if kind == "std":
+        p = prior_scale
+        excess = (scale - p) / p
+        near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
+        log_ratio = torch.where(
+            near, torch.log1p(torch.where(near, excess, 0.0)), torch.log(torch.where(near, 1.0, scale / p))
+        )
+        spread = excess * (excess + 2) - 2 * log_ratio
+    else:
+        p = torch.exp(prior_scale / 2 if kind == "logvar" else prior_scale)
+        d = (scale - prior_scale) * (1 if kind == "logvar" else 2)
+        spread = torch.expm1(d) - d
+    return (((mu - mean) / p) ** 2 + spread) / 2
