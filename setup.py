@@ -22,8 +22,9 @@ from pathlib import Path
 import setuptools
 from setuptools.command.build_ext import build_ext
 
+sys.dont_write_bytecode = True  # what is imported here lies in the sources, and a build leaves nothing there
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools"))
-import cuda_toolkit
+import cuda_toolkit  # noqa: E402
 
 try:
     import torch
@@ -32,7 +33,7 @@ except ImportError:  # metadata and the sdist need no torch; building does, and 
     torch, BuildExtension, CppExtension = None, build_ext, setuptools.Extension
 
 MINIMUM_TORCH = (2, 11)
-MINIMUM_SETUPTOOLS = (64, 0)
+MINIMUM_SETUPTOOLS = (70, 1)  # the first that makes wheels without the package `wheel`
 
 SOURCES = [
     "csrc/bindings.cpp",
@@ -62,7 +63,7 @@ VARIANTS = list(VARIANT_FLAGS) if X86 else ["baseline"]
 HAVE = [f"-DPYVAE_HAVE_{variant.upper()}" for variant in VARIANTS if variant != "baseline"]
 
 COMMON_FLAGS = ["-g0", "-fPIC", "-fvisibility=hidden", *HAVE]
-TORCH_FLAGS = ["-O2", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
+TORCH_FLAGS = ["-O2", "-Wno-missing-braces", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
 KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
@@ -238,7 +239,7 @@ class BuildKernels(BuildExtension):
 if os.name == "nt":
     sys.exit("pyvae: Windows is not supported; WSL is")
 if version(setuptools.__version__) < MINIMUM_SETUPTOOLS:
-    sys.exit(f"pyvae: needs setuptools >= 64, this is {setuptools.__version__}: pip install -U setuptools ninja")
+    sys.exit(f"pyvae: needs setuptools >= 70.1, this is {setuptools.__version__}: pip install -U setuptools ninja")
 
 setuptools.setup(
     ext_modules=[

@@ -50,6 +50,9 @@ def setup(checkout: Path, torch_there: str, *arguments: str, **variables: str) -
 def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Path) -> None:
     (checkout / "pyvae" / "_build.py").touch()
     (checkout / "pyvae" / "_C.cpython-310-x86_64-linux-gnu.so").touch()
+    bytecode = checkout / "tests" / "__pycache__" / "cases.cpython-310.pyc"  # as importing leaves it
+    bytecode.parent.mkdir()
+    bytecode.touch()
     run = setup(checkout, "raise ImportError", "sdist", "--dist-dir", str(tmp_path))
     assert run.returncode == 0, run.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -61,7 +64,8 @@ def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Pat
         assert f"\nVersion: {pyvae.__version__}\n" in metadata.read().decode()
     files = (path for folder in FOLDERS for path in (checkout / folder).rglob("*") if path.is_file())
     sources = {str(path.relative_to(checkout)) for path in files}
-    built = {name for name in sources if name == "pyvae/_build.py" or name.endswith(".so")}
+    built = {name for name in sources if name == "pyvae/_build.py" or name.endswith((".so", ".pyc"))}
+    assert [path for path in checkout.rglob("*.pyc") if path != bytecode] == []  # setup.py itself leaves none
     assert {Path(source).suffix for source in sources} >= {".cpp", ".cu", ".cuh", ".h", ".py"}
     assert sources - built <= held
     assert {*FILES, *BUILD_FILES} <= held

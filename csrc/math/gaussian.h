@@ -206,7 +206,7 @@ struct Clamp {
   T low, high;
 
   PYVAE_HD T operator()(T s) const { return at_least(at_most(s, high), low); }
-  PYVAE_HD T gradient(T s, T grad) const { return (s >= low) & (s <= high) ? grad : T(0); }
+  PYVAE_HD T gradient(T s, T grad) const { return ((s >= low) & (s <= high)) ? grad : T(0); }
 };
 
 template <class Scale>
