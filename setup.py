@@ -93,11 +93,17 @@ def compiler_name() -> str:
     return shown.stdout.splitlines()[0]
 
 
-def has_openmp() -> bool:
-    """Whether both torch and the compiler have OpenMP, without which at::parallel_for uses one thread."""
+def openmp_missing(compiler: str) -> str | None:
+    """Why there is no OpenMP, without which at::parallel_for uses one thread, and what to do; None where there is."""
+    if not torch.backends.openmp.is_available():
+        return "this torch was built without it"
     command = [*compiler_command(), "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
     probe = subprocess.run(command, input="#include <omp.h>\n", capture_output=True, text=True, check=False)
-    return torch.backends.openmp.is_available() and probe.returncode == 0
+    if probe.returncode == 0:
+        return None
+    first = next((line for line in probe.stderr.splitlines() if "error" in line), "it does not compile with -fopenmp")
+    remedy = "install libomp-dev, or build with g++ (CXX=g++)" if "clang" in compiler else "build with g++ (CXX=g++)"
+    return f"{shlex.join(compiler_command())} says {first!r}: {remedy}"
 
 
 def jobs() -> int:
@@ -129,8 +135,9 @@ class BuildKernels(BuildExtension):
     def build_extension(self, ext: setuptools.Extension) -> None:
         self.toolkit = cuda_toolkit.choose(torch.version.cuda)
         self.architectures: tuple[str, ...] = ()
-        name, openmp = compiler_name(), has_openmp()
-        if openmp:
+        name = compiler_name()
+        missing = openmp_missing(name)
+        if missing is None:
             ext.extra_compile_args.append("-fopenmp")
             # Not linked with g++: torch has loaded a libgomp already; a second one would be a second pool of threads
             # that torch.set_num_threads does not reach. clang's runtime is another one, so it is needed.
@@ -139,8 +146,8 @@ class BuildKernels(BuildExtension):
         if isinstance(self.toolkit, cuda_toolkit.Toolkit):
             self.architectures = cuda_toolkit.architectures(self.toolkit)
             self.add_cuda(ext, self.toolkit)
-        self.report(name, openmp)
-        self.write_record(name, openmp)
+        self.report(name, missing)
+        self.write_record(name, missing is None)
         ext.depends.append(str(self.record))  # another torch or compiler: link again
 
         # Without ninja, torch swaps the compiler's settings for each file: one at a time then.
@@ -150,6 +157,8 @@ class BuildKernels(BuildExtension):
                 ext.extra_objects += objects
             ext.extra_objects += cuda
         super().build_extension(ext)
+        if missing:  # last, where it is read; pip shows it with -v
+            print(f"\npyvae: WARNING: built without OpenMP, so the CPU kernels use ONE THREAD: {missing}\n", flush=True)
 
     def compile_variant(self, variant: str) -> list[str]:
         return self.compiler.compile(
@@ -193,7 +202,7 @@ class BuildKernels(BuildExtension):
         note.write_text(way, encoding="utf-8")
         return str(target)
 
-    def report(self, compiler: str, openmp: bool) -> None:
+    def report(self, compiler: str, without_openmp: str | None) -> None:
         if isinstance(self.toolkit, str):
             cuda = f"no: {self.toolkit}"
         else:
@@ -202,7 +211,7 @@ class BuildKernels(BuildExtension):
             "torch": torch.__version__,
             "compiler": f"{compiler} ({shlex.join(compiler_command())})",
             "instruction sets": ", ".join(VARIANTS),
-            "OpenMP": "yes" if openmp else "no: the kernels use one thread",
+            "OpenMP": f"no: {without_openmp}" if without_openmp else "yes",
             "CUDA": cuda,
             "ninja": "yes" if self.use_ninja else "no: slower; pip install ninja",
             "jobs": jobs(),

@@ -109,7 +109,7 @@ struct NegativeBinomial : CountTraits {
     const T derivative = swap ? -share : share;
     const T c = derivative * inverse_theta;
     const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c) = log((theta + mu) / n)
-    const T misfit = absolute(c) <= T(0.25) ? -log_tail(-c) : log_rest - c;
+    const T misfit = absolute(c) <= T(0.25) ? T(0) - log_tail(-c) : log_rest - c;
     const T fitted = fma(step, slopes.phi, fma(e, inverse_n, log_e.defect));
     const T refused = refusal(x);
     return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta) + refused,
