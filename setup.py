@@ -89,7 +89,7 @@ def compiler_name() -> str:
     try:
         shown = subprocess.run([*compiler_command(), "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"pyvae: no C++ compiler ({error}): install g++ >= 11 or clang, or name one in CXX")
+        sys.exit(f"pyvae: no C++ compiler ({error}): install g++ >= 11 or clang >= 14, or name one in CXX")
     return shown.stdout.splitlines()[0]
 
 

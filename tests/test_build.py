@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -91,6 +92,26 @@ def test_building_with_another_torch_says_what_to_do(
     run = setup(checkout, there, "build_ext", **variables)
     assert run.returncode != 0
     assert all(word in run.stderr for word in words) and "Traceback" not in run.stderr
+
+
+def test_a_compiler_without_openmp_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("compiler_command", "openmp_missing")
+    body = ast.parse((ROOT / "setup.py").read_text()).body
+    functions = [node for node in body if getattr(node, "name", "") in wanted]
+    scope = {"os": os, "shlex": shlex, "subprocess": subprocess, "torch": torch}
+    exec(compile(ast.Module(functions, []), "setup.py", "exec"), scope)
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho \"<stdin>:1:10: fatal error: 'omp.h' file not found\" >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: True)
+    monkeypatch.setenv("CXX", str(compiler))
+    for name, remedy in (("Debian clang 14", "libomp-dev"), ("g++ 12", "build with g++")):
+        reason = scope["openmp_missing"](name)
+        assert "'omp.h' file not found" in reason and remedy in reason
+    compiler.write_text("#!/bin/sh\n")
+    assert scope["openmp_missing"]("g++ 12") is None
+    monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: False)
+    assert scope["openmp_missing"]("g++ 12") == "this torch was built without it"
 
 
 def test_variants_share_no_inline_function(tmp_path: Path) -> None:
