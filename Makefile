@@ -1,8 +1,8 @@
-# make demo | demo-counts | test | bench | lint | sanitize | machine-code | gpu-check | build | clean
+# make demo | demo-counts | test | bench | lint | sanitize | bits | machine-code | gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
-# install). The extension is built in place, for one VENV at a time: naming another builds it again.
+# install). The extension is built in place, for one VENV and CXX at a time: naming another builds it again.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
@@ -13,11 +13,11 @@ endif
 PY := $(VENV)/bin/python
 # One stamp per requested torch: asking for another installs it.
 SETUP := $(VENV)/.setup-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
-BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST)' | cksum | cut -d' ' -f1)
+BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST)' | cksum | cut -d' ' -f1)
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo demo-counts test bench lint sanitize machine-code build clean
+.PHONY: demo demo-counts test bench lint sanitize bits machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
@@ -56,6 +56,10 @@ build/sanitize/run: tests/cpp/sanitize.cpp tests/cpp/operands.h csrc/cpu/dispatc
 build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
 	@mkdir -p $(@D)
 	$(CXX) $(SANITIZE) -DPYVAE_ISA=$* $(FLAGS_$*) -c $< -o $@
+
+# What the CPU kernels write, to the bit, by every compiler, instruction set and architecture that there is.
+bits: $(SETUP)
+	$(PY) tests/bits.py
 
 # Registers, spills and the width of loads and stores in the CUDA kernels that were built.
 machine-code: $(BUILT)

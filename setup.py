@@ -22,8 +22,9 @@ from pathlib import Path
 import setuptools
 from setuptools.command.build_ext import build_ext
 
+sys.dont_write_bytecode = True  # what is imported here lies in the sources, and a build leaves nothing there
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools"))
-import cuda_toolkit
+import cuda_toolkit  # noqa: E402
 
 try:
     import torch
@@ -32,7 +33,7 @@ except ImportError:  # metadata and the sdist need no torch; building does, and 
     torch, BuildExtension, CppExtension = None, build_ext, setuptools.Extension
 
 MINIMUM_TORCH = (2, 11)
-MINIMUM_SETUPTOOLS = (64, 0)
+MINIMUM_SETUPTOOLS = (70, 1)  # the first that makes wheels without the package `wheel`
 
 SOURCES = [
     "csrc/bindings.cpp",
@@ -62,7 +63,7 @@ VARIANTS = list(VARIANT_FLAGS) if X86 else ["baseline"]
 HAVE = [f"-DPYVAE_HAVE_{variant.upper()}" for variant in VARIANTS if variant != "baseline"]
 
 COMMON_FLAGS = ["-g0", "-fPIC", "-fvisibility=hidden", *HAVE]
-TORCH_FLAGS = ["-O2", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
+TORCH_FLAGS = ["-O2", "-Wno-missing-braces", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
 KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
@@ -88,15 +89,21 @@ def compiler_name() -> str:
     try:
         shown = subprocess.run([*compiler_command(), "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"pyvae: no C++ compiler ({error}): install g++ >= 11 or clang, or name one in CXX")
+        sys.exit(f"pyvae: no C++ compiler ({error}): install g++ >= 11 or clang >= 14, or name one in CXX")
     return shown.stdout.splitlines()[0]
 
 
-def has_openmp() -> bool:
-    """Whether both torch and the compiler have OpenMP, without which at::parallel_for uses one thread."""
+def openmp_missing(compiler: str) -> str | None:
+    """Why there is no OpenMP, without which at::parallel_for uses one thread, and what to do; None where there is."""
+    if not torch.backends.openmp.is_available():
+        return "this torch was built without it"
     command = [*compiler_command(), "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
     probe = subprocess.run(command, input="#include <omp.h>\n", capture_output=True, text=True, check=False)
-    return torch.backends.openmp.is_available() and probe.returncode == 0
+    if probe.returncode == 0:
+        return None
+    first = next((line for line in probe.stderr.splitlines() if "error" in line), "it does not compile with -fopenmp")
+    remedy = "install libomp-dev, or build with g++ (CXX=g++)" if "clang" in compiler else "build with g++ (CXX=g++)"
+    return f"{shlex.join(compiler_command())} says {first!r}: {remedy}"
 
 
 def jobs() -> int:
@@ -128,8 +135,9 @@ class BuildKernels(BuildExtension):
     def build_extension(self, ext: setuptools.Extension) -> None:
         self.toolkit = cuda_toolkit.choose(torch.version.cuda)
         self.architectures: tuple[str, ...] = ()
-        name, openmp = compiler_name(), has_openmp()
-        if openmp:
+        name = compiler_name()
+        missing = openmp_missing(name)
+        if missing is None:
             ext.extra_compile_args.append("-fopenmp")
             # Not linked with g++: torch has loaded a libgomp already; a second one would be a second pool of threads
             # that torch.set_num_threads does not reach. clang's runtime is another one, so it is needed.
@@ -138,8 +146,8 @@ class BuildKernels(BuildExtension):
         if isinstance(self.toolkit, cuda_toolkit.Toolkit):
             self.architectures = cuda_toolkit.architectures(self.toolkit)
             self.add_cuda(ext, self.toolkit)
-        self.report(name, openmp)
-        self.write_record(name, openmp)
+        self.report(name, missing)
+        self.write_record(name, missing is None)
         ext.depends.append(str(self.record))  # another torch or compiler: link again
 
         # Without ninja, torch swaps the compiler's settings for each file: one at a time then.
@@ -149,6 +157,8 @@ class BuildKernels(BuildExtension):
                 ext.extra_objects += objects
             ext.extra_objects += cuda
         super().build_extension(ext)
+        if missing:  # last, where it is read; pip shows it with -v
+            print(f"\npyvae: WARNING: built without OpenMP, so the CPU kernels use ONE THREAD: {missing}\n", flush=True)
 
     def compile_variant(self, variant: str) -> list[str]:
         return self.compiler.compile(
@@ -192,7 +202,7 @@ class BuildKernels(BuildExtension):
         note.write_text(way, encoding="utf-8")
         return str(target)
 
-    def report(self, compiler: str, openmp: bool) -> None:
+    def report(self, compiler: str, without_openmp: str | None) -> None:
         if isinstance(self.toolkit, str):
             cuda = f"no: {self.toolkit}"
         else:
@@ -201,7 +211,7 @@ class BuildKernels(BuildExtension):
             "torch": torch.__version__,
             "compiler": f"{compiler} ({shlex.join(compiler_command())})",
             "instruction sets": ", ".join(VARIANTS),
-            "OpenMP": "yes" if openmp else "no: the kernels use one thread",
+            "OpenMP": f"no: {without_openmp}" if without_openmp else "yes",
             "CUDA": cuda,
             "ninja": "yes" if self.use_ninja else "no: slower; pip install ninja",
             "jobs": jobs(),
@@ -238,7 +248,7 @@ class BuildKernels(BuildExtension):
 if os.name == "nt":
     sys.exit("pyvae: Windows is not supported; WSL is")
 if version(setuptools.__version__) < MINIMUM_SETUPTOOLS:
-    sys.exit(f"pyvae: needs setuptools >= 64, this is {setuptools.__version__}: pip install -U setuptools ninja")
+    sys.exit(f"pyvae: needs setuptools >= 70.1, this is {setuptools.__version__}: pip install -U setuptools ninja")
 
 setuptools.setup(
     ext_modules=[

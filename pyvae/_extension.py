@@ -75,6 +75,22 @@ else:
     _C = _loaded
 _isa: str | None = _C.isa() if _loaded else None  # a constant, which torch.compile can read
 
+# What the first call says of this build, and then no other: None.
+unsaid: str | None = None
+if _loaded is not None and _built is not None and not _built.OPENMP:
+    unsaid = (
+        f"pyvae was built without OpenMP ({_built.COMPILER}), so its CPU kernels use one thread: install OpenMP for "
+        f"this compiler (of clang: libomp-dev in Debian) and rebuild with {_BUILD}, or with g++: `CXX=g++ {_BUILD[1:]}"
+    )
+
+
+def say() -> None:
+    """Warns of what is `unsaid`, unless one thread is all that torch uses, too."""
+    global unsaid
+    words, unsaid = unsaid, None
+    if words and torch.get_num_threads() > 1:
+        warnings.warn(words, RuntimeWarning, stacklevel=4)
+
 
 def _runs_on(architecture: str, capability: tuple[int, int]) -> bool:
     """Whether what was compiled for 'sm_80' or 'compute_90' runs on a GPU of this compute capability."""
@@ -122,6 +138,8 @@ def kernels_for(device: torch.device) -> bool:
     """Whether compiled kernels can run on `device`; if not, warns once per reason what to do about it."""
     reason = _unsupported(device)
     if reason is None:
+        if unsaid is not None:
+            say()
         return True
     if reason not in _warned:
         _warned.add(reason)

@@ -65,7 +65,12 @@ def backend(name: Literal["auto", "reference"]) -> Iterator[None]:
 
 def direct() -> bool:
     """Whether to try the extension's eager entry first."""
-    return _extension._loaded is not None and not torch.compiler.is_compiling() and not _choices[-1].reference
+    # Compiling first: a compiler would guard what is read before.
+    if torch.compiler.is_compiling() or _extension._loaded is None or _choices[-1].reference:
+        return False
+    if _extension.unsaid is not None:
+        _extension.say()
+    return True
 
 
 def overridden(arguments: Iterable[Any]) -> bool:

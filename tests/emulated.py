@@ -79,7 +79,7 @@ def install() -> ctypes.CDLL:
     sys.modules["pyvae._C"] = extension = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(extension)
     record = ModuleType("pyvae._build")
-    record.__dict__.update(TORCH=torch.__version__, COMPILER="emulated", INSTRUCTION_SETS=(), OPENMP=False)
+    record.__dict__.update(TORCH=torch.__version__, COMPILER="emulated", INSTRUCTION_SETS=(), OPENMP=True)
     record.__dict__.update(CUDA=None, CUDA_ARCHITECTURES=())
     sys.modules["pyvae._build"] = record
     return kernels

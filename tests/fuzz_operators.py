@@ -195,6 +195,7 @@ def call(rng: random.Random, name: str) -> str:
 
 def main(calls: int) -> None:
     faulthandler.enable()
+    faulthandler.dump_traceback_later(1700, exit=True)  # before the test's own limit, which would leave this running
     rng = random.Random(20131220)
     torch.set_num_threads(1)
     assert pyvae.build_info()["why_missing"] is None

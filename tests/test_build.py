@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -50,6 +51,9 @@ def setup(checkout: Path, torch_there: str, *arguments: str, **variables: str) -
 def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Path) -> None:
     (checkout / "pyvae" / "_build.py").touch()
     (checkout / "pyvae" / "_C.cpython-310-x86_64-linux-gnu.so").touch()
+    bytecode = checkout / "tests" / "__pycache__" / "cases.cpython-310.pyc"  # as importing leaves it
+    bytecode.parent.mkdir()
+    bytecode.touch()
     run = setup(checkout, "raise ImportError", "sdist", "--dist-dir", str(tmp_path))
     assert run.returncode == 0, run.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -61,7 +65,8 @@ def test_sdist_has_every_source_and_needs_no_torch(checkout: Path, tmp_path: Pat
         assert f"\nVersion: {pyvae.__version__}\n" in metadata.read().decode()
     files = (path for folder in FOLDERS for path in (checkout / folder).rglob("*") if path.is_file())
     sources = {str(path.relative_to(checkout)) for path in files}
-    built = {name for name in sources if name == "pyvae/_build.py" or name.endswith(".so")}
+    built = {name for name in sources if name == "pyvae/_build.py" or name.endswith((".so", ".pyc"))}
+    assert [path for path in checkout.rglob("*.pyc") if path != bytecode] == []  # setup.py itself leaves none
     assert {Path(source).suffix for source in sources} >= {".cpp", ".cu", ".cuh", ".h", ".py"}
     assert sources - built <= held
     assert {*FILES, *BUILD_FILES} <= held
@@ -87,6 +92,26 @@ def test_building_with_another_torch_says_what_to_do(
     run = setup(checkout, there, "build_ext", **variables)
     assert run.returncode != 0
     assert all(word in run.stderr for word in words) and "Traceback" not in run.stderr
+
+
+def test_a_compiler_without_openmp_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("compiler_command", "openmp_missing")
+    body = ast.parse((ROOT / "setup.py").read_text()).body
+    functions = [node for node in body if getattr(node, "name", "") in wanted]
+    scope = {"os": os, "shlex": shlex, "subprocess": subprocess, "torch": torch}
+    exec(compile(ast.Module(functions, []), "setup.py", "exec"), scope)
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho \"<stdin>:1:10: fatal error: 'omp.h' file not found\" >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: True)
+    monkeypatch.setenv("CXX", str(compiler))
+    for name, remedy in (("Debian clang 14", "libomp-dev"), ("g++ 12", "build with g++")):
+        reason = scope["openmp_missing"](name)
+        assert "'omp.h' file not found" in reason and remedy in reason
+    compiler.write_text("#!/bin/sh\n")
+    assert scope["openmp_missing"]("g++ 12") is None
+    monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: False)
+    assert scope["openmp_missing"]("g++ 12") == "this torch was built without it"
 
 
 def test_variants_share_no_inline_function(tmp_path: Path) -> None:

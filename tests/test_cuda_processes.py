@@ -25,7 +25,7 @@ def start(script: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, errors = process.communicate(timeout=300)
+    out, errors = process.communicate()
     assert process.returncode == 0, f"exit status {process.returncode}\n{errors}"
     return out
 

@@ -5,6 +5,7 @@ Each case is a process of its own over a copy of the package, since a process im
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -89,6 +90,42 @@ def test_compiling_without_the_extension_warns_once_and_keeps_one_graph(tmp_path
     caught, kl = run_copy(tmp_path, {}, COMPILED)
     assert len(caught) == 1 and "not built" in caught[0]
     assert kl == [25.0, 9.0]
+
+
+# The real extension, as if built without OpenMP: what two calls warn of, eager or compiled.
+WITHOUT_OPENMP = """
+import sys, types, warnings
+import torch
+record = types.ModuleType("pyvae._build")
+exec(open({record!r}).read(), record.__dict__)
+record.OPENMP = False
+sys.modules["pyvae._build"] = record
+torch.set_num_threads({threads})
+import pyvae
+def call(mu): return 2 * pyvae.kl_divergence(mu, torch.zeros(1, 2))
+if {compiled}:
+    call = torch.compile(call, fullgraph=True, backend="eager")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    kl = [call(torch.tensor([[3.0, 4.0]])).item()]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        kl.append(call(torch.tensor([[3.0, 0.0]])).item())
+assert kl == [25.0, 9.0], kl
+print([str(w.message) for w in caught if "pyvae" in str(w.message) and w.category is RuntimeWarning])
+"""
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("compiled", (False, True))
+@pytest.mark.parametrize("threads", (1, 2))
+def test_a_build_without_openmp_says_so_once(threads: int, compiled: bool) -> None:
+    """Unless one thread is what was asked for."""
+    program = WITHOUT_OPENMP.format(record=str(PACKAGE / "_build.py"), threads=threads, compiled=compiled)
+    done = subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = ast.literal_eval(done.stdout)
+    assert len(said) == threads - 1
+    assert all("built without OpenMP" in words and "libomp-dev" in words and "`CXX=g++ pip" in words for words in said)
 
 
 TORCH = str(torch.__version__)

@@ -4,6 +4,10 @@
 
 #include "cpu/kernels.h"
 
+#if defined(__x86_64__) || defined(__i386__)
+#  include <cpuid.h>
+#endif
+
 namespace pyvae {
 
 // One set per compilation of kernels.cpp.
@@ -28,6 +32,15 @@ bool has_fma() {
 #endif
 }
 
+#ifdef PYVAE_HAVE_AVX2
+// Asked of the processor, since clang's __builtin_cpu_supports has no name for it. That the system saves the registers,
+// which it uses as well, is part of "avx2".
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 const InstructionSet* choose() {
   if (!has_fma()) return nullptr;
   const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
@@ -40,7 +53,7 @@ const InstructionSet* choose() {
   }
 #endif
 #ifdef PYVAE_HAVE_AVX2
-  if (avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return &avx2::kKernels;
+  if (avx2 && __builtin_cpu_supports("avx2") && has_f16c()) return &avx2::kKernels;
 #endif
   return &baseline::kKernels;
 }

@@ -210,7 +210,7 @@ struct Clamp {
   T low, high;
 
   PYVAE_HD T operator()(T s) const { return at_least(at_most(s, high), low); }
-  PYVAE_HD T gradient(T s, T grad) const { return (s >= low) & (s <= high) ? grad : T(0); }
+  PYVAE_HD T gradient(T s, T grad) const { return ((s >= low) & (s <= high)) ? grad : T(0); }
 };
 
 template <class Scale>
@@ -256,7 +256,7 @@ struct Posterior {
     // d KL / dm = -(mu - m) / p^2
     const T to_mean = -to_mu;
     // d KL / dt = -1/2 ((mu - m)^2 / p^2 + e^d - 1) d log p^2 / dt
-    const T to_prior_scale = -Scale::prior_derivative(mu, s, prior, fma(T(0.5) * distance, to_mu, slope));
+    const T to_prior_scale = T(0) - Scale::prior_derivative(mu, s, prior, fma(T(0.5) * distance, to_mu, slope));
     return {{fma(grad_kl, to_mu, sample.mu), fma(grad_kl, to_scale, sample.scale)},
             {grad_kl * to_mean, grad_kl * to_prior_scale}};
   }

@@ -35,6 +35,8 @@ PYVAE_HD To bit_cast(From from) {
   return to;
 }
 
+// The negative of one is written T(0) - fma(a, b, c): of -fma(a, b, c) g++ makes -(a b) - c where there is an
+// instruction for it, and a sum that is 0 then has the other sign.
 PYVAE_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 PYVAE_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 

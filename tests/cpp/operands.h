@@ -42,7 +42,7 @@ void store(char* to, Type type, double value) {
 // How an operand lies in memory. The last two read the same element many times, so they are for inputs only.
 enum Layout { kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue };
 constexpr Layout kInputs[] = {kContiguous, kUnflagged, kOddOffset, kReversed, kEverySecond, kOneRow, kOneValue};
-bool is_broadcast(Layout layout) { return layout == kOneRow || layout == kOneValue; }
+[[maybe_unused]] bool is_broadcast(Layout layout) { return layout == kOneRow || layout == kOneValue; }
 
 int64_t count(const Shape& shape) { return shape.rows * shape.features; }
 
@@ -81,9 +81,11 @@ class Block {
 
  private:
   char* at(int64_t i) const {
+    const int64_t size = int64_t(size_of(type_));
+    if (operand.contiguous) return static_cast<char*>(operand.data) + i * size;
     int64_t offset = 0;
     for (int d = shape_.dims - 1; d >= 0; i /= shape_.sizes[d--]) offset += i % shape_.sizes[d] * operand.strides[d];
-    return static_cast<char*>(operand.data) + offset * int64_t(size_of(type_));
+    return static_cast<char*>(operand.data) + offset * size;
   }
 
   Shape shape_;
