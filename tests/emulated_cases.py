@@ -35,7 +35,7 @@ def test_the_kernel_draws_the_seed(captured: bool, dtype: torch.dtype, with_kl: 
         torch.manual_seed(2**40 + 17)
         word = int(torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator(2**40 + 17))) + 2**63
         z, kl, seed = torch.ops.pyvae.latent_draw(
-            *(mu, logvar, None, None, SCALES.index("logvar"), 2, None, None, -math.inf, math.inf, source, with_kl)
+            *(mu, logvar, None, None, SCALES.index("logvar"), 2, *(None,) * 4, source, with_kl)
         )
         assert int(seed) == drawn_seed(2**40 + 17, word // 8 * 4 + (4 if captured else 0))
         want, want_kl = pyvae.reparameterize_kl(mu, logvar, seed=seed, row_offset=2)
@@ -79,6 +79,32 @@ def test_a_negative_count_makes_its_sample_nan(name: str) -> None:
     given = call(name, (3, 700))
     given.target[1, 650] = -2
     assert given.elbo_loss(reduction="none").isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("features", [3, 40, 1025])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_negative_std_is_nan(dtype: torch.dtype, features: int) -> None:
+    """The element of the sample, and its row's KL; the prior's, too, also where both are negative."""
+    mu, std = posterior("std", (4, features), dtype)
+    std[2, 1] = -0.75
+    z, kl = pyvae.reparameterize_kl(mu, std=std, seed=1)
+    assert z.isnan().nonzero().tolist() == [[2, 1]]
+    assert kl.isnan().tolist() == [False, False, True, False]
+    assert pyvae.reparameterize(mu, std=std, eps=mu).isnan().nonzero().tolist() == [[2, 1]]
+    for own, of_prior in ((std.abs(), std), (std, std), (std, std.abs())):
+        kl = pyvae.kl_divergence(mu, std=own, prior=(torch.zeros_like(mu), of_prior))
+        assert kl.isnan().tolist() == [False, False, True, False]
+
+
+def test_a_nan_beside_a_large_logvar() -> None:
+    """Of one vector: each element is its own."""
+    logvar = torch.tensor([[math.inf, math.nan, 0.5, 300.0, -math.inf, 1.0, math.nan, 0.0] * 4])
+    z, alone = (
+        torch.cat([pyvae.reparameterize(torch.zeros_like(s), s, eps=torch.ones_like(s)) for s in parts], 1)
+        for parts in ([logvar], logvar.split(1, 1))
+    )
+    torch.testing.assert_close(z, alone, rtol=0, atol=0, equal_nan=True)
+    assert z[0, :4].tolist()[0] == math.inf and z[0, 4] == 0
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

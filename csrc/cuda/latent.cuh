@@ -69,9 +69,9 @@ struct Sample {
   // Of all elements of the vector: one branch, which warps of usual posteriors take together.
   template <int V>
   static __device__ __forceinline__ bool is_moderate(const T (&scale)[V]) {
-    T largest = 0;
-    for (int k = 0; k < V; ++k) largest = absolute(scale[k]) <= largest ? largest : absolute(scale[k]);
-    return largest <= T(Scale::kModerate);  // not where it is NaN
+    bool moderate = true;  // not where one of them is NaN
+    for (int k = 0; k < V; ++k) moderate &= absolute(scale[k]) <= T(Scale::kModerate);
+    return moderate;
   }
 
   template <bool kModerate, int V>
