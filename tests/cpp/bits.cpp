@@ -193,6 +193,7 @@ void objective(const Kernels& kernels, const Case& c) {
   call.recon = recon.operand, call.target = target.operand;
   call.is_weighted = c.variant & (1 | 16), call.is_pos_weighted = Likelihood::kTakesPosWeight && (c.variant & 2);
   if (call.is_weighted) call.weight = weight.operand;
+  call.is_masked = (c.variant & 16) != 0;
   if (call.is_pos_weighted) call.pos_weight = pos_weight.operand;
   if (c.turn % 4 == 0) call.weight_number = 0.75;  // where there is no tensor
   if (c.variant & 4) call.upstream = upstream.data();

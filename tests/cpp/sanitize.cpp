@@ -121,7 +121,7 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
   call.recon = recon.operand, call.target = target.operand;
   std::vector<double> sums(size_t(Chunks(c.shape).partials())), upstream(size_t(c.shape.rows), 3.0);
-  if (c.variant & 1) call.weight = weight.operand;
+  if (c.variant & 1) call.weight = weight.operand, call.is_masked = (c.variant & 16) != 0;
   if (c.variant & 2) call.pos_weight = pos_weight.operand;
   if (c.variant & 4) call.upstream = upstream.data();
   if (!(c.variant & 8)) call.gradient = gradient.operand;
@@ -173,6 +173,7 @@ std::string by_rows(const Kernels& kernels, const Case& c, Layout in, Layout out
   call.recon = recon.operand, call.target = target.operand;
   call.sums = sums.data();
   if (c.variant & 16) call.weight = weight.operand, call.upstream = upstream.data();
+  call.is_masked = (c.variant & 16) && (c.variant & 4);
   if (!(c.variant & 32)) call.gradient = gradient.operand;
   int parameters = 0;
   visit(Likelihoods{}, c.code, [&](auto tag) {
