@@ -12,6 +12,11 @@ namespace {
 
 py::object wrap(const Tensor& tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor)); }
 
+// Only a logvar has a range, be it one without bounds.
+bool fits(py::handle logvar_range, int64_t kind) {
+  return logvar_range.is_none() || kind == kCode<LogVariance, Scales>;
+}
+
 py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
                                 py::handle logvar_range, py::handle eps, py::handle seed, py::handle row_offset,
                                 py::handle generator, py::handle prior) {
@@ -21,7 +26,7 @@ py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, 
   const OptionalTensor noise = in.optional_tensor(eps), given = in.seed(seed);
   const int64_t offset = in.row_offset(row_offset);
   const auto [low, high] = in.range(logvar_range);
-  if (!in.plain || !scale) return py::none();
+  if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
   const auto source = in.generator(generator, mean);
   const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
   const LatentArguments a{mean, *scale, noise, given, kind, offset, prior_mean, prior_scale, low, high};
@@ -46,7 +51,7 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
   const auto [scale, kind] = in.scale({logvar, std, logstd});
   const int64_t reduce = in.code(reduction, kDivergenceReductionNames);
   const auto [low, high] = in.range(logvar_range);
-  if (!in.plain || !scale) return py::none();
+  if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
   const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
   const LatentArguments a{mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
   if (!in.plain || refuse(a)) return py::none();
@@ -75,6 +80,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const Arguments::Likelihood like = in.likelihood(likelihood, output);
   if (!logvar_range.is_none() || !prior.is_none()) {  // the KL by its own kernel
     if (!in.plain || !mean || !scale || divergence || output.dim() == 0) return py::none();
+    if (!fits(logvar_range, kind)) return py::none();
     const auto [prior_mean, prior_scale] = in.prior(prior, *mean, *scale);
     const LatentArguments latent{*mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
     if (!in.plain || refuse(latent) || mean->size(0) != output.size(0)) return py::none();

@@ -8,7 +8,6 @@ the argument in backticks, what was expected, what came. Those of the encoder si
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any, get_args
 
 import torch
@@ -215,7 +214,7 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
 
 
 def _beta(function: str, beta: Any) -> None:
-    if isinstance(beta, numbers.Real):
+    if is_number(beta) or isinstance(beta, bool):
         return
     if not isinstance(beta, Tensor):
         raise TypeError(f"{function}: `beta` must be a number or a 0-d Tensor, but is {what(beta)}")

@@ -4,11 +4,13 @@ made of."""
 from __future__ import annotations
 
 import numbers
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
+LARGEST = int(sys.float_info.max)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
@@ -40,8 +42,10 @@ def is_readable(tensor: Tensor) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a real number, and not True or False."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """Whether `value` is a real number that a float can hold, and not True or False."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return isinstance(value, numbers.Real)
 
 
 def choice(function: str, name: str, value: Any, options: tuple[str, ...], others: str = "") -> None:

@@ -106,7 +106,7 @@ def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Te
     part = number(part)
     if is_number(part):
         dtype = torch.float64 if torch.float64 in (mu.dtype, scale.dtype) else torch.float32
-        return torch.full((), part, dtype=dtype, device=mu.device)
+        return torch.ones((), dtype=dtype, device=mu.device) * part  # a product, as `scalar` is
     if not isinstance(part, Tensor):
         raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(part)}")
     floating(function, name, part, ".to(mu.dtype)")

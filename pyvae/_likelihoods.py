@@ -138,18 +138,30 @@ def _negative_binomial(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta
 def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
     """By lgamma where theta = e^r is below 8. Above, where lgamma(x + theta) - lgamma(theta) loses digits with theta,
     by Stirling's series R(z) = lgamma(z) - (z - 1/2) log z + z - 1/2 log(2 pi), with w = (mu - x) / (theta + x):
-    (theta + x) log1p(w) + x - x a + 1/2 log1p(x / theta) - R(theta + x) + R(theta) + lgamma(x + 1)."""
+    (theta + x) (log1p(w) - w) + mu - x a + 1/2 log1p(x / theta) - R(theta + x) + R(theta) + lgamma(x + 1)."""
     r = torch.where(r > 80, 80.0, r)  # Poisson's limit, for every mean that is a number
     small = r < 2.0794415416798357  # log 8
     near, far = torch.where(small, r, 0.0), torch.where(small, 3.0, r)  # each branch stays finite where it is not used
     theta, log_factorial = torch.exp(near), torch.lgamma(x + 1)
-    ways = torch.lgamma(x + theta) - torch.lgamma(theta) - log_factorial
+    own = torch.where(x == 0, theta.detach(), theta)  # whose slopes, which may be large, then cancel
+    ways = torch.lgamma(x + own) - torch.lgamma(own) - log_factorial
     by_gamma = -theta * F.logsigmoid(near - a) - _times_log(x, F.logsigmoid(a - near)) - ways
     theta = torch.exp(far)
     total = theta + x
     saturated = torch.log1p(x / theta) / 2 - _stirling(total) + _stirling(theta) + log_factorial
-    by_stirling = total * torch.log1p((torch.exp(a) - x) / total) + x - _times_log(x, a) + saturated
+    mean = torch.exp(a)
+    by_stirling = total * _log1p_excess((mean - x) / total) + mean - _times_log(x, a) + saturated
     return torch.where(small, by_gamma, by_stirling)
+
+
+def _log1p_excess(w: Tensor) -> Tensor:
+    """log1p(w) - w, by its series where the difference, and that of its derivatives, would cancel."""
+    near = w.abs() < 0.1
+    y = torch.where(near, w, 0.0)
+    series = torch.zeros_like(y)
+    for k in range(18, 1, -1):
+        series = (-1) ** (k + 1) / k + y * series
+    return torch.where(near, y * y * series, torch.log1p(torch.where(near, 0.5, w)) - w)
 
 
 def _stirling(z: Tensor) -> Tensor:
@@ -167,7 +179,8 @@ def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Te
     a, x, r, rho = log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact), zi_logits.to(exact)
     n = _nb(a, x, r)
     is_near = n < 1  # beyond, the slope of expm1, e^-n, would be a difference
-    near = -torch.log1p(torch.sigmoid(-rho) * torch.expm1(-torch.where(is_near, n, 1.0)))  # finite where it is not used
+    rest = torch.exp(F.logsigmoid(-rho))  # not sigmoid(-rho), whose slope is 0 where it is 1
+    near = -torch.log1p(rest * torch.expm1(-torch.where(is_near, n, 1.0)))  # finite where it is not used
     far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)
     value = torch.where(x == 0, torch.where(is_near, near, far), n - F.logsigmoid(-rho))
     return value.to(log_mean.dtype)

@@ -42,12 +42,12 @@ def _legal(scale: Tensor, kind: str) -> Tensor:
 def _clamp(scale: Tensor, low: Tensor | float | None, high: Tensor | float | None) -> Tensor:
     """torch.clamp, with one derivative in every version: 1 at the ends too, where torch has it so until 2.13 only. The
     bounds may be scalars on the CPU, as operators take them."""
-    out = scale
-    for bound, outside in ((high, torch.gt), (low, torch.lt)):
+    out, inside = scale.detach(), torch.ones_like(scale, dtype=torch.bool)
+    for bound, within, outside in ((high, torch.le, torch.gt), (low, torch.ge, torch.lt)):
         if bound is not None:
             end = (bound if isinstance(bound, Tensor) else scalar(bound)).to(scale.dtype)
-            out = torch.where(outside(scale, end), end, out)
-    return out
+            out, inside = torch.where(outside(out, end), end, out), inside & within(scale, end)
+    return torch.where(inside, scale, out)
 
 
 def kl_elements(posterior: Posterior) -> Tensor:

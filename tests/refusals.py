@@ -192,6 +192,8 @@ SETTINGS = [  # which a module refuses when it is made
         for came, what in (("1", "a str"), (np.ones(()), "a ndarray"), (np.bool_(True), "a bool"), (1j, "a complex"))
     ),
     kind(WITH_KL, "beta", torch.tensor(1j), "be real, but has dtype torch.complex64"),
+    kind(WITH_KL, "beta", 10**400, f"{no_number}, but is an int"),  # no float holds it
+    kind(OBJECTIVES, "weight", 10**400, "be a Tensor or a number, but is an int"),
     *shapes(WITH_KL, "beta", [(1,)], no_number),
 ]
 

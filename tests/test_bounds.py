@@ -14,6 +14,7 @@ from cases import all_equal, leaf, posterior, prior
 from families import SCALES
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 import pyvae
@@ -58,6 +59,17 @@ def test_derivatives_of_one_side(backend: str) -> None:
         assert gradgradcheck(lambda m, s, b=bounds: pyvae.kl_divergence(m, s, logvar_range=b), (mu, logvar))
 
 
+def test_a_range_belongs_to_a_logvar_and_a_nan_has_no_slope(functions: ModuleType) -> None:
+    mu, std = posterior("std", (2, 3))
+    for call in (functions.kl_divergence, functions.reparameterize):
+        with pytest.raises(ValueError, match=r"`logvar_range` must come with `logvar`, but came with `std`"):
+            call(mu, std=std, logvar_range=(None, None))
+    logvar = torch.tensor([[math.nan, 0.0, 9.0]], requires_grad=True)
+    kl = functions.kl_divergence(torch.zeros(1, 3), logvar, logvar_range=(None, 1.0))
+    assert kl.isnan()
+    assert grad(kl, logvar)[0].tolist() == [[0.0, 0.0, 0.0]]
+
+
 # ---- numbers that change, compiled -----------------------------------------------------------------------------------
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -68,27 +80,33 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+CHANGING: dict[str, Callable[[float], dict[str, Any]]] = {
+    "logvar_range": lambda number: {"logvar_range": (-30.0, number)},
+    "prior's mean": lambda number: {"prior": (number, 0.5)},
+    "prior's scale": lambda number: {"prior": (0.5, number)},
+}
+CASES = [
+    (name, which) for which in CHANGING for name in FUNCTIONS if which == "logvar_range" or name != "reparameterize"
+]
+
+
 @pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("name", list(FUNCTIONS))
-def test_a_bound_that_changes_makes_no_graph_for_each(name: str, dynamic: bool | None, backend: str) -> None:
+@pytest.mark.parametrize(("name", "which"), CASES, ids=str)
+def test_a_number_that_changes_makes_no_graph_for_each(
+    name: str, which: str, dynamic: bool | None, backend: str
+) -> None:
     """At most two for eight values: of a constant at first, then of any number."""
     torch.compiler.reset()
-    graphs = 0
-
-    def counting(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
-        nonlocal graphs
-        graphs += 1
-        return graph.forward
-
-    function = FUNCTIONS[name]
+    function, options = FUNCTIONS[name], CHANGING[which]
+    counter = CompileCounterWithBackend("aot_eager")  # which, unlike "eager", makes constants of what is not symbolic
     compiled = torch.compile(
-        lambda m, s, top: function(m, s, logvar_range=(-30.0, top)), fullgraph=True, dynamic=dynamic, backend=counting
+        lambda m, s, number: function(m, s, **options(number)), fullgraph=True, dynamic=dynamic, backend=counter
     )
     mu, logvar = posterior("logvar", (3, 4))
     for i in range(8):
-        top = 0.25 + i / 16
-        assert torch.equal(compiled(mu, logvar, top), function(mu, logvar, logvar_range=(-30.0, top)))
-    assert graphs <= 2
+        number = 0.25 + i / 16
+        assert torch.equal(compiled(mu, logvar, number), function(mu, logvar, **options(number)))
+    assert counter.frame_count <= 2
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])

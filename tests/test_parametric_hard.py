@@ -141,3 +141,22 @@ def test_theta_beyond_its_range_is_poisson(device: str) -> None:
         want = pyvae.reconstruction_loss(recon, given.target, likelihood="poisson")
         got = pyvae.reconstruction_loss(recon, given.target, likelihood=pyvae.NegativeBinomial(theta))
         torch.testing.assert_close(got, want, rtol=BY_ROWS[torch.float32], atol=0)
+
+
+@pytest.mark.parametrize("log_theta", [30.0, 35.0, 40.0, 60.0, -60.0, 2.5])
+def test_slopes_that_are_small_differences(log_theta: float, device: str, backend: str) -> None:
+    """By a theta that hardly matters, and by a zero's logits where inflation is all but impossible."""
+    points = torch.tensor([[a, x, log_theta] for a in (0.0, 7.0) for x in (0.0, 3.0, 1000.0)])
+    exact, unit = exactly("negative_binomial", points.tolist())
+    theta = points[:, 2:].to(device).requires_grad_()
+    recon, target = points[:, :1].to(device), points[:, 1:2].to(device)
+    loss = pyvae.reconstruction_loss(recon, target, likelihood=pyvae.NegativeBinomial(theta))
+    (gradient,) = torch.autograd.grad(loss.sum(), theta)
+    assert_sided(gradient[:, 0], (exact[:, 2], unit[:, 2]))
+
+    rho = torch.full((1, 1), -47.637, device=device, requires_grad=True)
+    inflated = pyvae.ZeroInflatedNegativeBinomial(torch.full((1, 1), log_theta, device=device), rho)
+    zero = torch.zeros(1, 1, device=device)
+    (gradient,) = torch.autograd.grad(pyvae.elbo_loss(zero - 3, zero, likelihood=inflated), rho)
+    exact, unit = exactly("zero_inflated_negative_binomial", [[-3.0, 0.0, log_theta, rho.item()]])
+    assert_sided(gradient[0], (exact[0, 3:], unit[0, 3:]))

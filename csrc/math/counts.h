@@ -135,7 +135,7 @@ struct NegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Zero<T> zero(T a, T log_theta) {
-    const T r = at_most(log_theta, T(kLargestLogTheta)), t = a - r;
+    const T r = clamp_log_theta(log_theta), t = a - r;
     const T v = Math::exp_negative(-absolute(t));
     const T p = Math::divide(T(1), T(1) + v), q = v * p;
     const bool positive = t > T(0);
