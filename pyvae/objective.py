@@ -87,8 +87,8 @@ def elbo_loss(
         weight: factor of each element's reconstruction term, a number or a tensor of numbers that broadcasts to recon:
             `weight=2 / features` of "gaussian" gives means of squared errors. Or a mask, a tensor of bools, which
             selects: where it is False, target, recon and parameters are neither checked nor looked at, and their
-            gradients are exactly 0 (under a softmax the scores there still take part in the normalizer, and a score
-            of -inf does not). "batchmean" divides by the batch size, not by the mask.
+            gradients are exactly 0 (under a softmax the scores there still take part in the normalizer, if any of the
+            row is selected; a score of -inf does not). "batchmean" divides by the batch size, not by the mask.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits".
         reduction: "sum" over features and batch, what `BCELoss(reduction="sum")` plus the summed KL give; "batchmean",
             sum over the features and mean over the batch; "none", shape (B,).

@@ -214,6 +214,9 @@ def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     weight, pos_weight = (x.to(dtype) if isinstance(x, Tensor) else x for x in (call.weight, call.pos_weight))
     parameters = [value.to(dtype) for value in parts[1 : 1 + len(likelihood.parameters)]]
     if likelihood.softmax == "always" or parts.log_library is not None:
+        if mask is not None:  # of a row that is left out as a whole no score is looked at
+            rows = mask.expand(recon.shape).flatten(1).any(1).reshape(-1, *(1,) * (recon.ndim - 1))
+            recon = torch.where(rows, recon, 0.0)
         recon = torch.log_softmax(recon.flatten(1), 1).reshape(recon.shape) if recon.ndim > 1 else recon * 0
     if parts.log_library is not None:
         recon = recon + parts.log_library.to(dtype).reshape(-1, *(1,) * (recon.ndim - 1))

@@ -174,6 +174,23 @@ def test_under_a_softmax_scores_stay_in_the_normalizer(name: str, device: str, b
     assert loss(replace(given, recon=hidden(given.recon, column, math.nan)), column).isnan()
 
 
+@pytest.mark.parametrize("score", [math.nan, -math.inf, math.inf])
+@pytest.mark.parametrize("name", [name for name in ENTRIES if ENTRIES[name].softmax != "never"])
+def test_a_row_that_is_left_out_as_a_whole(name: str, score: float, device: str, backend: str) -> None:
+    """Padding, say, whose scores are anything: nobody needs its normalizer."""
+    given = moved(inputs(name, library=True), device)
+    rows = torch.tensor([True, False, True, True, False], device=device)[:, None]
+    results = []
+    for absent in (0.5, score):
+        case = replace(given, recon=hidden(given.recon.detach(), rows, absent)).leaves()
+        value = loss(case, rows, reduction="none")
+        gradients = grad(value.sum(), case.differentiable)
+        assert (value[[1, 4]] == 0).all() and (gradients[0][[1, 4]] == 0).all()
+        results.append((value, *gradients))
+    assert all(x.isfinite().all() for x in results[1])
+    assert all_equal(*results)
+
+
 @pytest.mark.parametrize("name", ["bernoulli_logits", "negative_binomial", "gaussian_logvar"])
 def test_batchmean_divides_by_the_batch(name: str, device: str, backend: str) -> None:
     given = moved(inputs(name), device)

@@ -149,6 +149,7 @@ class Rows {
   // Over one row, before the factors: the value, and its derivatives by recon and by each parameter.
   struct Totals {
     double value = 0, by_recon = 0, by_parameter[kMaxParameters] = {};
+    bool selected = false;  // an element, by a mask
   };
 
   void one(int64_t row) {
@@ -163,7 +164,9 @@ class Rows {
     for (int k = 0; k < P; ++k) {
       if (a_.row_sums[k]) a_.row_sums[k][row] = scale * totals.by_parameter[k];
     }
-    if (derivatives_) through_softmax(row, normalizer, T(scale), T(totals.by_recon));
+    if (!derivatives_) return;
+    if (a_.is_weighted && a_.is_masked && !totals.selected) return leave_out(row);
+    through_softmax(row, normalizer, T(scale), T(totals.by_recon));
   }
 
   void chunk(int64_t row, int64_t column, int n, T normalizer, T library, T scale, Totals& totals) {
@@ -182,6 +185,9 @@ class Rows {
       evaluate_counts<Likelihood>(a, x, own, n, results_);
     } else {
       evaluate<Likelihood, false>(a, x, own, n, results_);
+    }
+    if (weight && a_.is_masked) {
+      for (int i = 0; i < n; ++i) totals.selected |= weight[i] != T(0);
     }
     if (weight) {
       const auto apply = a_.is_masked ? select<T> : multiply<T>;
@@ -212,6 +218,16 @@ class Rows {
       const T* __restrict const d = derivatives_ + column;
       T* __restrict const out = place(a_.gradient, first, gradient_);
       for (int i = 0; i < n; ++i) out[i] = scale * fma(-exp_negative(scores[i] - normalizer), total, d[i]);
+      write(a_.shape, a_.gradient, first, n, out);
+    });
+  }
+
+  // A row of which nothing counts: not even a NaN among its scores, since no element needs the normalizer.
+  void leave_out(int64_t row) {
+    for_each_chunk(features_, [&](int64_t column, int n) {
+      const int64_t first = row * features_ + column;
+      T* const out = place(a_.gradient, first, gradient_);
+      for (int i = 0; i < n; ++i) out[i] = T(0);
       write(a_.shape, a_.gradient, first, n, out);
     });
   }

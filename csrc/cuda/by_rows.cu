@@ -49,6 +49,13 @@ __device__ __forceinline__ T log_sum_exp(const Shape& shape, const Operand& scor
   return T(largest + log(block_sum(total)));
 }
 
+// Whether an element counts, by a weight of bools if there is one.
+template <class T>
+__device__ __forceinline__ bool is_selected(const ObjectiveOperands& a, int64_t i) {
+  if (!a.is_weighted || !a.is_masked) return true;
+  return (a.weight.data ? load_one<FactorTypes, T>(a.shape, a.weight, i) : T(a.weight_number)) != T(0);
+}
+
 // One element's value and derivatives, weighted; `shift` is what is added to recon: log_library - log sum exp.
 template <class Likelihood, class T>
 __device__ __forceinline__ auto evaluate(const ObjectiveOperands& a, int64_t i, T shift) {
@@ -86,8 +93,9 @@ __device__ __forceinline__ void one_row(const ObjectiveByRows& a, int64_t row) {
   const int64_t first = row * a.shape.features;
   const T normalizer = a.softmax ? log_sum_exp<T>(a.shape, a.recon, row) : T(0);
   const T shift = T(read(a.log_library, row)) - normalizer, scale = T(scale_of(a, row));
-  double value = 0, by_recon = 0, by_parameter[P > 0 ? P : 1] = {};
+  double value = 0, by_recon = 0, by_parameter[P > 0 ? P : 1] = {}, selected = 0;
   for (int64_t i = threadIdx.x; i < a.shape.features; i += kThreads) {
+    if (is_selected<T>(a, first + i)) selected = 1;
     const auto term = evaluate<Likelihood>(a, first + i, shift);
     value += double(term.value), by_recon += double(term.derivative);
     if (a.gradient.data && !a.softmax) store_one(a.shape, a.gradient, first + i, scale * term.derivative);
@@ -109,12 +117,14 @@ __device__ __forceinline__ void one_row(const ObjectiveByRows& a, int64_t row) {
     }
   }
   if (!a.gradient.data || !a.softmax) return;
+  // Of a row that is left out as a whole nothing counts, not even a NaN among its scores.
+  const bool counts = !a.is_weighted || !a.is_masked || block_sum(selected) > 0;
   // a_j = score_j - log sum exp(scores), so d a_j / d score_i = [i = j] - p_i, p = softmax: with d the derivatives by
   // a, made anew, d value / d score_i = d_i - p_i sum(d).
   for (int64_t i = threadIdx.x; i < a.shape.features; i += kThreads) {
     const T p = exp_negative(load_one<FactorTypes, T>(a.shape, a.recon, first + i) - normalizer);
     const T d = evaluate<Likelihood>(a, first + i, shift).derivative;
-    store_one(a.shape, a.gradient, first + i, scale * fma(-p, T(by_recon), d));
+    store_one(a.shape, a.gradient, first + i, counts ? scale * fma(-p, T(by_recon), d) : T(0));
   }
 }
 
