@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from cases import INTEGERS, data
-from families import LIKELIHOODS, SCALES, family
+from families import LIKELIHOODS, family
+from refusal import (
+    ANY,
+    NO_POSTERIOR,
+    OBJECTIVES,
+    POSITIVE,
+    REDUCED,
+    SAMPLERS,
+    WITH_KL,
+    WITH_POSTERIOR,
+    Refusal,
+    device,
+    dtype,
+    kind,
+    no_tensor,
+    one_of,
+    shapes,
+    value,
+)
+from refusals_latent import NOISE, POSTERIORS, PRIOR, RANGE, WITH_PRIOR, ones
 
 import pyvae
 from pyvae._checks import NAMES
-
-OBJECTIVES = ("reconstruction_loss", "elbo_loss", "elbo_terms")
-WITH_KL = ("elbo_loss", "elbo_terms")
-SAMPLERS = ("reparameterize", "reparameterize_kl")
-LATENTS = (*SAMPLERS, "kl_divergence")
-WITH_POSTERIOR = (*LATENTS, *WITH_KL)
-REDUCED = (*OBJECTIVES, "kl_divergence")
-
-
-class Refusal(NamedTuple):
-    functions: tuple[str, ...]
-    changed: dict[str, Any]
-    error: type[Exception]
-    words: str  # what follows "function: "
-
-
-ANY = "float16, bfloat16, float32, float64"
-NO_POSTERIOR = {"mu": None, "logvar": None}
-POSITIVE = next(name for name in LIKELIHOODS if family(name).takes_pos_weight)
-
-
-# ---- what is refused alike of many arguments -------------------------------------------------------------------------
-
-
-def value(functions: tuple[str, ...], name: str, came: Any, words: str, **others: Any) -> Refusal:
-    return Refusal(functions, {**others, name: came}, ValueError, f"`{name}` must {words}")
-
-
-def kind(functions: tuple[str, ...], name: str, came: Any, words: str, **others: Any) -> Refusal:
-    return value(functions, name, came, words, **others)._replace(error=TypeError)
-
-
-def no_tensor(functions: tuple[str, ...], name: str, came: Any, what: str, **others: Any) -> Refusal:
-    return kind(functions, name, came, f"be a Tensor, but is {what}", **others)
-
-
-def dtype(
-    functions: tuple[str, ...], name: str, shape: tuple, came: torch.dtype, remedy: str, taken: str = ANY, **others: Any
-) -> Refusal:
-    words = f"have one of the dtypes {taken}, but has {came}; convert it with `{name}{remedy}`"
-    return kind(functions, name, torch.ones(shape, dtype=came), words, **others)
-
-
-def shapes(
-    functions: tuple[str, ...], name: str, came: Iterable[tuple[int, ...]], expected: str, **others: Any
-) -> list[Refusal]:
-    return [value(functions, name, torch.ones(x), f"{expected}, but has shape {x}", **others) for x in came]
-
-
-def device(functions: tuple[str, ...], name: str, came: torch.Tensor, other: str, **others: Any) -> Refusal:
-    return value(functions, name, came.to("meta"), f"be on {other}'s device cpu, but is on meta", **others)
-
-
-def one_of(
-    functions: tuple[str, ...], name: str, options: tuple[str, ...], no_name: Any, what: str, others: str = ""
-) -> list[Refusal]:
-    """A name that is none of them, and something that is not a name."""
-    listed = ", ".join(f'"{option}"' for option in options) + others
-    start = f"be one of {listed}, but is"
-    return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
-
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
 
@@ -218,7 +175,6 @@ OPTIONS = [
     device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
-exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
 by_name = (
     "come with one of `logvar`, `std`, `logstd`, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
 )
@@ -250,109 +206,6 @@ KL = [
         )
     ),
     device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
-]
-
-# ---- the posterior and the noise -------------------------------------------------------------------------------------
-
-every_one = " and ".join(f"`{scale}`" for scale in SCALES)
-POSTERIORS = [
-    no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
-    dtype(WITH_POSTERIOR, "mu", (4, 3), torch.int64, ".float()"),
-    *shapes(WITH_POSTERIOR, "mu", [()], "have a batch dimension, (B, ...)"),
-    Refusal(WITH_POSTERIOR, {"logvar": None}, ValueError, f"{exactly_one} none"),
-    Refusal(WITH_POSTERIOR, dict.fromkeys(SCALES, torch.ones(4, 3)), ValueError, f"{exactly_one} {every_one}"),
-]
-for scale in SCALES:
-    others = {} if scale == "logvar" else {"logvar": None}
-    POSTERIORS += [
-        *shapes(WITH_POSTERIOR, scale, [(), (3,), (4, 2), (1, 3), (4, 3, 1)], "have mu's shape (4, 3)", **others),
-        no_tensor(WITH_POSTERIOR, scale, 1.0, "a float", **others),
-        dtype(WITH_POSTERIOR, scale, (4, 3), torch.int32, ".to(mu.dtype)", **others),
-        device(WITH_POSTERIOR, scale, torch.ones(4, 3), "mu", **others),
-    ]
-
-the_noise = "not be given with `eps`, which is the noise itself"
-whole = "be an int or an int64 Tensor, but"
-NOISE = [
-    no_tensor(SAMPLERS, "eps", 0.5, "a float"),
-    dtype(SAMPLERS, "eps", (4, 3), torch.int64, ".to(mu.dtype)"),
-    *shapes(SAMPLERS, "eps", [(3,)], "have mu's shape (4, 3)"),
-    device(SAMPLERS, "eps", torch.ones(4, 3), "mu"),
-    *(
-        value(SAMPLERS, name, came, the_noise, eps=torch.zeros(4, 3))
-        for name, came in (("seed", 0), ("generator", torch.Generator()), ("row_offset", 4))
-    ),
-    value(SAMPLERS, "generator", torch.Generator(), "not be given with `seed`, which decides the noise alone", seed=1),
-    kind(SAMPLERS, "seed", True, f"{whole} is a bool"),
-    kind(SAMPLERS, "seed", 1.0, f"{whole} is a float"),
-    kind(SAMPLERS, "seed", np.ones((), np.int64), f"{whole} is a ndarray"),
-    kind(SAMPLERS, "seed", torch.ones(1), f"{whole} has dtype torch.float32"),
-    kind(SAMPLERS, "seed", torch.ones(1).int(), f"{whole} has dtype torch.int32"),
-    *(value(SAMPLERS, "seed", n, f"be in [-2**63, 2**64), but is {n}") for n in (-(2**63) - 1, 2**64)),
-    value(SAMPLERS, "seed", torch.tensor([1, 2]), "have one element, but has shape (2,)"),
-    device(SAMPLERS, "seed", torch.tensor([1]), "mu"),
-    kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
-    kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
-    kind(SAMPLERS, "row_offset", np.ones((), np.int64), "be an int, but is a ndarray"),
-    *(value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
-    *(
-        value(
-            SAMPLERS,
-            "row_offset",
-            n,
-            f"leave every element an index below 2**63, but is {n} with 3 features",
-        )
-        for n in (2**63 // 3 - 3, 2**62, 2**63 - 1)
-    ),
-    kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
-]
-
-WITH_PRIOR = ("reparameterize_kl", "kl_divergence", *WITH_KL)
-ones = torch.ones(4, 3)
-pair, bounds = "be a pair (mean, scale)", "be a pair (low, high)"
-PRIOR = [
-    kind(WITH_PRIOR, "prior", ones, f"{pair} or None, but is a Tensor"),
-    kind(WITH_PRIOR, "prior", 0.5, f"{pair} or None, but is a float"),
-    value(WITH_PRIOR, "prior", (ones,), f"{pair}, but has length 1"),
-    value(WITH_PRIOR, "prior", (0, 1, 2), f"{pair}, but has length 3"),
-]
-for i, name in enumerate(("prior[0]", "prior[1]")):
-
-    def beside(part: Any, i: int = i) -> dict[str, Any]:
-        return {"prior": (part, ones) if i == 0 else (ones, part)}
-
-    for came, what in ((None, "None"), ("1", "a str"), (True, "a bool"), (np.ones(()), "a ndarray")):
-        words = f"`{name}` must be a Tensor or a number, but is {what}"
-        PRIOR.append(Refusal(WITH_PRIOR, beside(came), TypeError, words))
-    words = f"`{name}` must have one of the dtypes {ANY}, but has torch.int64; convert it with `{name}.to(mu.dtype)`"
-    PRIOR.append(Refusal(WITH_PRIOR, beside(ones.long()), TypeError, words))
-    for shape in ((2,), (4,), (3, 3), (1, 4, 3), (0, 3)):
-        words = f"`{name}` must broadcast to mu's shape (4, 3), but has shape {shape}"
-        PRIOR.append(Refusal(WITH_PRIOR, beside(torch.ones(shape)), ValueError, words))
-    words = f"`{name}` must be on mu's device cpu, but is on meta"
-    PRIOR.append(Refusal(WITH_PRIOR, beside(ones.to("meta")), ValueError, words))
-
-RANGE = [
-    kind(WITH_POSTERIOR, "logvar_range", 20, f"{bounds} or None, but is an int"),
-    value(WITH_POSTERIOR, "logvar_range", (-30,), f"{bounds}, but has length 1"),
-    kind(WITH_POSTERIOR, "logvar_range", (True, 20), "hold two numbers or None, but holds a bool"),
-    kind(WITH_POSTERIOR, "logvar_range", (torch.zeros(()), 20), "hold two numbers or None, but holds a Tensor"),
-    kind(WITH_POSTERIOR, "logvar_range", (np.zeros(()), 20), "hold two numbers or None, but holds a ndarray"),
-    value(WITH_POSTERIOR, "logvar_range", (-30, math.inf), "hold finite numbers, or None for no bound, but holds inf"),
-    value(WITH_POSTERIOR, "logvar_range", (math.nan, 20.0), "hold finite numbers, or None for no bound, but holds nan"),
-    value(WITH_POSTERIOR, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
-    *(
-        value(
-            WITH_POSTERIOR,
-            "logvar_range",
-            (-30, 20),
-            f"come with `logvar`, but came with `{x}`",
-            logvar=None,
-            **{x: ones},
-        )
-        for x in SCALES
-        if x != "logvar"
-    ),
 ]
 
 REFUSALS = [*DATA, *OPTIONS, *KL, *POSTERIORS, *NOISE, *PRIOR, *RANGE]

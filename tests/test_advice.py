@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import data, posterior
-from refusals import OBJECTIVES
+from refusal import OBJECTIVES
 
 import pyvae
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from cases import DTYPES, REDUCTIONS, data, leaf
 from gpu import needs_cuda
-from refusals import REFUSALS, Refusal
+from refusal import Refusal
+from refusals import REFUSALS
 from test_refusals import legal
 from torch.autograd import grad
 

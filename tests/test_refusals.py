@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from cases import to
-from refusals import ACCEPTED, LATENTS, OBJECTIVES, REFUSALS, SETTINGS, Refusal
+from refusal import LATENTS, OBJECTIVES, Refusal
+from refusals import ACCEPTED, REFUSALS, SETTINGS
 
 import pyvae
 
