@@ -129,7 +129,8 @@ __device__ __forceinline__ void one_row(const ObjectiveByRows& a, int64_t row) {
 }
 
 template <class Likelihood, class T>
-__global__ void __launch_bounds__(kThreads, kGeneralBlocks) by_rows_kernel(const __grid_constant__ ObjectiveByRows a) {
+__global__ void __launch_bounds__(kThreads, kByRowsBlocks<T>)
+    by_rows_kernel(const __grid_constant__ ObjectiveByRows a) {
   for (int64_t row = blockIdx.x; row < a.shape.rows; row += gridDim.x) one_row<Likelihood, T>(a, row);
   if (!a.workspace.partials || !is_last_block(a.workspace.ticket, gridDim.x)) return;
   if (a.partition.rows == 1) {
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, kGeneralBlocks) by_rows_kernel(const
 
 // One thread a column, over the rows of a group.
 template <class Likelihood, class T>
-__global__ void __launch_bounds__(kThreads, kGeneralBlocks) column_sums_kernel(const __grid_constant__ ColumnSums c) {
+__global__ void __launch_bounds__(kThreads, kByRowsBlocks<T>) column_sums_kernel(const __grid_constant__ ColumnSums c) {
   const ObjectiveByRows& a = c.objective;
   constexpr int P = Likelihood::kParameters;
   const int64_t tiles = (a.shape.features + kThreads - 1) / kThreads, group = blockIdx.x / tiles;
