@@ -12,20 +12,22 @@ namespace pyvae {
 
 namespace {
 
-enum class Form { kElements, kRows, kColumns };
+enum class Form { kElements, kAll, kRows, kColumns };
 
 // What a parameter's gradient is summed over, besides what remains to be summed at the end.
 Form form_of(const Tensor& parameter, const Tensor& recon) {
   const int64_t features = std::min(parameter.dim(), recon.dim() - 1);  // dimensions of them that the parameter has
   const auto sizes = parameter.sizes();
-  if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) return Form::kRows;
   const bool batched = parameter.dim() == recon.dim() && parameter.size(0) != 1;
+  if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) {
+    return batched ? Form::kRows : Form::kAll;
+  }
   return batched || recon.size(0) == 1 ? Form::kElements : Form::kColumns;
 }
 
 }  // namespace
 
-RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups, at::ScalarType column_type) {
+ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t wanted, const Partials& partials) {
   const auto in_double = a.recon.options().dtype(at::kDouble);
   const OptionalTensor* const given[] = {&a.parameter, &a.second_parameter};
   for (int k = 0; k < kMaxParameters; ++k) {
@@ -33,20 +35,33 @@ RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t
     const Tensor& parameter = **given[k];
     Part& part = parts_[kOfParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
-    const Form form = form_of(parameter, a.recon);
-    if (form == Form::kElements) {
-      const bool whole = parameter.sizes() == a.recon.sizes();
-      part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
-      elements[k] = part.buffer;
-      continue;
+    Form form = form_of(parameter, a.recon);
+    if (form == Form::kAll && partials.all == 0) form = Form::kRows;
+    switch (form) {
+      case Form::kElements: {
+        const bool whole = parameter.sizes() == a.recon.sizes();
+        part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
+        elements[k] = part.buffer;
+        break;
+      }
+      case Form::kRows:
+        std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
+        if (a.recon.dim() > 1) part.sizes.back() = partials.per_row;
+        part.buffer = at::empty(part.sizes, in_double);
+        row_sums[k] = part.buffer.mutable_data_ptr<double>();
+        break;
+      case Form::kAll:
+        std::fill(part.sizes.begin(), part.sizes.end(), 1);
+        part.sizes[0] = partials.all;
+        part.buffer = at::empty(part.sizes, in_double);
+        all_sums[k] = part.buffer.mutable_data_ptr<double>();
+        break;
+      case Form::kColumns:
+        part.sizes[0] = partials.groups;
+        part.buffer = at::empty(part.sizes, in_double.dtype(partials.column_type));
+        column_sums[k] = part.buffer.mutable_data_ptr();
+        break;
     }
-    if (form == Form::kRows) std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
-    if (form == Form::kColumns) part.sizes[0] = groups;
-    part.buffer = at::empty(part.sizes, form == Form::kColumns ? in_double.dtype(column_type) : in_double);
-    if (form == Form::kRows)
-      row_sums[k] = part.buffer.mutable_data_ptr<double>();
-    else
-      column_sums[k] = part.buffer.mutable_data_ptr();
   }
   if (wants(wanted, kOfLibrary)) {
     parts_[kOfLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),
@@ -59,7 +74,7 @@ RowGradients::RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t
   }
 }
 
-void RowGradients::finish(Gradients& out) const {
+void ParameterGradients::finish(Gradients& out) const {
   for (int of = kOfParameter; of < kGradients; ++of) {
     const Part& part = parts_[of];
     if (!part.buffer.defined()) continue;

@@ -23,27 +23,34 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> to_tuple(const Gradients& grad
   return std::tuple_cat(out);
 }
 
-// All but recon's, on their way from a kernel that goes by rows. A parameter's are elements, or sums over each row or
-// over each column, as its shape wants them; `finish` brings them to that shape and its type.
-class RowGradients {
+// How a device's kernel cuts the sums that it leaves to be finished.
+struct Partials {
+  int64_t per_row = 1;  // sums of each row
+  int64_t all = 0;      // of all elements; 0: none, those per row serve
+  int64_t groups = 1;   // of rows, each with a sum per column
+  at::ScalarType column_type = at::kDouble;
+};
+
+// The gradients by a likelihood's parameters and by log_library: buffers for what the kernel writes, elements or sums,
+// as the parameter's shape asks for, and `finish`, which brings them to that shape and type.
+class ParameterGradients {
  public:
-  // `groups`: of rows, whose sums per column the kernel leaves apart, as numbers of `column_type`.
-  RowGradients(const LikelihoodArguments& a, int64_t wanted, int64_t groups, at::ScalarType column_type);
+  ParameterGradients(const LikelihoodArguments& a, int64_t wanted, const Partials& partials);
 
   bool with_columns() const { return column_sums[0] || column_sums[1]; }
   void finish(Gradients& out) const;
 
   Tensor elements[kMaxParameters];         // recon's shape; undefined: not wanted, or summed
-  double* row_sums[kMaxParameters] = {};   // [B]; null: not wanted, or otherwise
+  double* row_sums[kMaxParameters] = {};   // [B, per_row]; null: not wanted, or otherwise
+  double* all_sums[kMaxParameters] = {};   // [all]
   void* column_sums[kMaxParameters] = {};  // [groups, features]
   double* library = nullptr;               // [B]
 
  private:
-  // A buffer, its shape as one that broadcasts from the tensor's whose gradient it is, and that tensor.
   struct Part {
-    Tensor buffer;
-    at::DimVector sizes;
-    Tensor of;
+    Tensor buffer;        // what the kernel writes
+    at::DimVector sizes;  // its shape, dimension by dimension as recon's
+    Tensor of;            // the parameter
   };
   Part parts_[kGradients];
 };

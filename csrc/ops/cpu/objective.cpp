@@ -2,11 +2,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "math/elbo.h"
 #include "ops/autograd/function.h"
-#include "ops/cpu/by_rows.h"
+#include "ops/cpu/device.h"
+#include "ops/cpu/sums.h"
+#include "ops/gradients.h"
 #include "ops/layout.h"
 #include "ops/types.h"
 
@@ -15,43 +18,8 @@ namespace cpu {
 
 namespace {
 
-// Runs the kernel: sums per row, if they are wanted, and the gradient times upstream [rows], if its tensor is defined.
-void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, double factor, const double* upstream,
-         Doubles* partials) {
-  Objective call{};
-  tensors.lay_out(a, call);
-  call.factor = factor;
-  call.upstream = upstream;
-  const Chunks chunks(call.shape);
-  if (partials) partials->assign(chunks.partials(), 0.0);
-  call.sums = partials ? partials->data() : nullptr;
-  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
-  share(a, chunks.count, kObjectiveGrain,
-        [&](int64_t begin, int64_t end) { return kernels.objective(call, begin, end); });
-}
-
-// The likelihood of each row, if it is wanted, and the wanted gradients times factor times upstream [rows].
-Gradients run(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream, Doubles* partials) {
-  if (kTraits[a.likelihood].goes_by_rows) return run_by_rows(a, wanted, factor, upstream, partials);
-  LikelihoodTensors tensors(a);
-  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
-  run(a, tensors, factor, upstream, partials);
-  return {tensors.gradient};
-}
-
-double mean_of(const ElboArguments& a) { return a.reduction == kBatchMean ? 1.0 / double(a.recon.size(0)) : 1.0; }
-
-double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_tensor->item<double>() : a.beta; }
-
-}  // namespace
-
-void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
-           c10::function_ref<bool(int64_t begin, int64_t end)> kernel) {
-  if (a.recon.numel() == 0) return;
-  std::atomic<bool> legal{true};
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    if (!kernel(begin, end)) legal = false;
-  });
+// Refuses data that the kernel found illegal.
+void check_data(const LikelihoodArguments& a, bool legal) {
   const Trait& trait = kTraits.values[a.likelihood];
   TORCH_CHECK_VALUE(
       legal, "pyvae.elbo_loss, elbo_terms or reconstruction_loss, likelihood='", kLikelihoodNames[a.likelihood], "': ",
@@ -62,13 +30,84 @@ void share(const LikelihoodArguments& a, int64_t count, int64_t grain,
       trait.is_count ? "" : "; bytes are to be divided by 255, and real numbers go with likelihood='gaussian'");
 }
 
+// Numbers that a call's values were summed to: of each row `per_row`, or of everything.
+struct ValueSums {
+  bool by_row = false;
+  Doubles sums;
+
+  Doubles reduced(int64_t rows, int64_t reduction) const {
+    const int64_t of = by_row ? rows : 1;
+    Doubles out = reduce_rows(of, of > 0 ? int64_t(sums.size()) / of : 0, sums.data(), by_row ? reduction : kSum);
+    if (!by_row && reduction == kBatchMean) out[0] /= double(rows);
+    return out;
+  }
+};
+
+// Runs the kernel: sums of the values, if they are wanted, and the gradients that have a place, times factor times
+// upstream [rows]. A null upstream is 1.
+void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const ParameterGradients& parameters,
+         double factor, const double* upstream, ValueSums* value) {
+  Objective call{};
+  tensors.lay_out(a, call, /*in_order=*/parameters.with_columns());
+  call.factor = factor;
+  call.upstream = upstream;
+  for (int k = 0; k < kMaxParameters; ++k) {
+    call.by_parameter[k] = {parameters.row_sums[k], parameters.all_sums[k]};
+    call.column_sums[k] = parameters.column_sums[k];
+  }
+  Doubles library;
+  if (a.log_library) library = read_doubles(*a.log_library), call.log_library = library.data();
+  call.library_gradient = parameters.library;
+  const Chunks chunks(call.shape);
+  if (value) {
+    value->sums.assign(value->by_row ? chunks.partials() : chunks.count, 0.0);
+    (value->by_row ? call.value.rows : call.value.chunks) = value->sums.data();
+  }
+  if (a.recon.numel() == 0) return;
+
+  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
+  const Units units = call.units();
+  const int64_t chunk_grain = kTraits[a.likelihood].is_count ? kCountsGrain : kObjectiveGrain;
+  const int64_t grain = std::max<int64_t>(1, chunk_grain / units.chunks_each);
+  const int64_t scratch = kernels.objective_scratch(call);
+  std::atomic<bool> legal{true};
+  at::parallel_for(0, units.count, grain, [&](int64_t begin, int64_t end) {
+    Tensor room;
+    if (scratch > 0) room = at::empty({scratch}, call.in_double ? at::kDouble : at::kFloat);
+    if (!kernels.objective(call, begin, end, scratch > 0 ? room.mutable_data_ptr() : nullptr)) legal = false;
+  });
+  check_data(a, legal);
+}
+
+// The sums of the values, if they are wanted, and the wanted gradients times factor times upstream [rows].
+Gradients run(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream, ValueSums* value) {
+  Shape shape{};
+  shape.rows = a.recon.size(0), shape.features = shape.rows > 0 ? a.recon.numel() / shape.rows : 0;
+  const Chunks chunks(shape);
+  const ParameterGradients parameters(
+      a, wanted,
+      {chunks.per_row, chunks.count, Units(chunks, has_softmax(a), /*with_columns=*/true).count, recon_type(a)});
+  LikelihoodTensors tensors(a);
+  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+  for (int k = 0; k < kMaxParameters; ++k) tensors.parameter_gradients[k] = parameters.elements[k];
+  run(a, tensors, parameters, factor, upstream, value);
+  Gradients out = {tensors.gradient};
+  parameters.finish(out);
+  return out;
+}
+
+double mean_of(const ElboArguments& a) { return a.reduction == kBatchMean ? 1.0 / double(a.recon.size(0)) : 1.0; }
+
+double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_tensor->item<double>() : a.beta; }
+
+}  // namespace
+
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
   const bool with_terms = terms != Breakdown::kNone;
   const int64_t rows = a.recon.size(0);
-  Doubles partials;
-  const Gradients gradients = run(a, wanted, mean_of(a), nullptr, &partials);
-  const int64_t per_row = rows > 0 ? int64_t(partials.size()) / rows : 0;
-  const Doubles recon_term = reduce_rows(rows, per_row, partials.data(), a.reduction);
+  ValueSums value{a.reduction == kNone, {}};
+  const Gradients gradients = run(a, wanted, mean_of(a), nullptr, &value);
+  const Doubles recon_term = value.reduced(rows, a.reduction);
 
   Doubles kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   if (a.mu) {
@@ -102,7 +141,8 @@ Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, co
       // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
       LikelihoodTensors tensors(a);
       tensors.gradient = *gradient;
-      run(a, tensors, mean_of(a), read_doubles(upstream.expand({batch})).data(), nullptr);
+      run(a, tensors, ParameterGradients(a, /*wanted=*/0, {}), mean_of(a),
+          read_doubles(upstream.expand({batch})).data(), nullptr);
     } else {
       c10::DimVector sizes(upstream.dim() == 0 ? 0 : size_t(a.recon.dim()), 1);
       if (!sizes.empty()) sizes[0] = batch;

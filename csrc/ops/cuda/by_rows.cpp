@@ -14,7 +14,7 @@ Gradients run_by_rows(Call& call, const LikelihoodArguments& a, int64_t wanted, 
   ColumnSums columns;
   columns.rows_each = std::max<int64_t>(kColumnRows, (rows + kColumnGroups - 1) / kColumnGroups);
   columns.groups = (rows + columns.rows_each - 1) / columns.rows_each;
-  const RowGradients gradients(a, wanted, columns.groups, at::kDouble);
+  const ParameterGradients gradients(a, wanted, {/*per_row=*/1, /*all=*/0, columns.groups, at::kDouble});
   LikelihoodTensors tensors(a);
   if (wants(wanted, kOfRecon)) tensors.gradient = at::empty_like(tensors.recon);
   for (int k = 0; k < kMaxParameters; ++k) {
