@@ -19,7 +19,8 @@ import torch
 from . import Environment, Row, report, runs, write
 from .cases import Shape
 from .environment import environment
-from .timing import LEFT_OUT, Cuda, TimeLimit, reason
+from .timing import Cuda
+from .turns import LEFT_OUT, TimeLimit, reason
 
 
 def shape(text: str) -> Shape:

@@ -31,7 +31,7 @@ from .targets import (
     elements,
     is_float32,
 )
-from .timing import LEFT_OUT
+from .turns import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS

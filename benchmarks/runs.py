@@ -21,7 +21,8 @@ from .speed import (
     speed,
     thread_count,
 )
-from .timing import Budget, Device
+from .timing import Device
+from .turns import Budget
 
 Part = tuple[str, Callable[[], Iterable[Row]]]
 

@@ -31,7 +31,8 @@ from .cases import (
     make_inputs,
     make_inputs_of,
 )
-from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
+from .timing import Case, Device
+from .turns import Budget, Competitor, Outcome, compete, spread
 from .untimed import isolated
 
 HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph

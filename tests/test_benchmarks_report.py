@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import Environment, Row, read, report, write
-from benchmarks.timing import LEFT_OUT
+from benchmarks.turns import LEFT_OUT
 
 WHERE = {
     "cpu": Environment("cpu", "Example CPU", "avx2", "2.13.0", "0.1.0", "abc1234"),
