@@ -44,7 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_everyone_is_in_a_steady_state_of_its_own(machine: Machine) -> None:
-    """At 128x3072: 616 us where another had the pages before, 186 in a loop."""
+    """616 us where another had the pages before, 186 in a loop."""
     fused = machine.competitor("fused", 150, 36, faults=(430, 200, 10))
     others = [machine.competitor(name, 500, 500) for name in ("eager", "compiled")]
     outcomes = compete([fused, *others], 1.0, Device())
