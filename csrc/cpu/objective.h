@@ -167,20 +167,22 @@ class ObjectiveKernel {
 
   void before_row(int64_t index, const Chunk& c) {
     for (int r = 0; r < c.rows; ++r) {
-      Normalizer<T> normalizer;
-      for_row(index, c, r, [&](const T* scores, const Chunk& part) { normalizer.look(scores, part.features); });
-      for_row(index, c, r, [&](const T* scores, const Chunk& part) { normalizer.add(scores, part.features); });
-      normalizer_[r] = normalizer.log_sum_exp();
+      Largest<T> largest;
+      for_row(index, c, r, [&](const T* scores, int n) { largest.look(scores, n); });
+      const T most = largest.value();
+      double total = 0;
+      for_row(index, c, r, [&](const T* scores, int n) { total += sum_exp(scores, most, n); });
+      normalizer_[r] = T(double(most) + log(total));  // log sum exp
       sum_of_derivatives_[r] = 0, selected_[r] = false;
     }
   }
 
-  // f(scores, chunk) for the chunks that row r of the chunk `c`, the row's first, has a part in.
+  // f(scores, n) for the parts of row r of the chunk `c`, which is the row's first.
   template <class F>
   void for_row(int64_t index, const Chunk& c, int r, const F& f) {
     for (int64_t part = 0; part < chunks_.per_row; ++part) {
       const Chunk here = part == 0 ? c : chunks_[index + part];
-      f(recon_(here) + r * here.features, here);
+      f(recon_(here) + r * here.features, here.features);
     }
   }
 

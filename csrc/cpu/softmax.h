@@ -7,11 +7,11 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// log sum exp of a row: `look` at all of its scores first, then `add` all of them.
+// The largest score of a row: NaN where one is NaN or inf, or all are -inf, so that log sum exp is NaN, as torch's.
 template <class T>
-class Normalizer {
+class Largest {
  public:
-  Normalizer() {
+  Largest() {
     for (T& lane : lanes_) lane = -Real<T>::kInfinity;
   }
 
@@ -25,31 +25,24 @@ class Normalizer {
     nan_ |= nan != 0;
   }
 
-  void add(const T* __restrict s, int n) {
-    const T most = largest();
-    T power[kBuffer];
-    for (int i = 0; i < n; ++i) power[i] = exp_negative(s[i] - most);
-    total_ += sum(power, n);
-  }
-
-  // NaN where a score is NaN or inf, or all are -inf, as torch's.
-  T log_sum_exp() const {
-    const T most = largest();
-    if (nan_ || absolute(most) == Real<T>::kInfinity) return T(__builtin_nan(""));
-    return T(double(most) + log(total_));
+  T value() const {
+    T most = lanes_[0];
+    for (const T lane : lanes_) most = at_least(most, lane);
+    return nan_ || absolute(most) == Real<T>::kInfinity ? T(__builtin_nan("")) : most;
   }
 
  private:
-  T largest() const {
-    T most = lanes_[0];
-    for (const T lane : lanes_) most = at_least(most, lane);
-    return most;
-  }
-
   T lanes_[kSumLanes];
   bool nan_ = false;
-  double total_ = 0;
 };
+
+// Sum of e^(score - largest).
+template <class T>
+PYVAE_NOINLINE double sum_exp(const T* __restrict s, T largest, int n) {
+  T power[kBuffer];
+  for (int i = 0; i < n; ++i) power[i] = exp_negative(s[i] - largest);
+  return sum(power, n);
+}
 
 // The logs of the means: score - log sum exp + log library.
 template <class T>
