@@ -9,7 +9,7 @@ inline namespace PYVAE_ISA {
 // Whether recon may hold scores: the mean is then library * softmax(recon) over the row.
 enum class Softmax { kNever, kOptional, kAlways };
 
-constexpr int kMaxParameters = 2;
+constexpr int kMaxParameters = 3;
 
 // Of most likelihoods. Those that go by rows have parameters of their own or counts for data, and an `evaluate` that
 // returns Terms; the others have one that returns a Term, and vectors that may cross rows.

@@ -1,23 +1,24 @@
-#include "ops/cpu/by_rows.h"
+#include "ops/objective/cpu_by_rows.h"
 
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 
+#include "ops/dtypes.h"
 #include "ops/layout.h"
-#include "ops/types.h"
+#include "ops/objective/cpu_share.h"
 
 namespace pyvae {
 namespace cpu {
 
-Gradients run_by_rows(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream,
+Gradients run_by_rows(const LikelihoodArguments& a, int64_t output_mask, double factor, const double* upstream,
                       Doubles* sums) {
   const int64_t rows = a.recon.size(0);
   Shape shape{};
   shape.rows = rows;
-  const RowGradients gradients(a, wanted, Groups(shape, /*with_columns=*/true).count, recon_type(a));
+  const ParameterGradients gradients(a, output_mask, Groups(shape, /*with_columns=*/true).count, recon_type(a));
   LikelihoodTensors tensors(a);
-  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
 
   Objective call{};
   for (int k = 0; k < kMaxParameters; ++k) {
@@ -35,11 +36,11 @@ Gradients run_by_rows(const LikelihoodArguments& a, int64_t wanted, double facto
 
   const int64_t count = Groups(call.shape, gradients.with_columns()).count;
   const int64_t chunks = std::max<int64_t>(1, a.recon.numel() / kChunk / std::max<int64_t>(1, count));  // of a group
-  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
+  const auto kernel = kernels(call.in_double).objective_by_rows;
   const int64_t scratch = call.softmax && call.gradient.data ? call.shape.features : 0;
   share(a, count, std::max<int64_t>(1, kByRowsGrain / chunks), [&](int64_t begin, int64_t end) {
     const Tensor derivatives = at::empty({scratch}, call.in_double ? at::kDouble : at::kFloat);
-    return kernels.objective_by_rows(call, begin, end, derivatives.mutable_data_ptr());
+    return kernel(call, begin, end, derivatives.mutable_data_ptr());
   });
 
   Gradients out = {tensors.gradient};
