@@ -20,7 +20,7 @@ OPERATORS = sorted(
     for schema in torch._C._jit_get_all_schemas()
     if schema.name.startswith("pyvae::")
 )
-NO_PARAMETERS = (None, None, None)
+NO_PARAMETERS = ((), None)  # and no log_library
 
 
 def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -32,24 +32,26 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
         learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
         bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
-        alone, beside = (None,) * 4, (*learned, *bounds)
-        yield "reparameterize", (mu, s, None, seed, kind, 2, *alone, True)
-        yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, *alone, False)
-        yield "reparameterize", (mu, s, None, seed, kind, 0, *beside, True)
-        yield "latent_draw", (mu.detach(), s.detach(), None, None, kind, 3, *alone, None, True)
-        yield "latent_draw", (mu.detach(), s.detach(), None, None, kind, 0, *alone, torch.Generator(device), False)
-        plain, fixed = (mu.detach(), s.detach()), (*(x.detach() for x in learned), *bounds)
+        no_prior, no_range = (None, None), (None, None)
+        own, plain = (mu, s, kind), (mu.detach(), s.detach(), kind)
+        yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, True)
+        yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, False)
+        yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, True)
+        yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, None, True)
+        yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, torch.Generator(device), False)
+        fixed = [x.detach() for x in learned]
         for reduction in range(len(KL_REDUCTIONS)):
-            options = alone if reduction % 2 else fixed
-            yield "kl_divergence", (mu, s, None, None, kind, 0, *alone, reduction)
-            yield "kl_divergence", (mu, s, None, None, kind, 0, *beside, reduction)
-            yield "latent_forward", (*plain, None, seed, kind, 1, *options, reduction != 1, reduction != 2, reduction)
+            low_high, given = (no_range, no_prior) if reduction % 2 else (bounds, fixed)
+            asked = (reduction != 1, reduction != 2, reduction)
+            yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, reduction)
+            yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, reduction)
+            yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, *asked)
         grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-        yield "latent_backward", (*plain, None, seed, kind, 1, *alone, *grads, False)
-        yield "latent_backward", (*plain, None, seed, kind, 1, *fixed, *grads, True)
-        yield "latent_backward", (*plain, eps.detach(), None, kind, 0, *alone, grads[0], None, False)
-        yield "latent_backward", (*plain, None, None, kind, 0, *alone, None, grads[1], False)
-        yield "latent_backward", (*plain, None, None, kind, 0, *fixed, None, grads[0], True)
+        yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, *grads, False)
+        yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, *grads, True)
+        yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, grads[0], None, False)
+        yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, None, grads[1], False)
+        yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
     yield "reference_normal", (seed, (3, 4), torch.float32, 0)
     yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
     for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
@@ -59,29 +61,34 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         weight = torch.rand(4, 1, 5, device=device)
         positive = weight if family(likelihood).takes_pos_weight else None
         beta = torch.tensor(0.5, device=device)
-        for wanted in (1, 0):
-            kl = (mu, s, 1, None, beta, 2.0, reduction)
-            yield "elbo_forward", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, wanted)
-        yield (
-            "elbo_gradient",
-            (recon, target.flatten(1), weight, positive, code, *NO_PARAMETERS, torch.rand(3, device=device), 1),
-        )
+        own = (code, *NO_PARAMETERS)
+        no_kl, factors = (None, None, 0, None), (weight, positive)
+        settings = (2.0, beta, *factors, reduction)
+        for mask in (1, 0):
+            yield "elbo_forward", (recon, target, mu, s, 1, None, *own, *settings, mask)
+        flat = target.flatten(1)
+        yield "elbo_gradient", (recon, flat, *own, *factors, torch.rand(3, device=device), 1)
         upstream = torch.rand(3 if reduction == 0 else (), device=device)
         gradient = torch.randn_like(recon)
-        for grads in ((gradient, upstream, None, None), (gradient, None, upstream, None), (None, None, None, upstream)):
-            posterior_given = (mu, s, 1, None, beta, 2.0, reduction)
-            kl_given = (None, None, 0, torch.rand(3, device=device), None, 0.5, reduction)
-            for kl in (posterior_given, kl_given):
-                to_kl = grads[1] is not None or grads[3] is not None
-                yield "elbo_backward_", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, *grads, to_kl)
+        others = [] if reduction == 0 else [torch.randn(4, device=device), torch.randn((), device=device).double()]
+        for grads in (
+            (gradient, [], upstream, None, None),
+            (gradient, others, None, upstream, None),
+            (None, others, upstream, upstream, upstream),
+            (None, [], None, None, upstream),
+        ):
+            for kl in ((mu, s, 1, None), (None, None, 0, torch.rand(3, device=device))):
+                to_kl = grads[2] is not None or grads[4] is not None
+                yield "elbo_backward_", (recon, target, *kl, *own, *settings, *grads, to_kl)
         for grads in ((upstream, None), (None, upstream), (upstream, upstream)):
             made = gradient.half() if code % 2 else gradient
-            yield "elbo_backward", (recon.to(made), target, weight, positive, code, *NO_PARAMETERS, *kl, made, *grads)
+            yield "elbo_backward", (recon.to(made), target, *kl, *own, *settings, made, *grads)
         mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
-        yield "elbo", (recon, target, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
+        plain = (0.5, None, None, None, reduction)
+        yield "elbo", (recon, target, mu, s, 1, None, *own, *plain)
         whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]
-        yield "elbo", (recon, whole, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
-        yield "elbo", (recon, target, weight, positive, code, *NO_PARAMETERS, None, None, 0, kl, beta, 1.0, reduction)
+        yield "elbo", (recon, whole, mu, s, 1, None, *own, *plain)
+        yield "elbo", (recon, target, *no_kl[:3], kl, *own, 1.0, beta, *factors, reduction)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -38,13 +38,14 @@ def test_wrong_arguments_end_in_results_or_errors() -> None:
         assert ended["ValueError"] > CALLS / len(OPERATORS) / 10
 
 
-def backward_in_place(**changed: Any) -> Tensor:
+def backward_in_place(**changed: Any) -> tuple[Tensor, ...]:
     given: dict[str, Any] = {
         argument.name: None for argument in torch.ops.pyvae.elbo_backward_.default._schema.arguments
     }
     like = torch.full((3, 4), 0.5)
     given |= {"recon": like, "target": like, "gradient": torch.ones(3, 4), "grad_loss": torch.tensor(2.0)}
-    given |= {"likelihood": 0, "scale_kind": 0, "beta": 1.0, "reduction": 1, "to_kl": False} | changed
+    given |= {"likelihood": 0, "scale_kind": 0, "beta": 1.0, "reduction": 1, "to_kl": False}
+    given |= {"parameters": (), "parameter_gradients": ()} | changed
     return torch.ops.pyvae.elbo_backward_(*given.values())
 
 
@@ -61,15 +62,33 @@ def test_unknown_codes_do_not_reach_what_works_in_place(name: str, code: int) ->
 def test_a_gradient_without_memory_of_its_own_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^pyvae::elbo_backward_: gradient is written in place"):
         backward_in_place(gradient=torch.ones(1, 4).expand(3, 4))
-    strided = torch.ones(4, 3).t()
-    backward_in_place(gradient=strided)
+    with pytest.raises(ValueError, match=r"^pyvae::elbo_backward_: parameter_gradients are written in place"):
+        backward_in_place(parameter_gradients=[torch.ones(1).expand(4)])
+    strided, other = torch.ones(4, 3).t(), torch.ones(4)
+    backward_in_place(gradient=strided, parameter_gradients=[other])
     assert torch.equal(strided, torch.full((3, 4), 2.0))
+    assert torch.equal(other, torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("other", "changed", "words"),
+    (
+        (torch.ones(4).half(), {}, "must be float32 or float64"),
+        (torch.ones(4, device="meta"), {}, "must be on recon's device"),
+        (torch.ones(4), {"reduction": 0, "grad_loss": torch.ones(3)}, "must come with a reduction"),
+        (torch.ones(4), {"gradient": None, "grad_loss": None}, "grad_loss or grad_recon must be given"),
+    ),
+)
+def test_gradients_of_parameters_that_cannot_be_scaled(other: Tensor, changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        backward_in_place(parameter_gradients=[other], **changed)
+    assert other.is_meta or torch.equal(other, torch.ones_like(other))
 
 
 def test_upstream_gradients_of_another_device_are_refused() -> None:
     like = torch.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"^pyvae::elbo_gradient: upstream must have shape \(B,\), on recon's device$"):
-        torch.ops.pyvae.elbo_gradient(like, like, None, None, 0, None, None, None, torch.ones(3, device="meta"), 1)
+        torch.ops.pyvae.elbo_gradient(like, like, 0, (), None, None, None, torch.ones(3, device="meta"), 1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +104,7 @@ def test_upstream_gradients_of_another_device_are_refused() -> None:
 def test_what_is_no_range_is_refused(bounds: tuple[Tensor | None, ...], kind: int, words: str) -> None:
     zeros = torch.zeros(3, 4)
     with pytest.raises(ValueError, match=words):
-        torch.ops.pyvae.kl_divergence(zeros, zeros, None, None, kind, 0, None, None, *bounds, 0)
+        torch.ops.pyvae.kl_divergence(zeros, zeros, kind, *bounds, None, None, 0, None, None, 0)
 
 
 # ---- hooks on saved tensors -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -95,25 +95,30 @@ def test_compiled(name: str, compiler: str, device: str) -> None:
             assert_whole(got, expected)
 
 
-def operands(given: Call) -> tuple[Any, ...]:
-    own = (*given.parameters, None, None)[:2]
-    return (given.recon, given.target, given.weight, None, CODES.index(given.name), *own, given.log_library)
+def data_term(given: Call) -> tuple[Any, ...]:
+    """The arguments of `elbo_gradient`, but for the upstream gradient."""
+    own = (CODES.index(given.name), given.parameters, given.log_library)
+    return (given.recon, given.target, *own, given.weight, None)
+
+
+def operands(given: Call, kl: Tensor | None = None, beta: float = 1.0, reduction: int = 1) -> tuple[Any, ...]:
+    """The arguments of `elbo`."""
+    recon, target, *own, weight, pos_weight = data_term(given)
+    return (recon, target, None, None, 0, kl, *own, beta, None, weight, pos_weight, reduction)
 
 
 @pytest.mark.usefixtures("kernels")
 @EACH_WAY
 def test_opcheck(name: str, library: bool, device: str) -> None:
     given = call(name, (3, 4, 5), (4, 1), library=library, device=device)
-    every = 1 | sum(2 << k for k in range(len(given.parameters))) | (8 if library else 0)
+    every = 1 | (2 if library else 0) | sum(4 << k for k in range(len(given.parameters)))
     kl = torch.rand(3, device=device)
-    for wanted in (0, every):
+    for mask in (0, every):
         for reduction in range(3):
-            rest = (None, None, 0, kl, None, 0.5, reduction)
-            torch.library.opcheck(torch.ops.pyvae.elbo_forward.default, (*operands(given), *rest, wanted))
-        torch.library.opcheck(torch.ops.pyvae.elbo_gradient.default, (*operands(given), kl, wanted))
+            torch.library.opcheck(torch.ops.pyvae.elbo_forward.default, (*operands(given, kl, 0.5, reduction), mask))
+        torch.library.opcheck(torch.ops.pyvae.elbo_gradient.default, (*data_term(given), kl, mask))
     for reduction in range(3):
-        arguments = (*operands(given.leaves()), None, None, 0, leaf(kl), None, 0.5, reduction)
-        torch.library.opcheck(torch.ops.pyvae.elbo.default, arguments)
+        torch.library.opcheck(torch.ops.pyvae.elbo.default, operands(given.leaves(), leaf(kl), 0.5, reduction))
 
 
 @pytest.mark.usefixtures("backend")
@@ -210,26 +215,29 @@ def test_pos_weight_is_refused(functions: ModuleType, name: str, device: str) ->
 
 @pytest.mark.usefixtures("kernels")
 def test_operators_refuse_what_python_would_not_send(device: str) -> None:
-    one, two = (call(name, (4, 6), library=True, device=device) for name in ("negative_binomial", NAMES[4]))
-    recon, target, *_, code, first, second, library = operands(two)
-    rest = (None, None, 0, None, None, 1.0, 1)
-    upstream = torch.ones(4, device=device)
+    two = call(NAMES[4], (4, 6), library=True, device=device)
+    first, second = two.parameters
+
+    def elbo(name: str, parameters: Sequence[Any], library: Tensor | None = None) -> Any:
+        own = (CODES.index(name), parameters, library)
+        return torch.ops.pyvae.elbo(two.recon, two.target, None, None, 0, None, *own, 1.0, None, None, None, 1)
+
     number = "the likelihood has another number of parameters"
-    for own in ((None, None), (first, None), (None, second)):
+    for own in ((), (first,), (None, second), (first, None), (first, second, None), (first,) * 3, (first,) * 9):
         with pytest.raises(ValueError, match=number):
-            torch.ops.pyvae.elbo(recon, target, None, None, code, *own, library, *rest)
-    for own in ((first, second), (None, None)):
+            elbo(two.name, own, two.log_library)
+    for own in ((), (None,), (first, second)):
         with pytest.raises(ValueError, match=number):
-            torch.ops.pyvae.elbo(recon, target, None, None, CODES.index(one.name), *own, library, *rest)
+            elbo("negative_binomial", own, two.log_library)
     for plain in ("gaussian", "poisson"):
         with pytest.raises(ValueError, match=number):
-            torch.ops.pyvae.elbo(recon, target, None, None, CODES.index(plain), first, None, None, *rest)
+            elbo(plain, (first,))
     for takes_none in ("gaussian", "multinomial"):
         with pytest.raises(ValueError, match="takes no log_library"):
-            torch.ops.pyvae.elbo(recon, target, None, None, CODES.index(takes_none), None, None, library, *rest)
-    given = call("poisson", (4, 6), device=device)
-    for wanted in (2, 4, 8, 3, 16, -1):
-        with pytest.raises(ValueError, match="wanted"):
-            torch.ops.pyvae.elbo_forward(*operands(given), *rest, wanted)
-        with pytest.raises(ValueError, match="wanted"):
-            torch.ops.pyvae.elbo_gradient(*operands(given), upstream, wanted)
+            elbo(takes_none, (), two.log_library)
+    given, upstream = call("poisson", (4, 6), device=device), torch.ones(4, device=device)
+    for mask in (2, 4, 8, 3, 16, -1):
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_forward(*operands(given), mask)
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_gradient(*data_term(given), upstream, mask)

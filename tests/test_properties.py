@@ -157,8 +157,7 @@ def test_more_than_2_to_the_31_elements(device: str) -> None:
     recon, target = data("gaussian", (2, shape[1]), (torch.bfloat16, torch.bfloat16), device=device)
     wide = recon[:1].expand(shape), target[:1].expand(shape)
     # The operator itself, which has no way to the reference: that would need 2^31 float32 of each operand.
-    no_kl = (None, None, 0, None, None, 1.0, REDUCTIONS.index("sum"))
-    got, *_ = torch.ops.pyvae.elbo_forward(
-        *wide, None, None, LIKELIHOODS.index("gaussian"), None, None, None, *no_kl, 0
-    )
+    no_kl, no_factors = (None, None, 0, None), (1.0, None, None, None)
+    own = (LIKELIHOODS.index("gaussian"), (), None)
+    got, *_ = torch.ops.pyvae.elbo_forward(*wide, *no_kl, *own, *no_factors, REDUCTIONS.index("sum"), 0)
     assert_relative(got, shape[0] * truth.reconstruction("gaussian", recon[:1], target[:1], reduction="sum"), LOSS)

@@ -9,7 +9,7 @@ inline namespace PYVAE_ISA {
 // Whether recon may hold scores: the mean is then library * softmax(recon) over the row.
 enum class Softmax { kNever, kOptional, kAlways };
 
-constexpr int kMaxParameters = 2, kMaxPrepared = 4;
+constexpr int kMaxParameters = 3, kMaxPrepared = 4;
 
 // The protocol of every likelihood. Of one element:
 //   evaluate<Math>(recon, target, parameters)  its value in nats and its derivatives, as Terms

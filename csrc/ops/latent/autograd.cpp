@@ -1,6 +1,11 @@
 // Encoder side: the gradient, which draws the noise again.
-#include "ops/autograd/function.h"
-#include "ops/implement.h"
+#include "ops/latent/autograd.h"
+
+#include <torch/library.h>
+
+#include "ops/autograd.h"
+#include "ops/latent/checks.h"
+#include "ops/latent/functions.h"
 
 namespace pyvae {
 
@@ -15,8 +20,14 @@ struct LatentCall {
 };
 
 std::tuple<Tensor, Tensor> forward(const LatentArguments& a, const LatentCall& call) {
-  return run<&Device::latent_forward>("pyvae::latent_forward", direct_device(a.mu, a), a, call.with_z, call.with_kl,
-                                      call.reduction);
+  return run<&LatentFunctions::forward>("pyvae::latent_forward", direct<LatentFunctions>(a.mu, a), a, call.with_z,
+                                        call.with_kl, call.reduction);
+}
+
+// With the seed.
+std::tuple<Tensor, Tensor, Tensor> draw(const LatentArguments& a, const LatentCall& call) {
+  return run<&LatentFunctions::draw>("pyvae::latent_draw", direct<LatentFunctions>(a.mu, a), a, call.generator,
+                                     call.with_kl);
 }
 
 struct Latent : torch::autograd::Function<Latent> {
@@ -29,8 +40,7 @@ struct Latent : torch::autograd::Function<Latent> {
     const at::AutoDispatchBelowADInplaceOrView below;
     Tensor z, kl, seed = value_or_undefined(a->seed);
     if (call->drawn) {
-      std::tie(z, kl, seed) =
-          run<&Device::latent_draw>("pyvae::latent_draw", direct_device(a->mu, *a), *a, call->generator, call->with_kl);
+      std::tie(z, kl, seed) = draw(*a, *call);
     } else {
       std::tie(z, kl) = pyvae::forward(*a, *call);
     }
@@ -38,7 +48,7 @@ struct Latent : torch::autograd::Function<Latent> {
     if (!call->with_kl) ctx->mark_non_differentiable({kl});
     ctx->set_materialize_grads(false);
     // No gradient of the sample reads mu.
-    const Tensor mu = call->with_kl || !call->with_z ? a->mu : unwatched(a->mu);
+    const Tensor mu = call->with_kl || !call->with_z ? a->mu : without_version_check(a->mu);
     ctx->save_for_backward({mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
                             value_or_undefined(a->prior_scale), seed, value_or_undefined(a->low),
                             value_or_undefined(a->high)});
@@ -55,22 +65,22 @@ struct Latent : torch::autograd::Function<Latent> {
     const OptionalTensor prior_mean = optional(saved[kPriorMean]), prior_scale = optional(saved[kPriorScale]);
     const OptionalTensor low = optional(saved[kLow]), high = optional(saved[kHigh]);
     const int64_t reduction = ctx->saved_data["reduction"].toInt();
-    const LatentArguments a{saved[kMu],
-                            saved[kScale],
-                            eps,
-                            seed,
-                            ctx->saved_data["scale_kind"].toInt(),
-                            ctx->saved_data["row_offset"].toSymInt(),
-                            prior_mean,
-                            prior_scale,
-                            low,
-                            high};
+    const LatentArguments a{.mu = saved[kMu],
+                            .scale = saved[kScale],
+                            .scale_kind = ctx->saved_data["scale_kind"].toInt(),
+                            .low = low,
+                            .high = high,
+                            .eps = eps,
+                            .seed = seed,
+                            .row_offset = ctx->saved_data["row_offset"].toSymInt(),
+                            .prior_mean = prior_mean,
+                            .prior_scale = prior_scale};
     variable_list out(kBefore + kInputs);
-    std::vector<bool> wanted = wanted_gradients(ctx, {saved.begin(), saved.begin() + kSeed});
-    wanted.resize(saved.size(), false);
-    check("reparameterize", refuse(a));  // hooks may have unpacked anything
-    if (at::GradMode::is_enabled() || has_tangent(grads) || wanted[kEps]) {
-      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, {}, grads, wanted};
+    std::vector<bool> needs_grad = needs_input_grad(ctx, {saved.begin(), saved.begin() + kSeed});
+    needs_grad.resize(saved.size(), false);
+    check("reparameterize", find_error(a));  // hooks may have unpacked anything
+    if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kEps]) {
+      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, {}, grads, needs_grad};
       if (reduction >= 0)
         call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};
       const variable_list gradients = reference_gradient()(call);
@@ -82,10 +92,11 @@ struct Latent : torch::autograd::Function<Latent> {
     Tensor grad_kl = grads[1];
     if (grad_kl.defined() && reduction == kBatchMean) grad_kl = grad_kl.div(batch_size(a.mu));
     const OptionalTensor to_z = optional(grads[0]), to_kl = optional(grad_kl);
-    const bool to_prior = to_kl && (wanted[kPriorMean] || wanted[kPriorScale]);
-    const Device* direct = is_plain(to_z) && is_plain(to_kl) ? direct_device(a.mu, a) : nullptr;
+    const bool to_prior = to_kl && (needs_grad[kPriorMean] || needs_grad[kPriorScale]);
+    const LatentFunctions* const functions =
+        is_plain(to_z) && is_plain(to_kl) ? direct<LatentFunctions>(a.mu, a) : nullptr;
     auto [grad_mu, grad_scale, grad_prior_mean, grad_prior_scale] =
-        run<&Device::latent_backward>("pyvae::latent_backward", direct, a, to_z, to_kl, to_prior);
+        run<&LatentFunctions::backward>("pyvae::latent_backward", functions, a, to_z, to_kl, to_prior);
     out[kBefore + kMu] = grad_mu, out[kBefore + kScale] = grad_scale;
     if (to_prior) out[kBefore + kPriorMean] = grad_prior_mean, out[kBefore + kPriorScale] = grad_prior_scale;
     return out;
@@ -97,14 +108,13 @@ struct Latent : torch::autograd::Function<Latent> {
 };
 
 std::tuple<Tensor, Tensor> latent(const LatentArguments& a, const LatentCall& call) {
-  if (needs_gradient({&a.mu, &a.scale}, {&a.eps, &a.prior_mean, &a.prior_scale})) {
+  if (needs_gradient(a)) {
     const variable_list out = Latent::of(a, call);
     return {out[0], out[1]};
   }
   const at::AutoDispatchBelowADInplaceOrView below;
   if (!call.drawn) return forward(a, call);
-  auto [z, kl, seed] =
-      run<&Device::latent_draw>("pyvae::latent_draw", direct_device(a.mu, a), a, call.generator, call.with_kl);
+  auto [z, kl, seed] = draw(a, call);
   return {z, kl};
 }
 
@@ -131,16 +141,16 @@ Tensor kl_divergence(const LatentArguments& a, int64_t reduction) {
 
 namespace {
 
-// As the dispatcher calls them, with arguments of anyone's.
+// Registered with the dispatcher: their arguments are unchecked.
 std::tuple<Tensor, Tensor> checked_reparameterize(const LatentArguments& a, bool with_kl) {
-  check("reparameterize", refuse(a));
-  check("reparameterize", !a.eps && !a.seed ? "either eps or seed must be given" : nullptr);
+  check("reparameterize", find_error(a));
+  check("reparameterize", find_noise_error(a));
   return reparameterize(a, with_kl);
 }
 
 Tensor checked_kl_divergence(const LatentArguments& a, int64_t reduction) {
-  check("kl_divergence", refuse(a));
-  check("kl_divergence", reduction < 0 || reduction >= kDivergenceReductions ? "unknown reduction" : nullptr);
+  check("kl_divergence", find_error(a));
+  check("kl_divergence", find_reduction_error(reduction));
   return kl_divergence(a, reduction);
 }
 

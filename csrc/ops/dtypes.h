@@ -1,4 +1,4 @@
-// Types and shapes of results, the same on every device.
+// Element types: torch's names of ours, and the results' types, the same on every device.
 #pragma once
 
 #include <algorithm>
@@ -47,5 +47,13 @@ inline at::ScalarType kl_type(const ElboArguments& a) {
 }
 
 inline at::ScalarType loss_type(const ElboArguments& a) { return c10::promoteTypes(recon_type(a), kl_type(a)); }
+
+// Whether a scalar on the CPU, an upstream gradient, is the number 1.
+inline bool is_one(const Tensor& scalar) {
+  if (scalar.dim() != 0) return false;
+  return scalar.scalar_type() == at::kFloat    ? *scalar.const_data_ptr<float>() == 1.0f
+         : scalar.scalar_type() == at::kDouble ? *scalar.const_data_ptr<double>() == 1.0
+                                               : false;
+}
 
 }  // namespace pyvae

@@ -1,4 +1,4 @@
-#include "ops/cuda/by_rows.h"
+#include "ops/objective/cuda_by_rows.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -8,15 +8,15 @@
 namespace pyvae {
 namespace cuda {
 
-Gradients run_by_rows(Call& call, const LikelihoodArguments& a, int64_t wanted, const Tensor& upstream,
+Gradients run_by_rows(Call& call, const LikelihoodArguments& a, int64_t output_mask, const Tensor& upstream,
                       ObjectiveByRows& o) {
   const int64_t rows = a.recon.size(0);
   ColumnSums columns;
   columns.rows_each = std::max<int64_t>(kColumnRows, (rows + kColumnGroups - 1) / kColumnGroups);
   columns.groups = (rows + columns.rows_each - 1) / columns.rows_each;
-  const ParameterGradients gradients(a, wanted, {/*per_row=*/1, /*all=*/0, columns.groups, at::kDouble});
+  const ParameterGradients gradients(a, output_mask, {/*per_row=*/1, /*all=*/0, columns.groups, at::kDouble});
   LikelihoodTensors tensors(a);
-  if (wants(wanted, kOfRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = at::empty_like(tensors.recon);
   for (int k = 0; k < kMaxParameters; ++k) {
     tensors.parameter_gradients[k] = gradients.elements[k];
     o.row_sums[k] = gradients.row_sums[k];

@@ -8,6 +8,12 @@
 #include "ops/codes.h"
 
 namespace pyvae {
+namespace cpu {
+
+// The kernels for this machine that compute in float, or in double.
+inline const Kernels& kernels(bool in_double) {
+  return in_double ? instruction_set()->in_double : instruction_set()->in_float;
+}
 
 // Numbers in double: a call's partial sums, or one value per row. Small ones live on the stack.
 using Doubles = c10::SmallVector<double, 256>;
@@ -23,4 +29,5 @@ at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType ty
 // system, whose first touch costs as much as the arithmetic: huge pages make that 512 times rarer.
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type);
 
+}  // namespace cpu
 }  // namespace pyvae

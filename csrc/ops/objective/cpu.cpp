@@ -6,12 +6,11 @@
 #include <atomic>
 
 #include "math/elbo.h"
-#include "ops/autograd/function.h"
-#include "ops/cpu/device.h"
-#include "ops/cpu/sums.h"
-#include "ops/gradients.h"
+#include "ops/cpu/tensors.h"
+#include "ops/dtypes.h"
+#include "ops/latent/cpu.h"
 #include "ops/layout.h"
-#include "ops/types.h"
+#include "ops/objective/implement.h"
 
 namespace pyvae {
 namespace cpu {
@@ -65,7 +64,7 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
   }
   if (a.recon.numel() == 0) return;
 
-  const Kernels& kernels = call.in_double ? instruction_set()->in_double : instruction_set()->in_float;
+  const Kernels& kernels = cpu::kernels(call.in_double);
   const Units units = call.units();
   const int64_t chunk_grain = kTraits[a.likelihood].is_count ? kCountsGrain : kObjectiveGrain;
   const int64_t grain = std::max<int64_t>(1, chunk_grain / units.chunks_each);
@@ -80,15 +79,16 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
 }
 
 // The sums of the values, if they are wanted, and the wanted gradients times factor times upstream [rows].
-Gradients run(const LikelihoodArguments& a, int64_t wanted, double factor, const double* upstream, ValueSums* value) {
+Gradients run(const LikelihoodArguments& a, int64_t output_mask, double factor, const double* upstream,
+              ValueSums* value) {
   Shape shape{};
   shape.rows = a.recon.size(0), shape.features = shape.rows > 0 ? a.recon.numel() / shape.rows : 0;
   const Chunks chunks(shape);
   const ParameterGradients parameters(
-      a, wanted,
+      a, output_mask,
       {chunks.per_row, chunks.count, Units(chunks, has_softmax(a), /*with_columns=*/true).count, recon_type(a)});
   LikelihoodTensors tensors(a);
-  if (wants(wanted, kOfRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
   for (int k = 0; k < kMaxParameters; ++k) tensors.parameter_gradients[k] = parameters.elements[k];
   run(a, tensors, parameters, factor, upstream, value);
   Gradients out = {tensors.gradient};
@@ -96,22 +96,16 @@ Gradients run(const LikelihoodArguments& a, int64_t wanted, double factor, const
   return out;
 }
 
-double mean_of(const ElboArguments& a) { return a.reduction == kBatchMean ? 1.0 / double(a.recon.size(0)) : 1.0; }
-
-double beta_of(const ElboArguments& a) { return a.beta_tensor ? a.beta * a.beta_tensor->item<double>() : a.beta; }
-
-}  // namespace
-
-std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
-  const bool with_terms = terms != Breakdown::kNone;
+std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
+  const bool with_terms = terms != TermOutputs::kSkip;
   const int64_t rows = a.recon.size(0);
   ValueSums value{a.reduction == kNone, {}};
-  const Gradients gradients = run(a, wanted, mean_of(a), nullptr, &value);
+  const Gradients gradients = run(a, output_mask, mean_of(a), nullptr, &value);
   const Doubles recon_term = value.reduced(rows, a.reduction);
 
   Doubles kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   if (a.mu) {
-    kl_term = divergence({*a.mu, *a.scale, kAbsent, kAbsent, a.scale_kind, 0}, a.reduction);
+    kl_term = divergence(a.posterior(), a.reduction);
   } else if (a.kl) {
     kl_term = reduce_rows(rows, 1, read_doubles(*a.kl).data(), a.reduction);
   }
@@ -123,25 +117,31 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& 
           with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
 }
 
-Gradients elbo_gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t wanted) {
+Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   const Doubles rows = read_doubles(upstream);
   // One number for all rows is a factor as the forward pass has it, of the derivatives before the weights.
-  if (!rows.empty() && upstream.stride(0) == 0) return run(a, wanted, rows[0], nullptr, nullptr);
-  return run(a, wanted, 1, rows.data(), nullptr);
+  if (!rows.empty() && upstream.stride(0) == 0) return run(a, output_mask, rows[0], nullptr, nullptr);
+  return run(a, output_mask, 1, rows.data(), nullptr);
 }
 
-Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, const OptionalTensor& grad_loss,
-                      const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl) {
+std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
+                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
+                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
+                                             bool to_kl) {
   const int64_t batch = a.recon.size(0);
-  if (gradient) {
-    const Tensor upstream = grad_loss && grad_recon ? *grad_loss + *grad_recon : grad_loss ? *grad_loss : *grad_recon;
-    if (is_one(upstream)) {
-      // as the forward pass wrote it
+  if (gradient || !parameter_gradients.empty()) {
+    const Tensor upstream = upstream_of(grad_loss, grad_recon);
+    const bool is_done = is_one(upstream);  // the gradients are as the forward pass wrote them
+    for (const Tensor& other : parameter_gradients) {
+      if (!is_done) other.mul_(upstream);
+    }
+    if (is_done || !gradient) {
+      // nothing is left to do
     } else if (at::elementSize(a.recon.scalar_type()) == 2) {
       // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
       LikelihoodTensors tensors(a);
       tensors.gradient = *gradient;
-      run(a, tensors, ParameterGradients(a, /*wanted=*/0, {}), mean_of(a),
+      run(a, tensors, ParameterGradients(a, /*output_mask=*/0, {}), mean_of(a),
           read_doubles(upstream.expand({batch})).data(), nullptr);
     } else {
       c10::DimVector sizes(upstream.dim() == 0 ? 0 : size_t(a.recon.dim()), 1);
@@ -149,13 +149,25 @@ Tensor elbo_backward_(const ElboArguments& a, const OptionalTensor& gradient, co
       gradient->mul_(upstream.reshape(sizes));
     }
   }
-  if (!to_kl) return at::empty({0}, a.recon.options());
+  if (!to_kl) return {};
   const double beta = beta_of(a), mean = mean_of(a);
   const Doubles from_loss = grad_loss ? read_doubles(*grad_loss) : Doubles();
   Doubles out = grad_kl ? read_doubles(*grad_kl) : Doubles(from_loss.size(), 0.0);
   for (size_t i = 0; i < out.size(); ++i) out[i] = mean * kl_upstream(grad_loss ? from_loss[i] : 0, out[i], beta);
-  return to_tensor(out, a.reduction, kl_type(a));
+  if (!a.mu) return {Tensor(), Tensor(), to_tensor(out, a.reduction, kl_type(a))};
+  // In the KL's type, as it would come from outside.
+  if (kl_type(a) == at::kFloat) std::transform(out.begin(), out.end(), out.begin(), [](double x) { return float(x); });
+  if (a.reduction != kNone) out.assign(size_t(batch), out[0]);
+  return std::tuple_cat(divergence_backward(a.posterior(), out), std::tuple<Tensor>());
 }
 
+}  // namespace
+
+extern const ObjectiveFunctions kObjective;
+const ObjectiveFunctions kObjective = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+
 }  // namespace cpu
+
+TORCH_LIBRARY_IMPL(pyvae, CPU, m) { implement_objective<cpu::kObjective>(m, at::kCPU); }
+
 }  // namespace pyvae

@@ -1,11 +1,13 @@
 // Encoder side on CUDA: allocate and launch, one kernel each way.
+#include "ops/latent/cuda.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "ops/broadcast.h"
-#include "ops/cuda/device.h"
 #include "ops/cuda/tensors.h"
+#include "ops/latent/implement.h"
 
 namespace pyvae {
 namespace cuda {
@@ -27,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
     with_kl = false;  // nothing is summed
   }
   const Tensor kl = of_elements ? tensors.elements
-                    : with_kl   ? empty_result(a.mu, reduction, type)
+                    : with_kl   ? empty_reduced(a.mu, reduction, type)
                                 : at::empty({0}, options.dtype(type));
   Tensor seed;
 
@@ -48,16 +50,16 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
   return {with_z ? tensors.z : at::empty({0}, options.dtype(sample_type(a))), kl, seed};
 }
 
+std::tuple<Tensor, Tensor, Tensor> draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
+                                        bool with_kl) {
+  return run_forward("latent_draw", a, /*draw=*/true, generator, /*with_z=*/true, with_kl, kNone);
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor> latent_forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
   auto [z, kl, none] = run_forward("latent_forward", a, /*draw=*/false, std::nullopt, with_z, with_kl, reduction);
   return {z, kl};
-}
-
-std::tuple<Tensor, Tensor, Tensor> latent_draw(const LatentArguments& a, const std::optional<at::Generator>& generator,
-                                               bool with_kl) {
-  return run_forward("latent_draw", a, /*draw=*/true, generator, /*with_z=*/true, with_kl, kNone);
 }
 
 LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
@@ -86,5 +88,11 @@ LatentGradients latent_backward(const LatentArguments& a, const OptionalTensor& 
           sum_to(tensors.grad_prior_scale, a.prior_scale->sizes(), a.prior_scale->scalar_type())};
 }
 
+extern const LatentFunctions kLatent;
+const LatentFunctions kLatent = {.forward = latent_forward, .draw = draw, .backward = latent_backward};
+
 }  // namespace cuda
+
+TORCH_LIBRARY_IMPL(pyvae, PYVAE_DEVICE_KEY, m) { implement_latent<cuda::kLatent>(m, at::PYVAE_DEVICE_TYPE); }
+
 }  // namespace pyvae

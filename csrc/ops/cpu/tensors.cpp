@@ -1,4 +1,4 @@
-#include "ops/cpu/sums.h"
+#include "ops/cpu/tensors.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
@@ -12,6 +12,7 @@
 #endif
 
 namespace pyvae {
+namespace cpu {
 
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type) {
   // The first is the one that every step makes; it saves a way through the dispatcher.
@@ -57,4 +58,5 @@ at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType ty
   return out;
 }
 
+}  // namespace cpu
 }  // namespace pyvae

@@ -1,12 +1,12 @@
-#include "ops/gradients.h"
+#include "ops/objective/gradients.h"
 
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 
 #include "ops/broadcast.h"
+#include "ops/dtypes.h"
 #include "ops/layout.h"
-#include "ops/types.h"
 
 namespace pyvae {
 
@@ -27,13 +27,28 @@ Form form_of(const Tensor& parameter, const Tensor& recon) {
 
 }  // namespace
 
-ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t wanted, const Partials& partials) {
+GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a) {
+  const auto output = [&](int64_t place) {
+    return gradients[place].defined() ? gradients[place] : a.recon.new_empty({0});
+  };
+  std::vector<Tensor> parameters;
+  for (size_t k = 0; k < a.parameters.size(); ++k) parameters.push_back(output(kGradParameter + int64_t(k)));
+  return {output(kGradRecon), std::move(parameters), output(kGradLogLibrary)};
+}
+
+Gradients from_outputs(const GradientOutputs& outputs) {
+  const auto& [recon, parameters, log_library] = outputs;
+  Gradients out = {recon, log_library};
+  std::copy(parameters.begin(), parameters.end(), out.begin() + kGradParameter);
+  return out;
+}
+
+ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t output_mask, const Partials& partials) {
   const auto in_double = a.recon.options().dtype(at::kDouble);
-  const OptionalTensor* const given[] = {&a.parameter, &a.second_parameter};
   for (int k = 0; k < kMaxParameters; ++k) {
-    if (!wants(wanted, kOfParameter + k)) continue;
-    const Tensor& parameter = **given[k];
-    Part& part = parts_[kOfParameter + k];
+    if (!is_set(output_mask, kGradParameter + k)) continue;
+    const Tensor& parameter = *a.parameters[k];
+    Part& part = parts_[kGradParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
     Form form = form_of(parameter, a.recon);
     if (form == Form::kAll && partials.all == 0) form = Form::kRows;
@@ -63,10 +78,10 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t wan
         break;
     }
   }
-  if (wants(wanted, kOfLibrary)) {
-    parts_[kOfLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),
-                          *a.log_library};
-    library = parts_[kOfLibrary].buffer.mutable_data_ptr<double>();
+  if (is_set(output_mask, kGradLogLibrary)) {
+    parts_[kGradLogLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),
+                               *a.log_library};
+    library = parts_[kGradLogLibrary].buffer.mutable_data_ptr<double>();
   }
   if (a.recon.numel() > 0) return;
   for (Part& part : parts_) {  // no kernel will run
@@ -74,13 +89,17 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t wan
   }
 }
 
+bool ParameterGradients::with_columns() const {
+  return std::any_of(std::begin(column_sums), std::end(column_sums), [](void* sums) { return sums != nullptr; });
+}
+
 void ParameterGradients::finish(Gradients& out) const {
-  for (int of = kOfParameter; of < kGradients; ++of) {
-    const Part& part = parts_[of];
+  for (int64_t place = kGradRecon + 1; place < kGradients; ++place) {
+    const Part& part = parts_[place];
     if (!part.buffer.defined()) continue;
     const bool as_it_is = part.buffer.scalar_type() == part.of.scalar_type() && part.sizes == part.of.sizes();
-    out[of] = as_it_is ? part.buffer.view(part.sizes)
-                       : sum_to(part.buffer.view(part.sizes), part.of.sizes(), part.of.scalar_type());
+    out[place] = as_it_is ? part.buffer.view(part.sizes)
+                          : sum_to(part.buffer.view(part.sizes), part.of.sizes(), part.of.scalar_type());
   }
 }
 
