@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pyvae
 
-from . import counts
+from . import bayes, counts
 from .timing import Case
 
 
@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
     one: Tensor  # [], the gradient that arrives at a sum
 
 
-AnyInputs = Inputs | counts.CountInputs
+AnyInputs = Inputs | counts.CountInputs | bayes.BayesInputs
 
 
 def make_inputs(
@@ -167,6 +167,11 @@ CONTESTS: dict[str, dict[str, Way]] = {
     "zinb": {
         "eager": Way(counts.eager_zinb, "scores counts log_theta zi_logits log_library"),
         "fused": Way(counts.fused(pyvae.ZeroInflatedNegativeBinomial), "scores counts log_theta zi_logits log_library"),
+    },
+    # A step of Bayes by backprop: all of it but the optimizer.
+    "bayes": {
+        "eager": Way(bayes.loss_by(bayes.eager_draw), bayes.ARGUMENTS),
+        "fused": Way(bayes.loss_by(bayes.fused_draw), bayes.ARGUMENTS),
     },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {

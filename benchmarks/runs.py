@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from . import Row, steps, untimed
+from . import Row, bayes, steps, untimed
 from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
@@ -15,6 +15,7 @@ from .speed import (
     ONLY_COMPILED,
     Cell,
     bandwidths,
+    bayes_step,
     cpu_bandwidth,
     huge_pages,
     overhead,
@@ -47,6 +48,7 @@ class Effort(NamedTuple):
     each: float = 1e6  # seconds to prepare one competitor
     backend: str = "inductor"  # of torch.compile on the CPU
     imports: int = 7
+    bayes: tuple[int, ...] = bayes.SIZES  # of the layers
 
     def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
         """The CPU's speed and errors at these shapes, and its speed with counts at those."""
@@ -77,7 +79,7 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2).at(
+    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2, bayes=(9, 5, 4, 3)).at(
         [Shape(4, 33, 3)], [Shape(4, 33, 0)]
     ),
     "cuda": CUDA._replace(
@@ -101,11 +103,16 @@ def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
             for cell in effort.cells:
                 yield from speed(cell, effort.seconds, device)
 
+    def of_bayes() -> list[Row]:
+        with thread_count(threads):
+            return bayes_step(effort.seconds, device, bayes.make_inputs(device.name, effort.bayes))
+
     yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
     yield "speed", speeds
     for elements in effort.sizes:
         yield "bandwidth", partial(cpu_bandwidth, elements, effort.seconds)
         yield "bandwidth, huge pages", partial(huge_pages, elements, effort.seconds)
+    yield "a step of Bayes by backprop", of_bayes
     yield "call overhead", partial(overhead, effort.seconds, device)
     yield "memory", partial(untimed.memory_rows, effort.memory, device)
     yield "import", lambda: [untimed.import_row(effort.imports)]
