@@ -21,6 +21,7 @@ from refusal import (
     Refusal,
     device,
     dtype,
+    each_scale,
     kind,
     no_tensor,
     one_of,
@@ -175,9 +176,7 @@ OPTIONS = [
     device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
-by_name = (
-    "come with one of `logvar`, `std`, `logstd`, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
-)
+by_name = f"come with one of {each_scale}, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
 several_samples = (
     "have recon's batch size 4, but has shape {}; with several samples of one posterior, compute its KL apart, by "
     "`pyvae.kl_divergence`, expand it to recon's batch, and give it as `kl=kl` in place of the posterior"
