@@ -27,9 +27,8 @@ class Form(NamedTuple):
     sigma: Callable[[Tensor], Tensor]
     log_sigma: Callable[[Tensor], Tensor]
     one: float  # where sigma is 1
-    excess: (
-        Callable[[Tensor, Tensor], Tensor] | None
-    )  # sigma/p - 1, exact near 0; None of logarithms, whose difference is
+    # sigma/p - 1, exact near 0. None of logarithms: log sigma - log p is exact there.
+    excess: Callable[[Tensor, Tensor], Tensor] | None
 
 
 def _softplus(rho: Tensor) -> Tensor:

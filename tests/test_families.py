@@ -12,7 +12,7 @@ from tolerances import BY_ROWS as BY_ROWS_BOUND
 from tolerances import FLOAT64_ROUNDING
 from torch.autograd import grad
 
-from pyvae import _likelihoods
+from pyvae import _likelihoods, _posterior
 
 
 def test_every_member_has_an_entry_and_every_entry_is_a_member() -> None:
@@ -24,6 +24,7 @@ def test_every_member_has_an_entry_and_every_entry_is_a_member() -> None:
         assert tuple(parameter for parameter, _ in entry.parameters) == member.parameters
         assert (entry.counts, entry.softmax) == (member.is_count, member.softmax)
     assert set(SCALE_ENTRIES) == set(SCALES)
+    assert tuple(_posterior.FORMS) == SCALES
 
 
 @pytest.mark.parametrize(("lookup", "kind"), [(family, "likelihood"), (scaling, "scale")])

@@ -49,13 +49,7 @@ Doubles reduce_rows(int64_t rows, int64_t per_row, const double* partials, int64
 }
 
 at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType type) {
-  at::Tensor out = reduction == kNone ? at::empty({int64_t(values.size())}, type) : at::empty({}, type);
-  if (type == at::kDouble) {
-    std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
-  } else {
-    std::transform(values.begin(), values.end(), out.mutable_data_ptr<float>(), [](double x) { return float(x); });
-  }
-  return out;
+  return to_tensor(values.size(), [&values](size_t i) { return values[i]; }, reduction, type);
 }
 
 }  // namespace cpu

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/SmallVector.h>
+
+#include <type_traits>
 
 #include "cpu/kernels.h"
 #include "ops/codes.h"
@@ -22,7 +25,20 @@ Doubles read_doubles(const at::Tensor& values);  // [B] or a scalar, any floatin
 // Sums of the partials of each row, in their fixed order, and their reduction: [B], sum or batch mean.
 Doubles reduce_rows(int64_t rows, int64_t per_row, const double* partials, int64_t reduction);
 
-// [B] without reduction, else a scalar.
+// `count` numbers, value(i): [B] without reduction, else a scalar. Float or double.
+template <class Value>
+at::Tensor to_tensor(size_t count, const Value& value, int64_t reduction, at::ScalarType type) {
+  at::Tensor out = reduction == kNone ? at::empty({int64_t(count)}, type) : at::empty({}, type);
+  const auto write = [&](auto* to) {
+    for (size_t i = 0; i < count; ++i) to[i] = std::remove_reference_t<decltype(*to)>(value(i));
+  };
+  if (type == at::kDouble) {
+    write(out.mutable_data_ptr<double>());
+  } else {
+    write(out.mutable_data_ptr<float>());
+  }
+  return out;
+}
 at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType type);
 
 // An uninitialized tensor of `like`'s layout, about to be written whole. A large one comes as fresh pages from the

@@ -1,7 +1,6 @@
 // Decoder side: hand out the gradient that the forward pass wrote, once; after that, compute it again.
 #include "ops/objective/autograd.h"
 
-#include <ATen/SavedTensorHooks.h>
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include "ops/autograd.h"
 #include "ops/latent/functions.h"
 #include "ops/objective/implement.h"
+#include "ops/objective/saved_gradients.h"
 
 namespace pyvae {
 
@@ -33,44 +33,6 @@ Gradients compute_gradients(const LikelihoodArguments& a, const ObjectiveFunctio
   }
   static const auto op = find_operator<ElboGradient>("pyvae::elbo_gradient");
   return from_outputs(call(op, a, upstream, output_mask));
-}
-
-bool is_in_16_bits(const Tensor& tensor) { return at::elementSize(tensor.scalar_type()) <= 2; }
-bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && is_in_16_bits(*tensor); }
-
-// True if gradients are computed for an upstream gradient of 1, and multiplied by it afterwards. Not in 16 bits, which
-// would round them before the upstream gradient (a loss scale, say) comes; for recon alone the backward kernel sees to
-// that. And not, but on the CPU, those by a likelihood's parameters where each row has an upstream gradient of its own:
-// they may be sums over rows.
-bool stores_unscaled_gradients(const ElboArguments& a) {
-  if (!kTraits[a.likelihood].goes_by_rows) return true;
-  return (a.reduction != kNone || a.recon.is_cpu()) && !is_in_16_bits(a.recon) && !is_in_16_bits(a.log_library) &&
-         std::none_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); });
-}
-
-// The gradients that autograd asks for by what may have one that the kernels compute.
-int64_t required_gradients(const ElboArguments& a) {
-  int64_t mask = requires_grad(a.recon) << kGradRecon | requires_grad(a.log_library) << kGradLogLibrary;
-  for (size_t k = 0; k < a.parameters.size(); ++k) {
-    mask |= int64_t(requires_grad(a.parameters[k])) << (kGradParameter + int64_t(k));
-  }
-  return mask;
-}
-
-// Whether an upstream gradient can multiply this gradient whatever its numbers are: not sums over rows, where each row
-// has its own.
-bool is_scalable(const ElboArguments& a, int64_t place) { return place < kGradParameter || a.reduction != kNone; }
-
-// The gradients that the forward pass computes. Not where hooks pack what is saved (torch.utils.checkpoint,
-// offloading), which would not see the gradients; nor where a tracer would have to compare the rows' upstream
-// gradients.
-int64_t gradients_in_forward(const ElboArguments& a) {
-  if (at::SavedTensorDefaultHooks::get_hooks() || !stores_unscaled_gradients(a)) return 0;
-  const int64_t mask = required_gradients(a);
-  for (int64_t place = 0; place < kGradients; ++place) {
-    if (is_set(mask, place) && !is_scalable(a, place) && !direct<ObjectiveFunctions>(a.recon, a)) return 0;
-  }
-  return mask;
 }
 
 // The sum of two gradients of which each may be absent (undefined).

@@ -102,7 +102,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   const int64_t rows = a.recon.size(0);
   ValueSums value{a.reduction == kNone, {}};
   const Gradients gradients = run(a, output_mask, mean_of(a), nullptr, &value);
-  Doubles recon_term = std::move(value).reduced(rows, a.reduction);
+  const Doubles recon_term = std::move(value).reduced(rows, a.reduction);
 
   Doubles kl_term;
   if (a.mu) {
@@ -113,10 +113,8 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
     kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   }
   const double beta = beta_of(a);
-  Doubles loss(with_terms ? recon_term : Doubles());
-  if (!with_terms) std::swap(loss, recon_term);
-  for (size_t i = 0; i < loss.size(); ++i) loss[i] = negative_elbo(loss[i], kl_term.empty() ? 0 : kl_term[i], beta);
-  return {to_tensor(loss, a.reduction, loss_type(a)),
+  const auto loss = [&](size_t i) { return negative_elbo(recon_term[i], kl_term.empty() ? 0 : kl_term[i], beta); };
+  return {to_tensor(recon_term.size(), loss, a.reduction, loss_type(a)),
           with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
           with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
 }
