@@ -1,14 +1,17 @@
-"""torch's own check of every registered operator: torch.library.opcheck. Those by rows: test_parametric_torch.py."""
+"""torch's own check of every registered operator: torch.library.opcheck."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from cases import INTEGERS, LAYOUTS, data, leaf, posterior, prior
-from families import LIKELIHOODS, SCALES, cycled, family
+from calls import all_wanted, call, operands
+from cases import INTEGERS, LAYOUTS, leaf, posterior, prior, stored
+from families import SCALES, WAYS, cycled, family
 
 from pyvae._checks import KL_REDUCTIONS, REDUCTIONS
 
@@ -20,11 +23,10 @@ OPERATORS = sorted(
     for schema in torch._C._jit_get_all_schemas()
     if schema.name.startswith("pyvae::")
 )
-NO_PARAMETERS = (None, None, None)
 
 
-def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Samples of every operator: each code, each optional argument there and absent, and layouts."""
+def latent_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Each scale, each optional argument there and absent, and layouts."""
     seed = torch.tensor([3], device=device)
     for (kind, scale), dtype in cycled(tuple(enumerate(SCALES)), (torch.float32, torch.bfloat16, torch.float64)):
         mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
@@ -52,43 +54,48 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "latent_backward", (*plain, None, None, kind, 0, *fixed, None, grads[0], True)
     yield "reference_normal", (seed, (3, 4), torch.float32, 0)
     yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
-    for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
-        recon, target = data(likelihood, (3, 4, 2, 5), device=device)
-        recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
+
+
+def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Every likelihood, and beside it, in turn, what does not depend on that: reductions, layouts, which upstream
+    gradients there are, where the KL comes from."""
+    upstreams = tuple(c for n in (1, 2, 3) for c in itertools.combinations(("loss", "recon", "kl"), n))
+    turns = cycled(WAYS, tuple(range(len(REDUCTIONS))), ("channels_last", "batch_last"), upstreams, (0, 1))
+    for i, ((name, library), reduction, layout, used, with_posterior) in enumerate(turns):
+        given = call(name, (3, 4, 2, 5), (2, 1), library=library, device=device)
+        weight, beta = torch.rand(4, 1, 5, device=device), torch.tensor(0.5, device=device)
+        positive = weight if family(name).takes_pos_weight else None
+        given = replace(given, recon=LAYOUTS[layout](given.recon), weight=weight, pos_weight=positive)
         mu, s = posterior("std", (3, 4), device=device)
-        weight = torch.rand(4, 1, 5, device=device)
-        positive = weight if family(likelihood).takes_pos_weight else None
-        beta = torch.tensor(0.5, device=device)
-        for wanted in (1, 0):
-            kl = (mu, s, 1, None, beta, 2.0, reduction)
-            yield "elbo_forward", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, wanted)
-        yield (
-            "elbo_gradient",
-            (recon, target.flatten(1), weight, positive, code, *NO_PARAMETERS, torch.rand(3, device=device), 1),
-        )
-        upstream = torch.rand(3 if reduction == 0 else (), device=device)
-        gradient = torch.randn_like(recon)
-        for grads in ((gradient, upstream, None, None), (gradient, None, upstream, None), (None, None, None, upstream)):
-            posterior_given = (mu, s, 1, None, beta, 2.0, reduction)
-            kl_given = (None, None, 0, torch.rand(3, device=device), None, 0.5, reduction)
-            for kl in (posterior_given, kl_given):
-                to_kl = grads[1] is not None or grads[3] is not None
-                yield "elbo_backward_", (recon, target, weight, positive, code, *NO_PARAMETERS, *kl, *grads, to_kl)
-        for grads in ((upstream, None), (None, upstream), (upstream, upstream)):
-            made = gradient.half() if code % 2 else gradient
-            yield "elbo_backward", (recon.to(made), target, weight, positive, code, *NO_PARAMETERS, *kl, made, *grads)
-        mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
-        yield "elbo", (recon, target, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
-        whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]
-        yield "elbo", (recon, whole, None, None, code, *NO_PARAMETERS, mu, s, 1, None, None, 0.5, reduction)
-        yield "elbo", (recon, target, weight, positive, code, *NO_PARAMETERS, None, None, 0, kl, beta, 1.0, reduction)
+        kl = torch.rand(3, device=device)
+        from_posterior, from_kl = (mu, s, 1, None, beta, 2.0, reduction), (None, None, 0, kl, None, 0.5, reduction)
+        either = from_posterior if with_posterior else from_kl
+        for wanted in (all_wanted(given), 0):
+            yield "elbo_forward", (*operands(given), *either, wanted)
+        flat = replace(given, target=given.target.flatten(1))
+        yield "elbo_gradient", (*operands(flat), torch.rand(3, device=device), all_wanted(given))
+        gradient = torch.randn_like(given.recon)
+        upstream = {name: torch.rand(3 if reduction == 0 else (), device=device) for name in used}
+        made = gradient if "loss" in used or "recon" in used else None
+        grads = tuple(upstream.get(name) for name in ("loss", "recon", "kl"))
+        to_kl = "loss" in used or "kl" in used
+        yield "elbo_backward_", (*operands(given), *either, made, *grads, to_kl)
+        made = gradient.half() if i % 2 else gradient
+        grads = grads[:2] if used != ("kl",) else (upstream["kl"], None)
+        yield "elbo_backward", (*operands(replace(given, recon=given.recon.to(made))), *either, made, *grads)
+        leaves = given.leaves()
+        yield "elbo", (*operands(leaves), None, None, 0, leaf(kl), beta, 1.0, reduction)
+        whole = stored(given.target, INTEGERS[i % len(INTEGERS)])
+        plain = replace(leaves, target=whole, weight=None, pos_weight=None)
+        yield "elbo", (*operands(plain), leaf(mu), leaf(s), 1, None, None, 0.5, reduction)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_opcheck(name: str, device: str) -> None:
     """Schema, autograd registration, fake kernel, AOTAutograd with dynamic shapes."""
     operator = getattr(torch.ops.pyvae, name).default
-    calls = [arguments for called, arguments in operator_calls(device) if called == name]
+    every = itertools.chain(latent_calls(device), objective_calls(device))
+    calls = [arguments for called, arguments in every if called == name]
     assert calls
     for arguments in calls:
         # AOTAutograd's check compares two runs, between which it puts back the state of torch's own generators alone.

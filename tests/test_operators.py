@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from calls import LIBRARY_BIT, call, operands, own
 from cases import data, leaf
+from families import LIKELIHOODS, OTHERS, WITH_LIBRARY, family
 from fuzz_operators import OPERATORS
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -69,7 +71,7 @@ def test_a_gradient_without_memory_of_its_own_is_refused() -> None:
 def test_upstream_gradients_of_another_device_are_refused() -> None:
     like = torch.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"^pyvae::elbo_gradient: upstream must have shape \(B,\), on recon's device$"):
-        torch.ops.pyvae.elbo_gradient(like, like, None, None, 0, None, None, None, torch.ones(3, device="meta"), 1)
+        torch.ops.pyvae.elbo_gradient(like, like, None, None, 0, *own(), torch.ones(3, device="meta"), 1)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,44 @@ def test_what_hooks_unpack_wrongly_is_an_error_in_words(name: str, broken: str) 
         with pytest.raises((RuntimeError, ValueError, TypeError), match=match):
             loss.backward()
         assert unpacked
+
+
+REST = (None, None, 0, None, None, 1.0, 1)  # mu, scale, its kind, kl, beta twice, reduction
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_another_number_of_parameters_is_refused(name: str) -> None:
+    """Fewer and more than the likelihood has."""
+    given, count = call(name, (4, 6)), len(family(name).parameters)
+    most = max(len(family(other).parameters) for other in LIKELIHOODS)
+    recon, target, weight, positive, code, *_ = operands(given)
+    for other in range(most + 1):
+        if other != count:
+            parameters = own((torch.zeros(6),) * other)
+            with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
+                torch.ops.pyvae.elbo(recon, target, weight, positive, code, *parameters, *REST)
+
+
+def test_a_last_parameter_without_the_first_is_refused() -> None:
+    recon, target, weight, positive, code, first, *_ = operands(call("negative_binomial", (4, 6)))
+    with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
+        torch.ops.pyvae.elbo(recon, target, weight, positive, code, None, first, None, *REST)
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in WITH_LIBRARY])
+def test_a_log_library_without_its_softmax_is_refused(name: str) -> None:
+    given = call(name, (4, 6))
+    recon, target, weight, positive, code, *_ = operands(given)
+    with pytest.raises(ValueError, match="takes no log_library"):
+        torch.ops.pyvae.elbo(recon, target, weight, positive, code, *own(given.parameters, torch.zeros(4)), *REST)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_gradients_that_are_not_there_are_refused(name: str) -> None:
+    given = call(name, (4, 6))
+    there = 1 + len(given.parameters)
+    for wanted in (*(1 << k for k in range(there, 5)), LIBRARY_BIT | 1, 1 | 1 << there, -1):
+        with pytest.raises(ValueError, match="wanted"):
+            torch.ops.pyvae.elbo_forward(*operands(given), *REST, wanted)
+        with pytest.raises(ValueError, match="wanted"):
+            torch.ops.pyvae.elbo_gradient(*operands(given), torch.ones(4), wanted)
