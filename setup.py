@@ -35,14 +35,9 @@ except ImportError:  # metadata and the sdist need no torch; building does, and 
 MINIMUM_TORCH = (2, 11)
 MINIMUM_SETUPTOOLS = (70, 1)  # the first that makes wheels without the package `wheel`
 
-SOURCES = [
-    "csrc/bindings.cpp",
-    *sorted(glob("csrc/ops/*.cpp")),
-    *sorted(glob("csrc/ops/autograd/*.cpp")),
-    *sorted(glob("csrc/ops/cpu/*.cpp")),
-    "csrc/cpu/dispatch.cpp",
-]
-CUDA_SOURCES = sorted(glob("csrc/ops/cuda/*.cpp"))
+CUDA_SOURCES = sorted([*glob("csrc/ops/cuda/*.cpp"), *glob("csrc/ops/*/cuda*.cpp")])
+OPERATORS = sorted({*glob("csrc/ops/**/*.cpp", recursive=True)} - {*CUDA_SOURCES})
+SOURCES = ["csrc/bindings.cpp", *OPERATORS, "csrc/cpu/dispatch.cpp"]
 KERNELS = "csrc/cpu/kernels.cpp"
 CUDA_KERNELS = sorted(glob("csrc/cuda/*.cu"))
 CUDA_HEADERS = [*glob("csrc/*.h"), *glob("csrc/math/*.h"), *glob("csrc/cuda/*.h"), *glob("csrc/cuda/*.cuh")]
@@ -63,7 +58,7 @@ VARIANTS = list(VARIANT_FLAGS) if X86 else ["baseline"]
 HAVE = [f"-DPYVAE_HAVE_{variant.upper()}" for variant in VARIANTS if variant != "baseline"]
 
 COMMON_FLAGS = ["-g0", "-fPIC", "-fvisibility=hidden", *HAVE]
-TORCH_FLAGS = ["-O2", "-Wno-missing-braces", *COMMON_FLAGS]  # no -std: torch adds the one that its headers need
+TORCH_FLAGS = ["-O2", "-Wno-missing-braces", *COMMON_FLAGS]  # torch adds the -std that its headers need
 KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
@@ -143,6 +138,8 @@ class BuildKernels(BuildExtension):
             # that torch.set_num_threads does not reach. clang's runtime is another one, so it is needed.
             if "clang" in name:
                 ext.extra_link_args.append("-fopenmp")
+        if version(torch.__version__) < (2, 13):  # whose headers are content with C++17: csrc/ops is not
+            ext.extra_compile_args.append("-std=c++20")
         if isinstance(self.toolkit, cuda_toolkit.Toolkit):
             self.architectures = cuda_toolkit.architectures(self.toolkit)
             self.add_cuda(ext, self.toolkit)

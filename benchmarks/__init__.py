@@ -2,7 +2,9 @@
 
 cases.py        what is compared: the same function of the same inputs, written in several ways
 counts.py       its part for single-cell models: inputs, and losses as scvi-tools writes them
-timing.py       the CPU and the GPU: clock, graphs, memory, profiler; competitors in turns, within a budget of time
+parameters.py   its part for likelihoods with parameters, on short and long rows
+timing.py       the CPU and the GPU: clock, graphs, memory, profiler
+turns.py        competitors in turns, within a budget of time
 
 speed.py        speed, bandwidth and call overhead, on either device
 untimed.py      errors against float64, memory, launches, and the time of an import

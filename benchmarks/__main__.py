@@ -19,7 +19,8 @@ import torch
 from . import Environment, Row, report, runs, write
 from .cases import Shape
 from .environment import environment
-from .timing import LEFT_OUT, Cuda, TimeLimit, reason
+from .timing import Cuda
+from .turns import LEFT_OUT, TimeLimit, reason
 
 
 def shape(text: str) -> Shape:
@@ -38,7 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="for each measurement at each shape (CPU 5, GPU 1)")
     on_cpu = parser.add_argument_group("with --device cpu")
     on_cpu.add_argument(
-        "--shapes", type=shape, nargs="+", metavar="BxDxL", help="instead of the four of the table, and no counts"
+        "--shapes",
+        type=shape,
+        nargs="+",
+        metavar="BxDxL",
+        help="instead of the four of the table, without counts and likelihoods with parameters",
     )
     on_cpu.add_argument("--threads", type=int, help="of the speed rows (torch's default, which the others use)")
     on_gpu = parser.add_argument_group("with --device cuda")
@@ -84,7 +89,7 @@ def describe(row: Row) -> str:
     if row.dtype:
         shape += f" {row.dtype}"
     value = f"{row.value:12.4g} {row.unit:8}"
-    return f"{row.what:14} {shape:18} {row.stage or '':8} {row.competitor:20} {value} {ratio} {row.note or ''}".rstrip()
+    return f"{row.what:17} {shape:18} {row.stage or '':8} {row.competitor:20} {value} {ratio} {row.note or ''}".rstrip()
 
 
 def main() -> None:
@@ -105,8 +110,8 @@ def main() -> None:
     name = slug(where.processor) if on_gpu else "cpu"
     path = options.out / f"{name}{'-steps' * options.steps}{'-quick' * options.quick}.csv"
     measured = measure(parts, path, where)
-    counts = [] if on_gpu else [report.of_counts(measured)]
-    print(f"\n{path}", *counts, report.render(measured, where), sep="\n\n")
+    likelihoods = [] if on_gpu else [report.of_parameters(measured), report.of_counts(measured)]
+    print(f"\n{path}", *likelihoods, report.render(measured, where), sep="\n\n")
     missing = [row for row in measured if math.isnan(row.value)]
     failed = [row for row in missing if row.competitor.startswith("fused") and row.note != LEFT_OUT]
     if missing:

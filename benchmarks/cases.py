@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pyvae
 
-from . import counts
+from . import counts, parameters
 from .timing import Case
 
 
@@ -29,6 +29,8 @@ class Shape(NamedTuple):
 # Small, medium, large and very large, as in the measurements that the targets were set by.
 SHAPES = (Shape(128, 784, 20), Shape(128, 3072, 128), Shape(256, 12288, 512), Shape(64, 196608, 4096))
 COUNT_SHAPES = (Shape(128, 2000, 0), Shape(128, 20000, 0))  # cells and genes
+# Rows from a few features to those of an image, about as many elements in all.
+PARAMETER_SHAPES = (Shape(20000, 3, 0), Shape(4096, 16, 0), Shape(1024, 64, 0), Shape(128, 784, 0))
 TINY = Shape(1, 64, 2)
 ONE_LARGE = 2**27  # elements, from which on a GPU's bandwidth is judged
 
@@ -47,7 +49,7 @@ class Inputs(NamedTuple):
     one: Tensor  # [], the gradient that arrives at a sum
 
 
-AnyInputs = Inputs | counts.CountInputs
+AnyInputs = Inputs | counts.CountInputs | parameters.ParameterInputs
 
 
 def make_inputs(
@@ -168,6 +170,10 @@ CONTESTS: dict[str, dict[str, Way]] = {
         "eager": Way(counts.eager_zinb, "scores counts log_theta zi_logits log_library"),
         "fused": Way(counts.fused(pyvae.ZeroInflatedNegativeBinomial), "scores counts log_theta zi_logits log_library"),
     },
+    **{
+        what: {name: Way(function, compared.arguments) for name, function in parameters.functions(compared).items()}
+        for what, compared in parameters.LIKELIHOODS.items()
+    },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {
         "bce_alone": Way(eager_bce, "logits target"),
@@ -178,6 +184,7 @@ CONTESTS: dict[str, dict[str, Way]] = {
 }
 SPEEDS = ("loss", "loss_given_kl", "sample", "sample_kl")
 COUNTS = ("nb", "zinb")
+PARAMETERS = tuple(parameters.LIKELIHOODS)
 
 KERNELS = {
     "objective_forward": (RECONSTRUCTION, "forward"),
@@ -192,7 +199,8 @@ OWN_GRAPHS = ("compiled_reduce_overhead", "compiled_max_autotune")  # torch make
 
 def make_inputs_of(what: str, *arguments: Any) -> AnyInputs:
     """Those of a contest; arguments as of `make_inputs`."""
-    return (counts.make_inputs if what in COUNTS else make_inputs)(*arguments)
+    make = counts.make_inputs if what in COUNTS else make_inputs
+    return (parameters.make_inputs if what in PARAMETERS else make)(*arguments)
 
 
 def make_cases(what: str, inputs: AnyInputs, compilers: Compilers | None = None) -> list[Case]:

@@ -23,21 +23,25 @@ from .targets import (
     IN_GRAPH,
     LOGIT_COMPETITORS,
     LOGIT_ERRORS,
+    PARAMETER_TARGETS,
+    PARAMETERS,
     PASSES,
     PLAIN,
     STEPS,
     TARGETS,
+    WITH_PARAMETERS,
     Target,
     elements,
     is_float32,
 )
-from .timing import LEFT_OUT
+from .turns import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
+OF_PARAMETERS = "benchmark-parameters"
 ERRORS_OF_LOGITS = "benchmark-logits-errors"
 
 LOGIT_RANGES = {  # as in Row: positive on the target's side
@@ -133,6 +137,13 @@ def of_counts(rows: Sequence[Row], with_targets: bool = True) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def of_parameters(rows: Sequence[Row]) -> str:
+    """Times of the likelihoods with parameters where they were measured, and their targets."""
+    rows = [row for row in rows if row.stage in (None, "both")]
+    parts = times(rows, "one thread", PARAMETERS, WITH_PARAMETERS), judged(PARAMETER_TARGETS, rows)
+    return "\n\n".join(filter(None, parts))
+
+
 def of_count_errors(rows: Sequence[Row]) -> str:
     """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
     at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
@@ -177,7 +188,11 @@ def main() -> None:
             ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
             GPU: gpu_results(RESULTS),
         },
-        WHOLE: {CPU: render(on_cpu, where), OF_COUNTS: of_counts(on_cpu)},
+        WHOLE: {
+            CPU: render(on_cpu, where),
+            OF_COUNTS: of_counts(on_cpu),
+            OF_PARAMETERS: of_parameters(on_cpu),
+        },
     }
     for page, tables in pages.items():
         current = text = page.read_text(encoding="utf-8")

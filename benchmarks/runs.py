@@ -6,22 +6,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
 from . import Row, steps, untimed
-from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, SHAPES, SPEEDS, Shape
+from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, PARAMETER_SHAPES, PARAMETERS, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
     COMPILED,
     F32,
+    F64,
     ONLY_COMPILED,
     Cell,
     bandwidths,
     cpu_bandwidth,
     huge_pages,
+    likelihoods,
     overhead,
     speed,
     thread_count,
 )
-from .timing import Budget, Device
+from .timing import Device
+from .turns import Budget
 
 Part = tuple[str, Callable[[], Iterable[Row]]]
 
@@ -47,16 +52,20 @@ class Effort(NamedTuple):
     each: float = 1e6  # seconds to prepare one competitor
     backend: str = "inductor"  # of torch.compile on the CPU
     imports: int = 7
+    parameters: Sequence[tuple[Shape, torch.dtype]] = ()  # of likelihoods with parameters
 
     def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
-        """The CPU's speed and errors at these shapes, and its speed with counts at those."""
+        """The CPU's speed and errors at these shapes, and its speed with counts at those; nothing of parameters."""
         wanted = [(what, shape) for shape in shapes for what in SPEEDS]
         wanted += [(what, shape) for shape in of_counts for what in COUNTS]
         cells = [Cell(what, shape, modes=ONLY_COMPILED) for what, shape in wanted]
-        return self._replace(cells=cells, errors=shapes)
+        return self._replace(cells=cells, errors=shapes, parameters=())
 
 
 CPU = Effort((), (2**25,), (), 2**22, 2**25, 5.0).at(SHAPES, COUNT_SHAPES)
+CPU = CPU._replace(
+    parameters=(*((shape, F32) for shape in PARAMETER_SHAPES), *((shape, F64) for shape in PARAMETER_SHAPES[1::2]))
+)
 CUDA = Effort(
     cells=(  # what targets are set for comes first: time may run out
         *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
@@ -77,9 +86,9 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2).at(
-        [Shape(4, 33, 3)], [Shape(4, 33, 0)]
-    ),
+    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2)
+    .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
+    ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
     "cuda": CUDA._replace(
         cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:4]],
         sizes=(ONE_LARGE,),
@@ -107,6 +116,11 @@ def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
         yield "bandwidth", partial(cpu_bandwidth, elements, effort.seconds)
         yield "bandwidth, huge pages", partial(huge_pages, elements, effort.seconds)
     yield "call overhead", partial(overhead, effort.seconds, device)
+    for shape, dtype in effort.parameters:
+        # Many more competitors than elsewhere: turns of 20 ms.
+        seconds = effort.seconds / 2 * len(PARAMETERS)
+        name = f"parameters, {shape.batch}x{shape.features} {str(dtype).removeprefix('torch.')}"
+        yield name, partial(likelihoods, shape, dtype, seconds, device)
     yield "memory", partial(untimed.memory_rows, effort.memory, device)
     yield "import", lambda: [untimed.import_row(effort.imports)]
 

@@ -21,6 +21,7 @@ from .cases import (
     KERNELS,
     ONE_LARGE,
     OWN_GRAPHS,
+    PARAMETERS,
     TINY,
     TRAFFIC,
     AnyInputs,
@@ -31,16 +32,18 @@ from .cases import (
     make_inputs,
     make_inputs_of,
 )
-from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
+from .timing import Case, Device
+from .turns import Budget, Competitor, Outcome, compete, spread
 from .untimed import isolated
 
 HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
 LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
 MOST_SETS = 256  # of inputs; those that then still fit in the cache are so small that launches alone decide
 
-F32, BF16 = torch.float32, torch.bfloat16
+F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 # Competitors' names, and torch.compile's modes.
 ONLY_COMPILED = {"compiled": "default"}
+MEANS_BY = {"eager_none": "fused_none", "fused_none": "fused_batch"}
 COMPILED = ONLY_COMPILED | {"compiled_reduce_overhead": "reduce-overhead"}
 
 
@@ -95,7 +98,10 @@ def captured(competitor: Competitor, count: int, device: Device) -> Competitor:
 
 
 def counterpart(competitor: str) -> str:
-    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs."""
+    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs; a mean
+    of losses per sample in plain PyTorch with pyvae's, and that with the sum divided by the batch's size."""
+    if competitor in MEANS_BY:
+        return MEANS_BY[competitor]
     plain = competitor.removesuffix("_graph")
     graph = "_graph" if plain != competitor or competitor in OWN_GRAPHS else ""
     return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
@@ -206,3 +212,16 @@ def overhead(seconds: float, device: Device) -> list[Row]:
         host = Device()
         row = Row("overhead", "", nan, "us", "both", *TINY, threads=1)
         return timed_rows(row, compete(competitors, seconds, host), host.stages)
+
+
+def likelihoods(shape: Shape, dtype: torch.dtype, seconds: float, device: Device) -> Iterator[Row]:
+    """All likelihoods of parameters.py at one shape, on one thread: in one contest, since they are compared as well."""
+    inputs = make_inputs_of(PARAMETERS[0], shape, device.name, dtype)
+    cases = {(what, case.name): case for what in PARAMETERS for case in make_cases(what, inputs)}
+    competitors = [Competitor(" ".join(key), lambda case=case: [case]) for key, case in cases.items()]
+    with thread_count(1):
+        outcomes = compete(competitors, seconds, device)
+        for what in PARAMETERS:
+            own = {name: outcomes[" ".join((of, name))] for of, name in cases if of == what}
+            row = Row(what, "", nan, "us", "both", *shape, threads=1, dtype=str(dtype).removeprefix("torch."))
+            yield from timed_rows(row, own, device.stages)

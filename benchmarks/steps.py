@@ -20,7 +20,8 @@ import pyvae
 from . import Row
 from .cases import Shape, eager_loss, eager_sample
 from .speed import captured, timed_rows
-from .timing import Budget, Case, Competitor, Device, compete
+from .timing import Case, Device
+from .turns import Budget, Competitor, compete
 
 
 class Autoencoder(nn.Module):

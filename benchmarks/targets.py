@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import isnan
-from operator import attrgetter
+from math import inf, isnan
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from . import Row
@@ -17,6 +17,16 @@ CALLS = {
     "sample_kl": "`reparameterize_kl`",
 }
 COUNTS = {"nb": "`NegativeBinomial`", "zinb": "`ZeroInflatedNegativeBinomial`"}
+PARAMETERS = {  # likelihoods, and the shape of their parameters
+    "gaussian": '`"gaussian"`',
+    "gaussian_scalar": "`Gaussian`, logvar ()",
+    "gaussian_features": "`Gaussian`, logvar (D,)",
+    "laplace_features": "`Laplace`, logscale (D,)",
+    "poisson": '`"poisson"`',
+    "negative_binomial": "`NegativeBinomial`, log theta (D,)",
+    "bernoulli_logits": '`"bernoulli_logits"`',
+}
+OF_COUNTS = ("poisson", "negative_binomial")  # of these
 PASSES = {
     "objective_forward": "objective forward, with its gradient",
     "sampler_backward": "sampler backward",
@@ -33,6 +43,12 @@ COMPETITORS = {
     "fused_compiled": "pyvae in torch.compile",
     "model_alone": "model alone",
     "copy": "copy",
+}
+WITH_PARAMETERS = {  # their competitors; of the means over the batch also what × is of
+    "eager": "eager",
+    "eager_function": "`F.mse_loss`",
+    "fused_none": '`"none"`, then mean: × of `"sum"` / B',
+    "eager_none": 'eager so: × of `"none"`, then mean',
 }
 PLAIN = {name: label for name, label in COMPETITORS.items() if name not in OWN_GRAPHS}
 IN_GRAPH = {name if name in OWN_GRAPHS else f"{name}_graph": label for name, label in COMPETITORS.items()}
@@ -54,6 +70,10 @@ def at(batch: int, features: int) -> Where:
 
 
 small = at(128, 784)
+
+
+def where_measured(row: Row) -> str:
+    return row.shape if is_float32(row) else f"{row.shape}, {row.dtype}"
 
 
 def at_least(size: int) -> Where:
@@ -94,10 +114,10 @@ def speed_up(what: str, competitor: str, least: float, where: Where | None = Non
         found = compared(filter(where or bool, rows), what, competitor)
         worst, most = found[0].ratio_to_fused, found[-1].ratio_to_fused
         to_most = f" to {most:.1f}×" if len(found) > 1 else ""
-        return f"{worst:.1f}× (at {found[0].shape}){to_most}", worst >= least
+        return f"{worst:.{1 if worst >= 1 else 2}f}× (at {where_measured(found[0])}){to_most}", worst >= least
 
-    name = (PLAIN | IN_GRAPH)[competitor]
-    return Target(f"{(CALLS | COUNTS)[what]} forward + backward, against {name}{label}", f"≥ {least:g}×", judge)
+    name = f"{(CALLS | COUNTS | PARAMETERS)[what]} forward + backward, against {(PLAIN | IN_GRAPH)[competitor]}{label}"
+    return Target(name, f"≥ {least:g}×", judge)
 
 
 def copy_share(what: str, least: float, label: str, copy: str, size: int = 0) -> Target:
@@ -118,6 +138,41 @@ def call_overhead(call: str, competitor: str, most: float) -> Target:
 
     times = "" if most == 1 else f"{most:g} × "
     return Target(f"{call} forward + backward, 1×64", f"≤ {times}`binary_cross_entropy_with_logits` alone", judge)
+
+
+def of_means(
+    other: str, competitor: str, where: Where = bool, *, least: float | None = None, most: float | None = None
+) -> Target:
+    """Judged over all likelihoods, by the smallest or by the largest ratio of the competitor's rows."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        found = [row for row in rows if row.what in PARAMETERS and row.competitor == competitor and where(row)]
+        found = [row for row in found if row.ratio_to_fused]
+        if not found:
+            raise LookupError(competitor)
+        row = (max if least is None else min)(found, key=attrgetter("ratio_to_fused"))
+        reached = (least or 0) <= row.ratio_to_fused <= (most or inf)
+        return f"{row.ratio_to_fused:.2f}× ({PARAMETERS[row.what]} at {where_measured(row)})", reached
+
+    target = f"≤ {most:g} × its time" if least is None else f"≥ {least:g}×"
+    return Target(f"mean over the batch: losses per sample, then their mean, against {other}", target, judge)
+
+
+def time_of(what: str, other: str, most: float) -> Target:
+    """Judged by the largest ratio of pyvae's own times for two likelihoods, over shapes and types."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        own = [row for row in rows if row.competitor == "fused"]
+        others = {(row.shape, row.dtype): row.value for row in own if row.what == other}
+        pairs = [(row, others.get((row.shape, row.dtype))) for row in own if row.what == what]
+        ratios = [(row.value / value, row) for row, value in pairs if value]
+        if not ratios or any(isnan(ratio) for ratio, _ in ratios):
+            raise LookupError(what)
+        ratio, row = max(ratios, key=itemgetter(0))
+        return f"{ratio:.2f}× (at {where_measured(row)})", ratio <= most
+
+    label = f"{PARAMETERS[what]} forward + backward, against {PARAMETERS[other]}"
+    return Target(label, f"≤ {most:g} × its time", judge)
 
 
 ERRORS = (
@@ -193,4 +248,16 @@ COUNT_TARGETS = (
         at_most(f"memory beyond inputs, {COUNTS[what]}", target, f"{what}_memory", most, "{:.2f} × scores", "both")
         for what, target, most in (("nb", "1 × scores: 1 gradient", 1.1), ("zinb", "2 × scores: 2 gradients", 2.1))
     ),
+)
+
+# Likelihoods with parameters, which have a place of their own.
+SUM = '`"sum"` / B'
+PARAMETER_TARGETS = (
+    *(speed_up(what, "eager", 1) for what in PARAMETERS),
+    time_of("gaussian_scalar", "gaussian", 2),
+    of_means("eager", "eager_none", least=1),
+    of_means(
+        f"{SUM}, counts and D ≥ 64", "fused_none", lambda row: row.what in OF_COUNTS or row.features >= 64, most=1.25
+    ),
+    of_means(f"{SUM}, the others", "fused_none", lambda row: row.what not in OF_COUNTS and row.features < 64, most=1.6),
 )

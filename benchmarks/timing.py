@@ -1,20 +1,16 @@
-"""The devices' clocks, graphs, memory and profiler; and competitors in turns, within a budget of time.
+"""The devices' clocks, graphs, memory and profiler.
 
 `torch.utils.benchmark.Timer` times one statement in one block. Here forward and backward of one call are timed
-separately, and competitors take turns in short rounds so that whatever else the machine does hits all of them alike;
-both need a loop of our own. The device is an argument, so that what a GPU's does can be tested where there is none.
+separately, and turns.py lets competitors take turns; both need a loop of our own. The device is an argument, so that
+what a GPU's does can be tested where there is none.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
-import random
-import signal
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +19,6 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-WARM_UP_CALLS = 5  # compile, touch memory for the first time, fill the allocator, record torch's own CUDA graphs
-ROUNDS = 25  # turns of each competitor
-LEFT_OUT = "left out: no time was left"
 CALL = "the call to look at"
 # Waits that do not have the word in their names: an ordinary copy and freeing memory wait for the device.
 WAITS = ("cudaMemcpy", "cudaFree")
@@ -51,6 +44,9 @@ class Device:
     stages: tuple[str, ...] = ("forward", "backward", "both")  # that its clock tells apart
     captures = False  # whether it has graphs
     counts_memory = False  # whether its peak is its own, and not that of a whole process
+    # Of each turn: calls that are not counted, in which it gets back the pages that others gave to the system, and the
+    # least number of those that are. Page faults are over after one to three calls.
+    lead, least = 3, 5
 
     def __init__(self, backend: str = "inductor") -> None:
         self.backend = backend
@@ -69,13 +65,16 @@ class Device:
 
     def synchronize(self) -> None: ...
 
-    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
-        """Microseconds of `count` calls, one after another.
+    def turn(self, cases: Iterator[Case], count: int) -> tuple[float, ...]:
+        """Microseconds per call of `count` calls, one after another and after some that are not counted: their mean.
 
         Freeing outputs and gradients counts: a step does it, and large ones go back to the system.
         """
-        laps = []
-        for case in itertools.islice(cases, count):
+        # The mean, not the median: a training loop pays for what happens in only some of its calls, too, as page faults
+        # do. And what interrupts a turn lengthens the means of short and of long calls by the same share; the medians
+        # of short calls would leave it out.
+        forward = backward = 0
+        for index, case in enumerate(itertools.islice(cases, self.lead + count)):
             start = time.perf_counter_ns()
             outputs = case.forward()
             middle = time.perf_counter_ns()
@@ -83,8 +82,10 @@ class Device:
                 case.backward(outputs)
             del outputs
             end = time.perf_counter_ns()
-            laps.append(((middle - start) / 1e3, (end - middle) / 1e3, (end - start) / 1e3))
-        return laps
+            if index >= self.lead:
+                forward += middle - start
+                backward += end - middle
+        return tuple(total / 1e3 / count for total in (forward, backward, forward + backward))
 
     def peak_bytes(self, call: Callable[[], object]) -> int:
         """How far one call raises the peak of allocated memory; what it returns counts."""
@@ -107,6 +108,9 @@ class Cuda(Device):
     name = "cuda"
     stages = ("both",)
     captures = counts_memory = True
+    # The first call keeps the GPU busy while the host gets ahead, so that no launch's latency is timed. More are not
+    # needed: torch's allocator gives no memory back between turns, and the inputs exceed the cache.
+    lead = least = 1
 
     def cache_bytes(self) -> int:
         return torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
@@ -119,19 +123,20 @@ class Cuda(Device):
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
+    def turn(self, cases: Iterator[Case], count: int) -> tuple[float, ...]:
         """Microseconds per call of `count` calls, launched without waiting for one another.
 
         Where the GPU is faster than the host launches, this is the host's time: what a step takes.
         """
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        next(cases).step()  # keeps the GPU busy while the host gets ahead, so that no launch's latency is timed
+        for case in itertools.islice(cases, self.lead):
+            case.step()
         start.record()
-        for _ in range(count):
-            next(cases).step()
+        for case in itertools.islice(cases, count):
+            case.step()
         end.record()
         end.synchronize()
-        return [(start.elapsed_time(end) * 1e3 / count,)]
+        return (start.elapsed_time(end) * 1e3 / count,)
 
     def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
         """A replay of one CUDA graph of all cases.
@@ -187,107 +192,3 @@ def launches_and_waits(events: Iterable[FunctionEvent]) -> tuple[list[str], list
     (span,) = (event.time_range for event in host if event.name == CALL)
     inside = [event.name for event in host if span.start <= event.time_range.start <= span.end]
     return on_gpu, [name for name in inside if "Synchronize" in name or name in WAITS]
-
-
-class Competitor(NamedTuple):
-    name: str
-    prepare: Callable[[], Sequence[Case]]  # what is called in turns, each on inputs of its own
-    steps: int = 1  # of what is measured, in each call
-
-
-class Outcome(NamedTuple):
-    """Microseconds per step: a sample has as many as the device tells apart, the whole last. None: see the note."""
-
-    samples: list[tuple[float, ...]]
-    note: str | None = None
-
-
-def spread(values: Sequence[float]) -> list[float]:
-    """20th, 50th and 80th percentile."""
-    return statistics.quantiles(values, n=10, method="inclusive")[1::3]
-
-
-class TimeLimit(BaseException):
-    """Not an Exception: compilers catch those and go on."""
-
-
-class Budget:
-    """Seconds for a whole run, and for the preparation of each competitor; without arguments, days."""
-
-    def __init__(self, seconds: float = 1e6, each: float = 1e6) -> None:
-        self.end, self.each = time.monotonic() + seconds, each
-
-    @contextmanager
-    def limit(self) -> Iterator[None]:
-        """Ends what runs too long, or does not start it; while C++ code runs, only once it returns."""
-        allowed = min(self.each, self.end - time.monotonic())
-        if allowed <= 0:
-            raise TimeLimit(LEFT_OUT)
-
-        def expire(*_: object) -> None:
-            raise TimeLimit(f"took more than {allowed:.0f} s to prepare")
-
-        before = signal.signal(signal.SIGALRM, expire)
-        signal.setitimer(signal.ITIMER_REAL, allowed)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
-def reason(error: BaseException) -> str:
-    kind = "" if isinstance(error, TimeLimit) else type(error).__name__ + ": "
-    return f"{kind}{str(error).strip().partition(chr(10))[0]}"[:200]
-
-
-def compete(
-    competitors: Sequence[Competitor], seconds: float, device: Device, budget: Budget | None = None
-) -> dict[str, Outcome]:
-    """Times all in turns, in a new random order each round, for about `seconds` in all; whoever fails is told.
-
-    Every competitor gets the same time, but at least one call a turn: large shapes take longer than `seconds`.
-    """
-    budget = budget or Budget()
-    outcomes: dict[str, Outcome] = {}
-    ready: dict[str, tuple[Iterator[Case], int]] = {}  # the cases, and how many a turn takes
-    for competitor in competitors:
-        try:
-            skipped = device.skipped_graphs()
-            with budget.limit():
-                ready[competitor.name] = _prepare(competitor, seconds / ROUNDS / len(competitors), device)
-            no_graph = device.skipped_graphs() > skipped
-            outcomes[competitor.name] = Outcome([], "torch.compile made no CUDA graph" if no_graph else None)
-        except (Exception, TimeLimit) as error:
-            outcomes[competitor.name] = Outcome([], reason(error))
-
-    steps = {competitor.name: competitor.steps for competitor in competitors}
-    order = list(ready)
-    shuffle = random.Random(0).shuffle
-    gc.disable()
-    gc.freeze()  # makes the collections below, which keep memory from growing, a matter of microseconds
-    try:
-        for _ in range(ROUNDS):
-            gc.collect()
-            shuffle(order)
-            for name in list(order):
-                try:
-                    laps = device.turn(*ready[name])
-                    outcomes[name].samples.extend(tuple(time / steps[name] for time in lap) for lap in laps)
-                except Exception as error:
-                    outcomes[name] = Outcome([], reason(error))
-                    order.remove(name)
-    finally:
-        gc.unfreeze()
-        gc.enable()
-    return outcomes
-
-
-def _prepare(competitor: Competitor, turn: float, device: Device) -> tuple[Iterator[Case], int]:
-    """Compiles or captures, warms up, and finds how many calls fill a turn of `turn` seconds."""
-    cases = itertools.cycle(competitor.prepare())
-    for _ in range(WARM_UP_CALLS):
-        next(cases).step()
-    device.synchronize()
-    fastest = min(sample[-1] for _ in range(3) for sample in device.turn(cases, 2))
-    return cases, max(1, int(turn * 1e6 / fastest))

@@ -20,7 +20,8 @@ import pyvae.reference
 
 from . import Row
 from .cases import CONTESTS, COUNTS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
-from .timing import Device, reason, spread
+from .timing import Device
+from .turns import reason, spread
 
 IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
 

@@ -4,7 +4,11 @@
 // transform, a device without kernels, a wrong argument). Python then checks the arguments in words, and goes through
 // torch.ops or the reference.
 #include "cpu/kernels.h"
-#include "ops/refuse.h"
+#include "ops/autograd.h"
+#include "ops/latent/autograd.h"
+#include "ops/latent/checks.h"
+#include "ops/objective/autograd.h"
+#include "ops/objective/checks.h"
 #include "python_arguments.h"
 
 namespace pyvae {
@@ -29,12 +33,21 @@ py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, 
   if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
   const auto source = in.generator(generator, mean);
   const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
-  const LatentArguments a{mean, *scale, noise, given, kind, offset, prior_mean, prior_scale, low, high};
-  if (!in.plain || refuse(a)) return py::none();
+  const LatentArguments a{.mu = mean,
+                          .scale = *scale,
+                          .scale_kind = kind,
+                          .low = low,
+                          .high = high,
+                          .eps = noise,
+                          .seed = given,
+                          .row_offset = offset,
+                          .prior_mean = prior_mean,
+                          .prior_scale = prior_scale};
+  if (!in.plain || find_error(a)) return py::none();
   if ((given && source) || (noise && (given || source || offset != 0))) return py::none();
   if (given && THPVariable_Check(seed.ptr()) && given->device() != mean.device()) return py::none();
   const bool drawn = !noise && !given;
-  if (drawn && !device_of(mean.device().type())->draws_seeds) return py::none();
+  if (drawn && !registered<Device>(mean.device().type())->draws_seeds) return py::none();
   std::tuple<Tensor, Tensor> out;
   {
     const py::gil_scoped_release release;
@@ -53,8 +66,14 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
   const auto [low, high] = in.range(logvar_range);
   if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
   const auto [prior_mean, prior_scale] = in.prior(prior, mean, *scale);
-  const LatentArguments a{mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
-  if (!in.plain || refuse(a)) return py::none();
+  const LatentArguments a{.mu = mean,
+                          .scale = *scale,
+                          .scale_kind = kind,
+                          .low = low,
+                          .high = high,
+                          .prior_mean = prior_mean,
+                          .prior_scale = prior_scale};
+  if (!in.plain || find_error(a)) return py::none();
   Tensor out;
   {
     const py::gil_scoped_release release;
@@ -82,28 +101,33 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
     if (!in.plain || !mean || !scale || divergence || output.dim() == 0) return py::none();
     if (!fits(logvar_range, kind)) return py::none();
     const auto [prior_mean, prior_scale] = in.prior(prior, *mean, *scale);
-    const LatentArguments latent{*mean, *scale, kAbsent, kAbsent, kind, 0, prior_mean, prior_scale, low, high};
-    if (!in.plain || refuse(latent) || mean->size(0) != output.size(0)) return py::none();
+    const LatentArguments latent{.mu = *mean,
+                                 .scale = *scale,
+                                 .scale_kind = kind,
+                                 .low = low,
+                                 .high = high,
+                                 .prior_mean = prior_mean,
+                                 .prior_scale = prior_scale};
+    if (!in.plain || find_error(latent) || mean->size(0) != output.size(0)) return py::none();
     const py::gil_scoped_release release;
     divergence = kl_divergence(latent, kNone);
     mean.reset(), scale.reset();
   }
-  const ElboArguments a{output,
-                        data,
-                        factor,
-                        positive,
-                        like.code,
-                        like.parameter,
-                        like.second_parameter,
-                        like.log_library,
-                        mean,
-                        scale,
-                        kind,
-                        divergence,
-                        beta_tensor,
-                        beta_number.value_or(1.0),
-                        reduce};
-  if (!in.plain || refuse(a)) return py::none();
+  const ElboArguments a{.recon = output,
+                        .target = data,
+                        .mu = mean,
+                        .scale = scale,
+                        .scale_kind = kind,
+                        .kl = divergence,
+                        .likelihood = like.code,
+                        .parameters = like.parameters,
+                        .log_library = like.log_library,
+                        .beta = beta_number.value_or(1.0),
+                        .beta_tensor = beta_tensor,
+                        .weight = factor,
+                        .pos_weight = positive,
+                        .reduction = reduce};
+  if (!in.plain || find_error(a)) return py::none();
   variable_list out;
   {
     const py::gil_scoped_release release;
@@ -112,7 +136,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   return with_terms ? py::make_tuple(wrap(out[0]), wrap(out[1]), wrap(out[2])) : wrap(out[0]);
 }
 
-// Calls `function(name, inputs, codes, numbers, upstream, wanted)` of pyvae/_gradient.py.
+// Calls `function(name, inputs, codes, numbers, upstream, needs_grad)` of pyvae/_gradient.py.
 void set_reference_gradient(const py::function& function) {
   // Never released: a backward pass may still run while the interpreter shuts down.
   static py::object* const held = new py::object();
@@ -125,7 +149,7 @@ void set_reference_gradient(const py::function& function) {
       return out;
     };
     const py::list gradients =
-        (*held)(call.name, list(call.inputs), call.codes, call.numbers, list(call.upstream), call.wanted);
+        (*held)(call.name, list(call.inputs), call.codes, call.numbers, list(call.upstream), call.needs_grad);
     variable_list out;
     for (const py::handle gradient : gradients) {
       out.push_back(gradient.is_none() ? Tensor() : THPVariable_Unpack(gradient.ptr()));

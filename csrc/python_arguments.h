@@ -12,17 +12,17 @@
 #include <cmath>
 #include <string_view>
 
-#include "ops/autograd/function.h"
 #include "ops/codes.h"
-#include "ops/types.h"
+#include "ops/dispatch.h"
+#include "ops/dtypes.h"
 
 namespace pyvae {
 
 namespace py = pybind11;
 
 inline bool is_runnable(c10::DeviceType type, int index) {
-  const Device* const device = device_of(type);
-  return device && device->is_runnable && device->is_runnable(index);
+  const Device* const device = registered<Device>(type);
+  return device && device->is_runnable(index);
 }
 
 // A number that is not Python's own but is registered as one of `kind` with Python's module `numbers`, as numpy's
@@ -82,23 +82,27 @@ struct Arguments {
     return -1;
   }
 
-  // A likelihood's name, or an object that has parameters: (name, parameter, second, log_library) is what it answers to
+  // A likelihood's name, or an object that has parameters: (name, parameters, log_library) is what it answers to
   // `resolved`. Of a number for a log_library each of recon's rows gets one.
   struct Likelihood {
     int64_t code = -1;
-    OptionalTensor parameter, second_parameter, log_library;
+    Parameters parameters;
+    OptionalTensor log_library;
   };
   Likelihood likelihood(py::handle value, const Tensor& recon) {
-    if (PyUnicode_Check(value.ptr())) return {code(value, kLikelihoodNames), {}, {}, {}};
-    py::object parts = py::reinterpret_steal<py::object>(PyObject_GetAttrString(value.ptr(), "resolved"));
-    if (!parts || !PyTuple_Check(parts.ptr()) || PyTuple_GET_SIZE(parts.ptr()) != 4) {
+    if (PyUnicode_Check(value.ptr())) return {code(value, kLikelihoodNames), {}, {}};
+    const py::object parts = py::reinterpret_steal<py::object>(PyObject_GetAttrString(value.ptr(), "resolved"));
+    const auto part = [&](int i) { return py::handle(PyTuple_GET_ITEM(parts.ptr(), i)); };
+    if (!parts || !PyTuple_Check(parts.ptr()) || PyTuple_GET_SIZE(parts.ptr()) != 3 || !PyTuple_Check(part(1).ptr())) {
       PyErr_Clear();
       plain = false;
       return {};
     }
-    const auto part = [&](int i) { return py::handle(PyTuple_GET_ITEM(parts.ptr(), i)); };
-    return {code(part(0), kLikelihoodNames), parameter(part(1), recon, false), parameter(part(2), recon, false),
-            parameter(part(3), recon, true)};
+    Likelihood out{code(part(0), kLikelihoodNames), {}, parameter(part(2), recon, true)};
+    for (const py::handle own : py::reinterpret_borrow<py::tuple>(part(1))) {
+      out.parameters.push_back(parameter(own, recon, false));
+    }
+    return out;
   }
 
   // A tensor, or a number, which becomes one where recon is, for each of its rows or () for all of it.

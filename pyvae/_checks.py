@@ -100,7 +100,7 @@ def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, 
     reduction(function, reduce)
     likelihood(function, like, pos_weight)
     parts = resolve(like)
-    for name, value in zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False):
+    for name, value in zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True):
         _tensor_or_number(function, name, value, FLOATS)
     if parts.log_library is not None:
         _tensor_or_number(function, "log_library", parts.log_library, FLOATS)
@@ -235,8 +235,7 @@ def _tensor_or_number(function: str, name: str, value: Any, dtypes: tuple[torch.
 def _fits(function: str, call: ObjectiveArguments) -> None:
     """Check the shapes and devices of what belongs to recon: the likelihood's parameters, the weights and beta."""
     recon, parts = call.recon, resolve(call.likelihood)
-    parameters = zip(LIKELIHOODS[parts.name].parameters, (parts.parameter, parts.second_parameter), strict=False)
-    for name, value in parameters:
+    for name, value in zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True):
         if isinstance(value, Tensor):
             broadcasts(function, name, value, "recon", recon)
             same_device(function, name, value, "recon", recon)

@@ -45,15 +45,17 @@ def _posterior(inputs: Tensors, scale_kind: int) -> Posterior:
 
 def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
     (beta,) = numbers
-    recon, target, mu, scale, kl, weight, pos_weight, beta_tensor, *parts = inputs
-    likelihood, scale_kind, reduction = codes
+    recon, target, mu, scale, kl, *parameters, log_library, beta_tensor, weight, pos_weight = inputs
+    scale_kind, likelihood, reduction = codes
+    name = tuple(LIKELIHOODS)[likelihood]
+    own = tuple(parameters[: len(LIKELIHOODS[name].parameters)])  # of as many places as any likelihood has
     return reference.elbo_terms(
         recon,
         target,
         mu,
         **{SCALES[scale_kind]: scale},
         kl=kl,
-        likelihood=restore(Resolved(tuple(LIKELIHOODS)[likelihood], *parts)),
+        likelihood=restore(Resolved(name, own, log_library)),
         beta=beta if beta_tensor is None else beta * beta_tensor,
         weight=weight,
         pos_weight=pos_weight,
@@ -68,12 +70,12 @@ _OPERATORS: dict[str, Callable[[Tensors, Sequence[int], Sequence[float]], Output
 }
 
 
-def _alias(x: Tensor | None, wanted: bool, create_graph: bool) -> Tensor | None:
+def _alias(x: Tensor | None, needs_grad: bool, create_graph: bool) -> Tensor | None:
     """Bounds the differentiation here. With create_graph it ties the result to the graph before it, but for what no
     gradient reads, which was saved without one."""
     if x is None:
         return None
-    return x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_(wanted)
+    return x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_(needs_grad)
 
 
 def reference_gradient(
@@ -82,17 +84,17 @@ def reference_gradient(
     codes: Sequence[int],
     numbers: Sequence[float],
     upstream: Tensors,
-    wanted: Sequence[bool],
+    needs_grad: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The vector-Jacobian product of operator `name` for the `wanted` inputs, differentiable if grad mode is on."""
+    """The vector-Jacobian product of operator `name` for what needs a gradient, differentiable if grad mode is on."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        aliases = [_alias(x, need, create_graph) for x, need in zip(inputs, wanted, strict=True)]
+        aliases = [_alias(x, need, create_graph) for x, need in zip(inputs, needs_grad, strict=True)]
         outputs = _OPERATORS[name](aliases, codes, numbers)
         pairs = [
             (y, g.to(y.dtype)) for y, g in zip(outputs, upstream, strict=False) if g is not None and y.requires_grad
         ]
-        sought = [x for x, need in zip(aliases, wanted, strict=True) if need and x is not None]
+        sought = [x for x, need in zip(aliases, needs_grad, strict=True) if need and x is not None]
         found = iter(
             torch.autograd.grad(
                 [y for y, _ in pairs], sought, [g for _, g in pairs], create_graph=create_graph, allow_unused=True
@@ -100,7 +102,7 @@ def reference_gradient(
             if pairs
             else [None] * len(sought)
         )
-    return [next(found) if need else None for need in wanted]
+    return [next(found) if need else None for need in needs_grad]
 
 
 if _C is not None:

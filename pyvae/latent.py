@@ -247,7 +247,7 @@ def _operands(posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row
     """The latent operators' common arguments."""
     mu, scale, kind, bounds, prior = posterior
     low, high = (None if bound is None else scalar(bound) for bound in bounds or (None, None))
-    return mu, scale, eps, seed, SCALES.index(kind), row_offset, *(prior or (None, None)), low, high
+    return mu, scale, SCALES.index(kind), low, high, eps, seed, row_offset, *(prior or (None, None))
 
 
 def _refuse_data(function: str, given: LatentArguments) -> None:

@@ -22,8 +22,7 @@ class Resolved(NamedTuple):
     """A likelihood as the kernels take it: its name in `LIKELIHOODS`, its parameters, and log_library."""
 
     name: Any
-    parameter: Any = None
-    second_parameter: Any = None
+    parameters: tuple[Any, ...] = ()
     log_library: Any = None
 
 
@@ -46,7 +45,7 @@ class Gaussian(Object):
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved("gaussian") if self.logvar is None else Resolved("gaussian_logvar", self.logvar)
+        return Resolved("gaussian") if self.logvar is None else Resolved("gaussian_logvar", (self.logvar,))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,7 +66,7 @@ class Laplace(Object):
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved("laplace") if self.logscale is None else Resolved("laplace_logscale", self.logscale)
+        return Resolved("laplace") if self.logscale is None else Resolved("laplace_logscale", (self.logscale,))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +118,7 @@ class NegativeBinomial(Object):
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved("negative_binomial", self.log_theta, None, self.log_library)
+        return Resolved("negative_binomial", (self.log_theta,), self.log_library)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,7 +147,8 @@ class ZeroInflatedNegativeBinomial(Object):
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved("zero_inflated_negative_binomial", self.log_theta, self.zi_logits, self.log_library)
+        parameters = (self.log_theta, self.zi_logits)
+        return Resolved("zero_inflated_negative_binomial", parameters, self.log_library)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -224,12 +224,12 @@ def with_tensors(parts: Resolved, recon: Tensor) -> Resolved:
         # A product, which torch.compile can keep symbolic.
         return torch.ones(sizes, dtype=exact_dtype(recon.device), device=recon.device) * value
 
-    name, parameter, second, library = parts
-    return Resolved(name, tensor(parameter), tensor(second), tensor(library, recon.shape[0]))
+    parameters = tuple([tensor(value) for value in parts.parameters])
+    return Resolved(parts.name, parameters, tensor(parts.log_library, recon.shape[0]))
 
 
 def restore(parts: Resolved) -> Any:
     """The name or object of a likelihood's parts."""
-    name, *given = parts
-    cls = Poisson if name == "poisson" else WITH_PARAMETERS.get(name)
-    return name if cls is None else cls(*(part for part in given if part is not None))
+    cls = Poisson if parts.name == "poisson" else WITH_PARAMETERS.get(parts.name)
+    library = () if parts.log_library is None else (parts.log_library,)
+    return parts.name if cls is None else cls(*parts.parameters, *library)

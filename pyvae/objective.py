@@ -184,7 +184,18 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
     factors = (call.weight, call.pos_weight, call.beta if symbolic else None)
     weight, pos_weight, beta = (_as_tensor(factor, dtype) for factor in factors)
-    tensors = (call.recon, call.target, call.mu, scale, call.kl, weight, pos_weight, beta, *like[1:])
+    tensors = (
+        call.recon,
+        call.target,
+        call.mu,
+        scale,
+        call.kl,
+        weight,
+        pos_weight,
+        beta,
+        *like.parameters,
+        like.log_library,
+    )
     if _sharding.among(*tensors):
         out = _sharding.objective(partial(_elbo, function), function.__name__, call, posterior)
         return out if terms else out.loss
@@ -194,16 +205,17 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
         out = torch.ops.pyvae.elbo(
             call.recon,
             call.target,
-            weight,
-            pos_weight,
-            _checks.likelihood_code(like.name),
-            *like[1:],
             call.mu,
             scale,
             SCALES.index(kind),
             call.kl,
-            beta,
+            _checks.likelihood_code(like.name),
+            like.parameters,
+            like.log_library,
             1.0 if symbolic else float(call.beta),
+            beta,
+            weight,
+            pos_weight,
             _checks.REDUCTIONS.index(call.reduction),
         )
     return ELBO(*out) if terms else out[0]

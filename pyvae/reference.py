@@ -212,7 +212,7 @@ def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
     recon, target = call.recon.to(dtype), call.target.to(dtype).reshape(call.recon.shape)
     mask = call.weight if isinstance(call.weight, Tensor) and call.weight.dtype == torch.bool else None
     weight, pos_weight = (x.to(dtype) if isinstance(x, Tensor) else x for x in (call.weight, call.pos_weight))
-    parameters = [value.to(dtype) for value in parts[1 : 1 + len(likelihood.parameters)]]
+    parameters = [value.to(dtype) for value in parts.parameters]
     if likelihood.softmax == "always" or parts.log_library is not None:
         if mask is not None:  # of a row that is left out as a whole no score is looked at
             rows = mask.expand(recon.shape).flatten(1).any(1).reshape(-1, *(1,) * (recon.ndim - 1))

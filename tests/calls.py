@@ -131,26 +131,33 @@ def of(given: Call, reduction: str = "sum") -> Callable[..., Tensor]:
     return lambda *tensors: given.with_differentiable(list(tensors)).elbo_loss(reduction=reduction)
 
 
-# ---- as the operators take it ----------------------------------------------------------------------------------------
+# ---- as the operators take it: spelled here alone --------------------------------------------------------------------
 
-LIBRARY_BIT = 8  # of `wanted`; recon's is 1, and each parameter's twice the one before
-
-
-def own(parameters: tuple[Tensor, ...] = (), log_library: Tensor | None = None) -> tuple[Any, ...]:
-    """A likelihood's parameters and log_library in the operators' schema: here alone is how that spells them."""
-    first, second = (*parameters, None, None)[:2]
-    return first, second, log_library
+LIBRARY_BIT = 2  # of an output_mask
 
 
-def operands(given: Call) -> tuple[Any, ...]:
-    """The arguments that all operators of the objective begin with."""
-    code = LIKELIHOODS.index(given.name)
-    return (given.recon, given.target, given.weight, given.pos_weight, code, *own(given.parameters, given.log_library))
+def data_term(given: Call) -> tuple[Any, ...]:
+    """The arguments of `elbo_gradient`, but for the upstream gradient and the output_mask."""
+    own = (LIKELIHOODS.index(given.name), given.parameters, given.log_library)
+    return (given.recon, given.target, *own, given.weight, given.pos_weight)
 
 
-def all_wanted(given: Call) -> int:
-    """The bits of all gradients that the call has."""
-    return sum(1 << k for k in range(1 + len(given.parameters))) | (0 if given.log_library is None else LIBRARY_BIT)
+def operands(
+    given: Call,
+    reduction: int = 1,
+    posterior: tuple[Tensor | None, Tensor | None, int] = (None, None, 0),
+    kl: Tensor | None = None,
+    beta: float = 1.0,
+    beta_tensor: Tensor | None = None,
+) -> tuple[Any, ...]:
+    """The arguments that the other operators of the objective begin with; of a posterior mu, scale and its kind."""
+    recon, target, *own, weight, pos_weight = data_term(given)
+    return (recon, target, *posterior, kl, *own, beta, beta_tensor, weight, pos_weight, reduction)
+
+
+def full_mask(given: Call) -> int:
+    """The output_mask of all gradients that the call has."""
+    return 1 | (0 if given.log_library is None else LIBRARY_BIT) | sum(4 << k for k in range(len(given.parameters)))
 
 
 # ---- comparisons -----------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import collections
 import faulthandler
+import itertools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -73,8 +74,7 @@ def legal(rng: random.Random) -> dict[str, Any]:
         "weight": maybe(broadcast),
         "pos_weight": maybe(broadcast, member.takes_pos_weight),
         "likelihood": tuple(LIKELIHOODS).index(name),
-        "parameter": broadcast() if member.parameters else None,
-        "second_parameter": broadcast() if len(member.parameters) > 1 else None,
+        "parameters": [broadcast() for _ in member.parameters],
         "log_library": maybe(lambda: tensor(rng, (batch,)), member.softmax == "optional"),
         "mu": tensor(rng, latent) if posterior else None,
         "scale": tensor(rng, latent) if posterior else None,
@@ -83,9 +83,10 @@ def legal(rng: random.Random) -> dict[str, Any]:
         "beta_tensor": maybe(lambda: tensor(rng, ())),
         "beta": 0.5,
         "reduction": reduction,
-        "wanted": 0b0001,
+        "output_mask": 0b0001,
         "upstream": tensor(rng, (batch,)),
         "gradient": torch.ones_like(recon),
+        "parameter_gradients": [torch.ones(shape[1:])] if reduction and rng.random() < 0.5 else [],
         "grad_loss": tensor(rng, per_row),
         "grad_recon": maybe(lambda: tensor(rng, per_row)),
         "grad_kl": maybe(lambda: tensor(rng, per_row)),
@@ -142,6 +143,9 @@ def wrong_tensors(rng: random.Random, given: Tensor | None) -> Iterator[Any]:
 
 def wrong(rng: random.Random, kind: str, given: Any) -> Any:
     """Something else for an argument of this type."""
+    if "List" in kind:
+        spoilt = [rng.choice(list(wrong_tensors(rng, x))) if rng.random() < 0.5 else x for x in given]
+        return rng.choice((spoilt, given[1:], [*given, torch.ones(())], [*given, None], [torch.ones(())] * 9, None, 3))
     if "Tensor" in kind:
         return rng.choice(list(wrong_tensors(rng, given)))
     if "Generator" in kind:
@@ -154,13 +158,21 @@ def wrong(rng: random.Random, kind: str, given: Any) -> Any:
 
 
 def on_meta(value: Any) -> Any:
+    if isinstance(value, list):
+        return [on_meta(x) for x in value]
     return value.detach().to("meta").requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+
+
+def tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Those among arguments or results, in lists as well."""
+    parts = itertools.chain.from_iterable(value if isinstance(value, list) else (value,) for value in values)
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 def run(operator: Any, arguments: list[Any]) -> list[Any]:
     """The results' shapes and types, after their backward passes."""
     out = operator(*arguments)
-    results = out if isinstance(out, tuple) else (out,)
+    results = tensors(out if isinstance(out, tuple) else (out,))
     for result in results:
         assert result.device == arguments[0].device, "a result is on another device"
         if result.requires_grad:
@@ -179,16 +191,15 @@ def call(rng: random.Random, name: str) -> str:
         given[argument.name] = wrong(rng, str(argument.type), given[argument.name])
     arguments = [given[argument.name] for argument in declared]
     if name in ("elbo", "reparameterize", "kl_divergence"):
-        for value in arguments:
-            if isinstance(value, Tensor) and value.is_floating_point() and value.is_leaf and rng.random() < 0.5:
+        for value in tensors(arguments):
+            if value.is_floating_point() and value.is_leaf and rng.random() < 0.5:
                 value.requires_grad_()
     try:
         found = run(operator, arguments)
     except ERRORS as error:
         assert str(error).strip(), "an error without words"
         return type(error).__name__
-    plain = [x for x in arguments if isinstance(x, Tensor)]
-    if all(x.layout == torch.strided and not x.is_nested for x in plain):
+    if all(x.layout == torch.strided and not x.is_nested for x in tensors(arguments)):
         assert found == run(operator, [on_meta(x) for x in arguments]), "meta tensors give other types or shapes"
     return "result"
 

@@ -14,9 +14,9 @@ import torch
 
 from benchmarks import ROOT, read
 from benchmarks import __main__ as command
-from benchmarks.cases import COUNTS, Shape, make_cases, make_inputs_of
+from benchmarks.cases import COUNTS, PARAMETERS, Shape, make_cases, make_inputs_of
 from benchmarks.speed import BF16, Cell
-from benchmarks.targets import COUNT_TARGETS, TARGETS
+from benchmarks.targets import COUNT_TARGETS, PARAMETER_TARGETS, TARGETS
 
 STAGES = ("forward", "backward", "both")
 COMPETITORS = {
@@ -28,6 +28,7 @@ COMPETITORS = {
     "zinb": ("eager", "compiled", "fused"),
     "overhead": ("bce_alone", "eager", "fused_reconstruction", "fused"),
 }
+MEANS = ("eager", "eager_none", "fused", "fused_batch", "fused_none")
 UNTIMED = {
     "loss_error": ("eager", "eager_probabilities", "fused", "fused_probabilities"),
     "gradient_error": ("eager", "fused"),
@@ -96,6 +97,9 @@ def test_a_quick_run_measures_every_row_once(quick: tuple[Path, str]) -> None:
     measured, _ = read(quick[0])
     expected: list[tuple[str, str, str | None]] = []
     expected += [(what, name, stage) for what, names in COMPETITORS.items() for name in names for stage in STAGES]
+    for what in PARAMETERS:  # at two shapes
+        names = (*MEANS, "eager_function") if what == "gaussian" else MEANS
+        expected += 2 * [(what, name, stage) for name in names for stage in STAGES]
     expected += [(what, name, "both") for what in ("bandwidth", "bandwidth_huge_pages") for name in ("copy", "fused")]
     expected += [(what, name, None) for what, names in UNTIMED.items() for name in names]
     of_both = ("sample_kl_memory", "nb_memory", "zinb_memory")
@@ -116,7 +120,7 @@ def test_a_quick_run_writes_well_formed_rows(quick: tuple[Path, str]) -> None:
             assert row.value > 0 and row.stage and row.threads and row.batch, row
             assert row.p20 is not None and row.p80 is not None and row.p20 <= row.value <= row.p80, row
             assert row.competitor not in ("fused", "fused_probabilities") or row.ratio_to_fused == 1, row
-            assert (row.bytes is None) == (row.stage != "both" or row.what == "overhead"), row
+            assert (row.bytes is None) == (row.stage != "both" or row.what in ("overhead", *PARAMETERS)), row
         if row.bytes:
             assert row.gb_per_s == pytest.approx(row.bytes / row.value / 1e3, rel=1e-4), row
 
@@ -126,7 +130,8 @@ def test_a_quick_run_prints_every_target_last(quick: tuple[Path, str]) -> None:
     last = quick[1].splitlines()[-len(targets) :]
     assert [line.split(" | ")[0] for line in last] == [f"| {target.what}" for target in targets]
     lines = quick[1].splitlines()
-    assert all(any(line.startswith(f"| {target.what} |") for line in lines) for target in COUNT_TARGETS)
+    others = (*COUNT_TARGETS, *PARAMETER_TARGETS)
+    assert all(any(line.startswith(f"| {target.what} |") for line in lines) for target in others)
     # What is judged at one shape alone is left to the run that has it.
     absent = {line.split(" | ")[0].removeprefix("| ") for line in lines if "not measured" in line}
     assert absent == {target.what for target in COUNT_TARGETS if "at 128×20000" in target.what}

@@ -16,11 +16,12 @@ import torch
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 
-from benchmarks import Environment, Row, plots, read, report, runs, steps, timing
+from benchmarks import Environment, Row, plots, read, report, runs, steps, turns
 from benchmarks import __main__ as command
 from benchmarks.cases import KERNELS, Shape
 from benchmarks.speed import BF16, COMPILED, Cell
-from benchmarks.timing import CALL, LEFT_OUT, Budget, Case, Competitor, Device, TimeLimit, compete, launches_and_waits
+from benchmarks.timing import CALL, Case, Device, launches_and_waits
+from benchmarks.turns import LEFT_OUT, Budget, Competitor, TimeLimit, compete
 from benchmarks.untimed import launch_rows
 
 SMALL = Shape(4, 33, 3)
@@ -67,8 +68,8 @@ class Host(Device):
     def skipped_graphs(self) -> int:
         return self.skipped
 
-    def turn(self, cases: Iterator[Case], count: int) -> list[tuple[float, ...]]:
-        return [lap[-1:] for lap in super().turn(cases, count)]
+    def turn(self, cases: Iterator[Case], count: int) -> tuple[float, ...]:
+        return super().turn(cases, count)[-1:]
 
     def capture(self, make_cases: Callable[[], Sequence[Case]]) -> Callable[[], object]:
         cases = make_cases()
@@ -82,7 +83,7 @@ class Host(Device):
 @pytest.fixture(autouse=True, scope="module")
 def _few_rounds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "ROUNDS", 3)
+        patch.setattr(turns, "ROUNDS", 3)
         yield
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import Environment, Row, read, report, write
-from benchmarks.timing import LEFT_OUT
+from benchmarks.turns import LEFT_OUT
 
 WHERE = {
     "cpu": Environment("cpu", "Example CPU", "avx2", "2.13.0", "0.1.0", "abc1234"),
@@ -129,6 +129,7 @@ def rendered(folder: Path) -> dict[str, str]:
         "cpu": report.render(on_cpu, where),
         "cuda": report.gpu_results(folder),
         "counts": report.of_counts(on_cpu),
+        "parameters": report.of_parameters(on_cpu),
         "errors": report.of_count_errors(errors),
     }
 
@@ -246,10 +247,13 @@ def test_readme_is_rewritten_between_its_markers(
 ) -> None:
     readme, whole = folder / "README.md", folder / "WHOLE.md"
     names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS, report.ERRORS_OF_LOGITS)
-    cpu, gpu, counts, errors, logits = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    names += (report.OF_PARAMETERS,)
+    blocks = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
+    cpu, gpu, counts, errors, logits, of_parameters = blocks
     text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n{logits}\n"
     readme.write_text(text.format(*["old"] * 5), encoding="utf-8")
-    whole.write_text(f"{cpu}\n{counts}".format("old", "old"), encoding="utf-8")
+    pattern = f"{cpu}\n{counts}\n{of_parameters}"
+    whole.write_text(pattern.format("old", "old", "old"), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "WHOLE", whole)
     monkeypatch.setattr(report, "RESULTS", folder)
@@ -261,7 +265,8 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    assert whole.read_text(encoding="utf-8") == f"{cpu}\n{counts}".format(rendered["cpu"], rendered["counts"])
+    tables = (rendered[name] for name in ("cpu", "counts", "parameters"))
+    assert whole.read_text(encoding="utf-8") == pattern.format(*tables)
     short = readme.read_text(encoding="utf-8")
     assert rendered["cuda"] in short and rendered["errors"] in short and report.of_logit_errors(LOGIT_ERRORS) in short
     assert rendered["cpu"].splitlines()[0] in short

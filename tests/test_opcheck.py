@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from calls import all_wanted, call, operands
+from calls import call, data_term, full_mask, operands
 from cases import INTEGERS, LAYOUTS, leaf, posterior, prior, stored
 from families import PLAIN, SCALES, WAYS, cycled, family
 
@@ -34,24 +34,26 @@ def latent_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
         learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
         bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
-        alone, beside = (None,) * 4, (*learned, *bounds)
-        yield "reparameterize", (mu, s, None, seed, kind, 2, *alone, True)
-        yield "reparameterize", (mu, s, eps.requires_grad_(), None, kind, 0, *alone, False)
-        yield "reparameterize", (mu, s, None, seed, kind, 0, *beside, True)
-        yield "latent_draw", (mu.detach(), s.detach(), None, None, kind, 3, *alone, None, True)
-        yield "latent_draw", (mu.detach(), s.detach(), None, None, kind, 0, *alone, torch.Generator(device), False)
-        plain, fixed = (mu.detach(), s.detach()), (*(x.detach() for x in learned), *bounds)
+        no_prior, no_range = (None, None), (None, None)
+        own, plain = (mu, s, kind), (mu.detach(), s.detach(), kind)
+        yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, True)
+        yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, False)
+        yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, True)
+        yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, None, True)
+        yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, torch.Generator(device), False)
+        fixed = [x.detach() for x in learned]
         for reduction in range(len(KL_REDUCTIONS)):
-            options = alone if reduction % 2 else fixed
-            yield "kl_divergence", (mu, s, None, None, kind, 0, *alone, reduction)
-            yield "kl_divergence", (mu, s, None, None, kind, 0, *beside, reduction)
-            yield "latent_forward", (*plain, None, seed, kind, 1, *options, reduction != 1, reduction != 2, reduction)
+            low_high, given = (no_range, no_prior) if reduction % 2 else (bounds, fixed)
+            asked = (reduction != 1, reduction != 2, reduction)
+            yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, reduction)
+            yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, reduction)
+            yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, *asked)
         grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-        yield "latent_backward", (*plain, None, seed, kind, 1, *alone, *grads, False)
-        yield "latent_backward", (*plain, None, seed, kind, 1, *fixed, *grads, True)
-        yield "latent_backward", (*plain, eps.detach(), None, kind, 0, *alone, grads[0], None, False)
-        yield "latent_backward", (*plain, None, None, kind, 0, *alone, None, grads[1], False)
-        yield "latent_backward", (*plain, None, None, kind, 0, *fixed, None, grads[0], True)
+        yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, *grads, False)
+        yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, *grads, True)
+        yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, grads[0], None, False)
+        yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, None, grads[1], False)
+        yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
     yield "reference_normal", (seed, (3, 4), torch.float32, 0)
     yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
 
@@ -68,26 +70,27 @@ def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         given = replace(given, recon=LAYOUTS[layout](given.recon), weight=weight, pos_weight=positive)
         mu, s = posterior("std", (3, 4), device=device)
         kl = torch.rand(3, device=device)
-        from_posterior, from_kl = (mu, s, 1, None, beta, 2.0, reduction), (None, None, 0, kl, None, 0.5, reduction)
-        either = from_posterior if with_posterior else from_kl
-        for wanted in (all_wanted(given), 0):
-            yield "elbo_forward", (*operands(given), *either, wanted)
+        source = {"posterior": (mu, s, 1)} if with_posterior else {"kl": kl}
+        settings: dict[str, Any] = {"reduction": reduction, "beta": 2.0, "beta_tensor": beta} | source
+        for mask in (full_mask(given), 0):
+            yield "elbo_forward", (*operands(given, **settings), mask)
         flat = replace(given, target=given.target.flatten(1))
-        yield "elbo_gradient", (*operands(flat), torch.rand(3, device=device), all_wanted(given))
+        yield "elbo_gradient", (*data_term(flat), torch.rand(3, device=device), full_mask(given))
         gradient = torch.randn_like(given.recon)
         upstream = {name: torch.rand(3 if reduction == 0 else (), device=device) for name in used}
-        made = gradient if "loss" in used or "recon" in used else None
-        grads = tuple(upstream.get(name) for name in ("loss", "recon", "kl"))
-        to_kl = "loss" in used or "kl" in used
-        yield "elbo_backward_", (*operands(given), *either, made, *grads, to_kl)
-        made = gradient.half() if i % 2 and name in PLAIN else gradient  # of others 16 bits are not made apart
-        grads = grads[:2] if used != ("kl",) else (upstream["kl"], None)
-        yield "elbo_backward", (*operands(replace(given, recon=given.recon.to(made))), *either, made, *grads)
+        grads = [upstream.get(name) for name in ("loss", "recon", "kl")]
+        of_data, to_kl = "loss" in used or "recon" in used, "loss" in used or "kl" in used
+        scaled = [torch.randn(4, device=device), torch.randn((), device=device).double()]
+        made = (gradient if of_data else None, scaled if of_data and reduction else [])
+        yield "elbo_backward_", (*operands(given, **settings), *made, *grads, to_kl)
+        half = gradient.half() if i % 2 and name in PLAIN else gradient  # of others 16 bits are not made apart
+        grads = grads[:2] if of_data else [upstream["kl"], None]
+        yield "elbo_backward", (*operands(replace(given, recon=given.recon.to(half)), **settings), half, *grads)
         leaves = given.leaves()
-        yield "elbo", (*operands(leaves), None, None, 0, leaf(kl), beta, 1.0, reduction)
+        yield "elbo", operands(leaves, reduction, kl=leaf(kl), beta_tensor=beta)
         whole = stored(given.target, INTEGERS[i % len(INTEGERS)])
         plain = replace(leaves, target=whole, weight=None, pos_weight=None)
-        yield "elbo", (*operands(plain), leaf(mu), leaf(s), 1, None, None, 0.5, reduction)
+        yield "elbo", operands(plain, reduction, (leaf(mu), leaf(s), 1), beta=0.5)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

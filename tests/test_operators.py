@@ -9,14 +9,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from calls import LIBRARY_BIT, call, operands, own
+from calls import LIBRARY_BIT, Call, call, data_term, full_mask, operands
 from cases import data, leaf
-from families import LIKELIHOODS, OTHERS, WITH_LIBRARY, family
+from families import LIKELIHOODS, OTHERS, WITH_LIBRARY
 from fuzz_operators import OPERATORS
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -40,13 +41,14 @@ def test_wrong_arguments_end_in_results_or_errors() -> None:
         assert ended["ValueError"] > CALLS / len(OPERATORS) / 10
 
 
-def backward_in_place(**changed: Any) -> Tensor:
+def backward_in_place(**changed: Any) -> tuple[Tensor, ...]:
     given: dict[str, Any] = {
         argument.name: None for argument in torch.ops.pyvae.elbo_backward_.default._schema.arguments
     }
     like = torch.full((3, 4), 0.5)
     given |= {"recon": like, "target": like, "gradient": torch.ones(3, 4), "grad_loss": torch.tensor(2.0)}
-    given |= {"likelihood": 0, "scale_kind": 0, "beta": 1.0, "reduction": 1, "to_kl": False} | changed
+    given |= {"likelihood": 0, "scale_kind": 0, "beta": 1.0, "reduction": 1, "to_kl": False}
+    given |= {"parameters": (), "parameter_gradients": ()} | changed
     return torch.ops.pyvae.elbo_backward_(*given.values())
 
 
@@ -63,15 +65,33 @@ def test_unknown_codes_do_not_reach_what_works_in_place(name: str, code: int) ->
 def test_a_gradient_without_memory_of_its_own_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^pyvae::elbo_backward_: gradient is written in place"):
         backward_in_place(gradient=torch.ones(1, 4).expand(3, 4))
-    strided = torch.ones(4, 3).t()
-    backward_in_place(gradient=strided)
+    with pytest.raises(ValueError, match=r"^pyvae::elbo_backward_: parameter_gradients are written in place"):
+        backward_in_place(parameter_gradients=[torch.ones(1).expand(4)])
+    strided, other = torch.ones(4, 3).t(), torch.ones(4)
+    backward_in_place(gradient=strided, parameter_gradients=[other])
     assert torch.equal(strided, torch.full((3, 4), 2.0))
+    assert torch.equal(other, torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("other", "changed", "words"),
+    (
+        (torch.ones(4).half(), {}, "must be float32 or float64"),
+        (torch.ones(4, device="meta"), {}, "must be on recon's device"),
+        (torch.ones(4), {"reduction": 0, "grad_loss": torch.ones(3)}, "must come with a reduction"),
+        (torch.ones(4), {"gradient": None, "grad_loss": None}, "grad_loss or grad_recon must be given"),
+    ),
+)
+def test_gradients_of_parameters_that_cannot_be_scaled(other: Tensor, changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        backward_in_place(parameter_gradients=[other], **changed)
+    assert other.is_meta or torch.equal(other, torch.ones_like(other))
 
 
 def test_upstream_gradients_of_another_device_are_refused() -> None:
     like = torch.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"^pyvae::elbo_gradient: upstream must have shape \(B,\), on recon's device$"):
-        torch.ops.pyvae.elbo_gradient(like, like, None, None, 0, *own(), torch.ones(3, device="meta"), 1)
+        torch.ops.pyvae.elbo_gradient(*data_term(Call("bernoulli", like, like)), torch.ones(3, device="meta"), 1)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +107,7 @@ def test_upstream_gradients_of_another_device_are_refused() -> None:
 def test_what_is_no_range_is_refused(bounds: tuple[Tensor | None, ...], kind: int, words: str) -> None:
     zeros = torch.zeros(3, 4)
     with pytest.raises(ValueError, match=words):
-        torch.ops.pyvae.kl_divergence(zeros, zeros, None, None, kind, 0, None, None, *bounds, 0)
+        torch.ops.pyvae.kl_divergence(zeros, zeros, kind, *bounds, None, None, 0, None, None, 0)
 
 
 # ---- hooks on saved tensors -----------------------------------------------------------------------------------------
@@ -135,42 +155,37 @@ def test_what_hooks_unpack_wrongly_is_an_error_in_words(name: str, broken: str) 
         assert unpacked
 
 
-REST = (None, None, 0, None, None, 1.0, 1)  # mu, scale, its kind, kl, beta twice, reduction
+# ---- a likelihood's own ----------------------------------------------------------------------------------------------
+
+
+def elbo(given: Call, **changed: Any) -> Any:
+    return torch.ops.pyvae.elbo(*operands(replace(given, **changed)))
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_another_number_of_parameters_is_refused(name: str) -> None:
-    """Fewer and more than the likelihood has."""
-    given, count = call(name, (4, 6)), len(family(name).parameters)
-    most = max(len(family(other).parameters) for other in LIKELIHOODS)
-    recon, target, weight, positive, code, *_ = operands(given)
-    for other in range(most + 1):
-        if other != count:
-            parameters = own((torch.zeros(6),) * other)
-            with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
-                torch.ops.pyvae.elbo(recon, target, weight, positive, code, *parameters, *REST)
-
-
-def test_a_last_parameter_without_the_first_is_refused() -> None:
-    recon, target, weight, positive, code, first, *_ = operands(call("negative_binomial", (4, 6)))
-    with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
-        torch.ops.pyvae.elbo(recon, target, weight, positive, code, None, first, None, *REST)
+    """Fewer and more than the likelihood has, and one that is none."""
+    given = call(name, (4, 6), library=True)
+    one, own = torch.zeros(6), given.parameters
+    wrong = [(one,) * n for n in (0, 1, 2, 3, 9) if n != len(own)]
+    wrong += [(*own, None), *((*own[:k], None, *own[k + 1 :]) for k in range(len(own)))]  # type: ignore[list-item]
+    for parameters in wrong:
+        with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
+            elbo(given, parameters=parameters)
 
 
 @pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in WITH_LIBRARY])
 def test_a_log_library_without_its_softmax_is_refused(name: str) -> None:
-    given = call(name, (4, 6))
-    recon, target, weight, positive, code, *_ = operands(given)
     with pytest.raises(ValueError, match="takes no log_library"):
-        torch.ops.pyvae.elbo(recon, target, weight, positive, code, *own(given.parameters, torch.zeros(4)), *REST)
+        elbo(call(name, (4, 6)), log_library=torch.zeros(4))
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_gradients_that_are_not_there_are_refused(name: str) -> None:
-    given = call(name, (4, 6))
-    there = 1 + len(given.parameters)
-    for wanted in (*(1 << k for k in range(there, 5)), LIBRARY_BIT | 1, 1 | 1 << there, -1):
-        with pytest.raises(ValueError, match="wanted"):
-            torch.ops.pyvae.elbo_forward(*operands(given), *REST, wanted)
-        with pytest.raises(ValueError, match="wanted"):
-            torch.ops.pyvae.elbo_gradient(*operands(given), torch.ones(4), wanted)
+    given = call(name, (4, 6))  # without a log_library
+    there = full_mask(given)
+    for mask in (*(1 << k for k in range(6) if not there >> k & 1), there | LIBRARY_BIT, -1):
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_forward(*operands(given), mask)
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_gradient(*data_term(given), torch.ones(4), mask)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import truth
-from calls import own
+from calls import Call, operands
 from cases import (
     DTYPES,
     INTEGERS,
@@ -22,7 +22,7 @@ from cases import (
     leaf,
     posterior,
 )
-from families import LIKELIHOODS, PLAIN, SCALES, Range, family, scaling
+from families import PLAIN, SCALES, Range, family, scaling
 from gpu import rows_share_blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,8 +156,7 @@ def test_more_than_2_to_the_31_elements(device: str) -> None:
     """One sample repeated with stride 0: the count is past 32 bits, the memory is not."""
     shape = (2**16 + 1, 2**15)
     recon, target = data("gaussian", (2, shape[1]), (torch.bfloat16, torch.bfloat16), device=device)
-    wide = recon[:1].expand(shape), target[:1].expand(shape)
     # The operator itself, which has no way to the reference: that would need 2^31 float32 of each operand.
-    no_kl = (None, None, 0, None, None, 1.0, REDUCTIONS.index("sum"))
-    got, *_ = torch.ops.pyvae.elbo_forward(*wide, None, None, LIKELIHOODS.index("gaussian"), *own(), *no_kl, 0)
+    wide = Call("gaussian", recon[:1].expand(shape), target[:1].expand(shape))
+    got, *_ = torch.ops.pyvae.elbo_forward(*operands(wide, REDUCTIONS.index("sum")), 0)
     assert_relative(got, shape[0] * truth.reconstruction("gaussian", recon[:1], target[:1], reduction="sum"), LOSS)

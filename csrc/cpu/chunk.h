@@ -10,6 +10,16 @@ inline namespace PYVAE_ISA {
 
 using namespace cpu;
 
+// Code that is a type's alone, and stands once rather than once a likelihood.
+#define PYVAE_NOINLINE __attribute__((noinline))
+
+// No iteration of the next loop reads what another one writes.
+#ifdef __clang__
+#  define PYVAE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#  define PYVAE_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 // Every buffer of a chunk holds one kChunk; noise may start up to three elements early.
 constexpr int kBuffer = kChunk + 16;
 
@@ -103,7 +113,49 @@ void write(const Shape& shape, const Operand& operand, int64_t first, int n, con
   });
 }
 
-// ---- map and reduce -------------------------------------------------------------------------------------------------
+// ---- one number a row over the row's elements -----------------------------------------------------------------------
+
+template <int kFeatures, class T>
+void repeat_narrow(const T* __restrict per_row, int rows, T* __restrict out) {
+  for (int r = 0; r < rows; ++r) {
+    for (int i = 0; i < kFeatures; ++i) out[r * kFeatures + i] = per_row[r];  // g++ makes shuffles of a constant width
+  }
+}
+
+// per_row [rows] to out [rows, features]. `out` has room for one register beyond: narrow rows are written as whole
+// registers, each over what the one before wrote too much.
+template <class T>
+PYVAE_NOINLINE void repeat_rows(const T* per_row, int rows, int features, T* __restrict out) {
+  switch (features) {
+    case 1:
+      return repeat_narrow<1>(per_row, rows, out);
+    case 2:
+      return repeat_narrow<2>(per_row, rows, out);
+    case 3:
+      return repeat_narrow<3>(per_row, rows, out);
+    case 4:
+      return repeat_narrow<4>(per_row, rows, out);
+  }
+  for (int r = 0; r < rows; ++r, out += features) {
+    const T value = per_row[r];
+    if (features <= kLine) {
+      for (int lane = 0; lane < kLine; ++lane) out[lane] = value;
+    } else {
+      for (int i = 0; i < features; ++i) out[i] = value;
+    }
+  }
+}
+
+// Numbers in double, of a chunk's rows.
+template <class T>
+const T* spread(const double* per_row, const Chunk& c, T* out) {
+  T numbers[kBuffer];
+  for (int r = 0; r < c.rows; ++r) numbers[r] = T(per_row[c.row + r]);
+  repeat_rows(numbers, c.rows, c.features, out);
+  return out;
+}
+
+// ---- sums -----------------------------------------------------------------------------------------------------------
 
 // Sixteen lanes in T, then a tree in double: the same order for every instruction set. Short rows go one by one in
 // double: setting up the lanes would take longer.
@@ -129,41 +181,20 @@ double sum(const T* values, int n) {
   return tree[0];
 }
 
-// The one skeleton of all kernels. For each chunk, map(first, n, row, rows) computes the elements [first, first + n),
-// which are (part of) `rows` rows from `row` on, and returns their values; their sums per row go to `sums`.
-template <class T, class Map>
-void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end, Map map) {
-  const Chunks chunks(shape);
-  const int64_t features = shape.features;
-  for (int64_t chunk = begin; chunk < end; ++chunk) {
-    if (chunks.length > 0) {
-      const int64_t row = chunk / chunks.per_row;
-      const int64_t column = chunk % chunks.per_row * chunks.length;
-      const int64_t rest = features - column;
-      const int n = int(rest < chunks.length ? rest : chunks.length);
-      const T* values = map(row * features + column, n, row, 1);
-      if (sums) sums[chunk] = sum(values, n);
-    } else {
-      const int64_t row = chunk * chunks.rows_each;
-      const int64_t rest = shape.rows - row;
-      const int rows = int(rest < chunks.rows_each ? rest : chunks.rows_each);
-      const T* values = map(row * features, int(rows * features), row, rows);
-      if (sums) {
-        for (int i = 0; i < rows; ++i) sums[row + i] = sum(values + i * features, int(features));
-      }
-    }
-  }
-}
-
-// Spreads one number per row over the elements of a chunk.
+// values [rows, features] to out [rows].
 template <class T>
-const T* spread(const double* per_row, int64_t row, int rows, int n, T* out) {
-  const int features = rows > 0 ? n / rows : 0;
-  for (int r = 0; r < rows; ++r) {
-    const T value = T(per_row[row + r]);
-    for (int i = 0; i < features; ++i) out[r * features + i] = value;
+PYVAE_NOINLINE void sum_rows(const T* __restrict values, int rows, int features, double* __restrict out) {
+  constexpr int kTogether = 8;  // short rows side by side: one alone would wait for each of its additions
+  int r = 0;
+  for (; features < 4 * kSumLanes && r + kTogether <= rows; r += kTogether) {
+    const T* __restrict const from = values + r * features;
+    double totals[kTogether] = {};
+    for (int i = 0; i < features; ++i) {
+      for (int lane = 0; lane < kTogether; ++lane) totals[lane] += double(from[lane * features + i]);
+    }
+    for (int lane = 0; lane < kTogether; ++lane) out[r + lane] = totals[lane];
   }
-  return out;
+  for (; r < rows; ++r) out[r] = sum(values + r * features, features);
 }
 
 }  // namespace PYVAE_ISA

@@ -2,7 +2,7 @@
 #include "cpu/kernels.h"
 
 #include "cpu/latent.h"
-#include "cpu/rows.h"
+#include "cpu/objective.h"
 
 #define PYVAE_STRING_(x) #x
 #define PYVAE_STRING(x) PYVAE_STRING_(x)
@@ -14,8 +14,8 @@ inline namespace PYVAE_ISA {
 extern const cpu::InstructionSet kKernels;
 const cpu::InstructionSet kKernels = {
     PYVAE_STRING(PYVAE_ISA),
-    {latent_forward<float>, latent_backward<float>, objective<float>, objective_by_rows<float>},
-    {latent_forward<double>, latent_backward<double>, objective<double>, objective_by_rows<double>},
+    {latent_forward<float>, latent_backward<float>, objective<float>, objective_scratch<float>},
+    {latent_forward<double>, latent_backward<double>, objective<double>, objective_scratch<double>},
 };
 
 }  // namespace PYVAE_ISA

@@ -8,6 +8,16 @@
 namespace pyvae {
 namespace cpu {
 
+// A part of one row, or several whole rows: elements [first, first + n), numbered row by row.
+struct Chunk {
+  int64_t first;
+  int n;
+  int64_t row;  // the first of them
+  int rows;     // 1 of a part
+  int64_t column;
+  int features;  // that each of the rows has in here
+};
+
 // How a call is cut into chunks. It depends on the shape alone, never on threads or instruction sets, so that sums are
 // repeatable to the bit. A chunk is a part of one row, or several whole rows where rows are short.
 struct Chunks {
@@ -27,10 +37,36 @@ struct Chunks {
   // Sums are returned as `partials()` numbers, `per_row` to a row.
   PYVAE_HD int64_t partials() const { return rows * per_row; }
 
+  PYVAE_HD Chunk operator[](int64_t index) const {
+    if (length > 0) {
+      const int64_t row = index / per_row, column = index % per_row * length, rest = features - column;
+      const int n = int(rest < length ? rest : length);
+      return {row * features + column, n, row, 1, column, n};
+    }
+    const int64_t row = index * rows_each, rest = rows - row;
+    const int whole = int(rest < rows_each ? rest : rows_each);
+    return {row * features, int(whole * features), row, whole, 0, int(features)};
+  }
+
   int64_t features, rows;
   int64_t count = 0;
   int64_t per_row = 1, length = 0;  // of long rows
   int64_t rows_each = 1;            // of short ones
+};
+
+// What threads share of the objective: a chunk, or several: whole rows for a softmax, and for sums per column at least
+// kGroupRows of them.
+struct Units {
+  PYVAE_HD Units(const Chunks& chunks, bool whole_rows, bool with_columns) {
+    const int64_t group = with_columns ? kGroupRows : 1;
+    if (chunks.length > 0) {
+      chunks_each = whole_rows || with_columns ? group * chunks.per_row : 1;
+    } else {
+      chunks_each = (group + chunks.rows_each - 1) / chunks.rows_each;
+    }
+    count = (chunks.count + chunks_each - 1) / chunks_each;
+  }
+  int64_t chunks_each, count;
 };
 
 struct LatentForward : LatentOperands {
@@ -43,34 +79,37 @@ struct LatentBackward : LatentOperands {
   const double* grad_kl = nullptr;  // [rows]; null: 0
 };
 
+// Where an array of results goes besides the memory of its elements. What is null is not wanted.
+struct Sums {
+  double* rows = nullptr;    // [partials], written
+  double* chunks = nullptr;  // [chunks], written
+};
+
 struct Objective : ObjectiveOperands {
   const double* upstream = nullptr;  // [rows], a factor of the gradients; null: 1
-  double* sums = nullptr;            // [partials], or by rows [rows], written; null: not wanted
-
-  // By rows.
+  Sums value;                        // before factor and upstream
+  Sums by_parameter[kMaxParameters];
+  void* column_sums[kMaxParameters] = {};  // [units, features] of T, of a parameter's gradient, written; null: unwanted
   const double* log_library = nullptr;     // [rows]; null: 0
   double* library_gradient = nullptr;      // [rows], written; null: not wanted
-  double* row_sums[kMaxParameters] = {};   // [rows], of a parameter's gradient, written; null: not wanted
-  void* column_sums[kMaxParameters] = {};  // [groups, features] of T, likewise
+
+  bool has_column_sums() const {
+    bool any = false;
+    for (void* const sums : column_sums) any |= sums != nullptr;
+    return any;
+  }
+  Units units() const { return Units(Chunks(shape), softmax, has_column_sums()); }
 };
 
-// How a call by rows is cut: into groups of rows, by the shape alone; where there are sums per column, of more than
-// one.
-struct Groups {
-  PYVAE_HD Groups(const Shape& shape, bool with_columns)
-      : rows(shape.rows), rows_each(with_columns ? kGroupRows : 1), count((rows + rows_each - 1) / rows_each) {}
-  int64_t rows, rows_each, count;
-};
-
-// Each kernel works on chunks [begin, end) of the call's Chunks, or (by rows) of its Groups; they are independent of
-// each other.
+// Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
+// of each other.
 struct Kernels {
   bool (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);  // false: a standard deviation below 0
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
-  // False: a probability or a Bernoulli target outside [0, 1], or a negative count.
-  bool (*objective)(const Objective&, int64_t begin, int64_t end);
-  // `scratch`: room for a row's derivatives, [features] of T, where they go through a softmax.
-  bool (*objective_by_rows)(const Objective&, int64_t begin, int64_t end, void* scratch);
+  // False: a probability or a Bernoulli target outside [0, 1], or a negative count. `scratch`: as many numbers of T as
+  // objective_scratch says, aligned to 64 bytes, for each thread.
+  bool (*objective)(const Objective&, int64_t begin, int64_t end, void* scratch);
+  int64_t (*objective_scratch)(const Objective&);
 };
 
 struct InstructionSet {

@@ -8,6 +8,23 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
+// The skeleton of both directions. For each chunk, map(chunk) returns the values of its elements; their sums per row go
+// to `sums` [partials].
+template <class T, class Map>
+void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end, Map map) {
+  const Chunks chunks(shape);
+  for (int64_t index = begin; index < end; ++index) {
+    const Chunk c = chunks[index];
+    const T* const values = map(c);
+    if (!sums) continue;
+    if (chunks.length > 0) {
+      sums[index] = sum(values, c.n);
+    } else {
+      sum_rows(values, c.rows, c.features, sums + c.row);
+    }
+  }
+}
+
 // The caller's noise, or our own.
 template <class T, class Call>
 const T* noise(const Call& a, int64_t first, int n, T* buffer) {
@@ -54,7 +71,9 @@ bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
   T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values_buffer[kBuffer];
   T clamped_buffer[kBuffer], prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
   bool legal = true;
-  map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](int64_t first, int n, int64_t, int) -> const T* {
+  map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](const Chunk& c) -> const T* {
+    const int64_t first = c.first;
+    const int n = c.n;
     const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
     const T* scale = clamped(a, read(a.shape, a.scale, first, n, scale_buffer), n, clamped_buffer);
     if (Scale::kNonNegative) legal &= are_non_negative(scale, n);
@@ -126,7 +145,9 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
   T grad_mu_buffer[kBuffer], grad_scale_buffer[kBuffer], clamped_buffer[kBuffer];
   T prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
   T grad_prior_mean_buffer[kBuffer], grad_prior_scale_buffer[kBuffer];
-  map_and_reduce<T>(a.shape, nullptr, begin, end, [&](int64_t first, int n, int64_t row, int rows) -> const T* {
+  map_and_reduce<T>(a.shape, nullptr, begin, end, [&](const Chunk& c) -> const T* {
+    const int64_t first = c.first;
+    const int n = c.n;
     const T* given = read(a.shape, a.scale, first, n, scale_buffer);
     const T* scale = clamped(a, given, n, clamped_buffer);
     T* grad_mu = place(a.grad_mu, first, grad_mu_buffer);
@@ -138,7 +159,7 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
     if (a.grad_kl || a.grad_elements.data) {
       const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
       const T* grad_kl = a.grad_elements.data ? read(a.shape, a.grad_elements, first, n, grad_buffer)
-                                              : spread(a.grad_kl, row, rows, n, grad_buffer);
+                                              : spread(a.grad_kl, c, grad_buffer);
       if (a.prior_mean.data) {
         const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
         const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);

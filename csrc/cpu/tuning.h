@@ -25,7 +25,7 @@ constexpr int kNoiseLanes = 8;
 // 16 chunks of the objective; a chunk of the sampler takes twice as long).
 constexpr int64_t kObjectiveGrain = 16;
 constexpr int64_t kLatentGrain = 8;
-constexpr int64_t kByRowsGrain = 4;
+constexpr int64_t kCountsGrain = 4;
 
 }  // namespace cpu
 }  // namespace pyvae

@@ -60,7 +60,7 @@ __device__ __forceinline__ bool is_selected(const ObjectiveOperands& a, int64_t 
 template <class Likelihood, class T>
 __device__ __forceinline__ auto evaluate(const ObjectiveOperands& a, int64_t i, T shift) {
   constexpr int P = Likelihood::kParameters;
-  T own[P > 0 ? P : 1] = {};
+  T own[at_least_one(P)] = {};
   for (int k = 0; k < P; ++k) own[k] = load_one<FactorTypes, T>(a.shape, a.parameters[k], i);
   const T recon = load_one<FactorTypes, T>(a.shape, a.recon, i) + shift;
   const T target = load_one<StoredTypes, T>(a.shape, a.target, i);
@@ -69,7 +69,7 @@ __device__ __forceinline__ auto evaluate(const ObjectiveOperands& a, int64_t i, 
     term = target == T(0) ? Likelihood::template evaluate_zero<Accurate>(recon, own)
                           : Likelihood::template evaluate<Accurate>(recon, target, own);
   } else {
-    term = Likelihood::template evaluate<Accurate>(recon, target, own);
+    term = pyvae::evaluate<Likelihood, Accurate>(recon, target, own);
   }
   if (a.is_weighted) {
     const T weight = a.weight.data ? load_one<FactorTypes, T>(a.shape, a.weight, i) : T(a.weight_number);
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, kByRowsBlocks<T>) column_sums_kernel
 template <class Launch>
 const char* choose_by_rows(const ObjectiveOperands& a, const Launch& launch) {
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
-    if constexpr (decltype(likelihood)::type::kByRows) {
+    if constexpr (kGoesByRows<typename decltype(likelihood)::type>) {
       return a.in_double ? launch(likelihood, Tag<double>{}) : launch(likelihood, Tag<float>{});
     } else {
       return "this likelihood does not go by rows";

@@ -8,6 +8,7 @@ namespace cuda {
 
 template <class Call>
 const char* run(void (*kernel)(Call), const Call& call, int64_t blocks, void* stream) {
+  static_assert(sizeof(Call) <= 4096, "CUDA takes 4 KB of kernel parameters");
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(unsigned(blocks));
   config.blockDim = dim3(kThreads);

@@ -1,6 +1,8 @@
 // Decoder side, as functors for the skeleton in reduce.cuh.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/hardware.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
@@ -11,12 +13,17 @@
 namespace pyvae {
 namespace cuda {
 
+// Those with parameters, and those of counts: by_rows.cu.
+template <class Likelihood>
+constexpr bool kGoesByRows = Likelihood::kParameters > 0 || Likelihood::kIsCount;
+
 // value: weight * the negative log-likelihood; gradient: factor * upstream * weight * its derivative
 template <class Likelihood, class Way>
 struct NegativeLogLikelihood {
   using T = typename Way::T;
   using Access = typename Way::Access;  // recon's and its gradient's
   using Place = typename Access::Place;
+  using WithPosWeight = std::conditional_t<kTakesPosWeight<Likelihood>, typename Likelihood::WithPosWeight, Likelihood>;
   const Objective& a;
   T factor;
   const ObjectiveBackward* backward;  // null in the forward pass: upstream is 1
@@ -32,12 +39,12 @@ struct NegativeLogLikelihood {
     }
     Access::load(a.shape, a.recon, at, recon);
     Way::Target::load(a.shape, a.target, at, target);
-    if (Likelihood::kTakesPosWeight && a.is_pos_weighted) {
+    if (kTakesPosWeight<Likelihood> && a.is_pos_weighted) {
       T pos_weight[V];
       load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
-      evaluate<true>(recon, target, pos_weight, scale, values, gradient);
+      evaluate_all<WithPosWeight>(recon, target, pos_weight, scale, values, gradient);
     } else {
-      evaluate<false>(recon, target, target, scale, values, gradient);
+      evaluate_all<Likelihood>(recon, target, target, scale, values, gradient);
     }
     if (a.is_weighted) {
       T weight[V];
@@ -74,13 +81,14 @@ struct NegativeLogLikelihood {
     for (int k = 0; k < V; ++k) out[k] = T(value);
   }
 
-  template <bool kPosWeight, int V>
-  __device__ __forceinline__ void evaluate(const T (&recon)[V], const T (&target)[V], const T (&pos_weight)[V], T scale,
-                                           T (&values)[V], T (&gradient)[V]) const {
+  template <class L, int V>
+  __device__ __forceinline__ void evaluate_all(const T (&recon)[V], const T (&target)[V], const T (&pos_weight)[V],
+                                               T scale, T (&values)[V], T (&gradient)[V]) const {
     using Math = typename Way::Math;
     for (int k = 0; k < V; ++k) {
       const T seen = is_legal(recon[k], target[k]) ? target[k] : T(__builtin_nan(""));  // goes through to both results
-      const Term<T> term = Likelihood::template evaluate<Math, kPosWeight>(recon[k], seen, pos_weight[k]);
+      const T own[1] = {pos_weight[k]};
+      const Terms<T, 0> term = L::template evaluate<Math>(recon[k], seen, own);
       values[k] = term.value;
       gradient[k] = scale * term.derivative;
     }
@@ -124,7 +132,7 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
            is_packed(a.shape, a.gradient, kType);
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
-    if constexpr (decltype(likelihood)::type::kByRows)
+    if constexpr (kGoesByRows<typename decltype(likelihood)::type>)
       return "this likelihood goes by rows";  // by_rows.cu
     else
       return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });

@@ -9,39 +9,58 @@ inline namespace PYVAE_ISA {
 // Whether recon may hold scores: the mean is then library * softmax(recon) over the row.
 enum class Softmax { kNever, kOptional, kAlways };
 
-constexpr int kMaxParameters = 2;
+constexpr int kMaxParameters = 3, kMaxPrepared = 4;
 
-// Of most likelihoods. Those that go by rows have parameters of their own or counts for data, and an `evaluate` that
-// returns Terms; the others have one that returns a Term, and vectors that may cross rows.
+// The protocol of every likelihood. Of one element:
+//   evaluate<Math>(recon, target, parameters)  its value in nats and its derivatives, as Terms
+//   evaluate_zero<Math>(recon, parameters)     of counts: the same for target 0
+//   prepare<Math>(parameters, prepared)        if kPrepared: what depends on the parameters alone. evaluate then takes
+//                                              `prepared` in their place
 struct Traits {
-  static constexpr bool kProbability = false;  // recon outside [0, 1] is an error
-  static constexpr bool kUnitTarget = false;   // a target outside [0, 1] is one
-  static constexpr bool kTakesPosWeight = false;
-  // A negative target is an error, and most are 0: there is an evaluate_zero, and evaluate is for the others.
-  static constexpr bool kIsCount = false;
-  static constexpr bool kByRows = false;
-  static constexpr int kParameters = 0;
+  static constexpr bool kProbability = false;   // recon outside [0, 1] is an error
+  static constexpr bool kUnitTarget = false;    // a target outside [0, 1] is one
+  static constexpr bool kIsCount = false;       // a negative target is one; most targets are 0
+  static constexpr int kParameters = 0;         // of its own: evaluate gives the derivative by each
+  static constexpr bool kHasPosWeight = false;  // after them, evaluate reads a pos_weight: no derivative by it
+  static constexpr int kPrepared = 0;
   static constexpr Softmax kSoftmax = Softmax::kNever;
+  using WithPosWeight = void;  // the same likelihood with a pos_weight, if it takes one
 };
 
 struct CountTraits : Traits {
   static constexpr bool kIsCount = true;
-  static constexpr bool kByRows = true;
   static constexpr Softmax kSoftmax = Softmax::kOptional;
 };
 
-// One element's value in nats, and its derivative by recon.
-template <class T>
-struct Term {
-  T value, derivative;
-};
+template <class Likelihood>
+constexpr bool kTakesPosWeight = !__is_same(typename Likelihood::WithPosWeight, void);
 
-// And by each of its parameters.
+// The numbers that evaluate or prepare reads beside recon and target.
+template <class Likelihood>
+constexpr int kReads = Likelihood::kParameters + int(Likelihood::kHasPosWeight);
+
+// The length of an array of `count`: C++ has none of length 0.
+constexpr int at_least_one(int count) { return count > 0 ? count : 1; }
+
+// One element's value in nats, and its derivatives by recon and by each of the likelihood's parameters.
 template <class T, int P>
 struct Terms {
   T value, derivative;
-  T parameters[P > 0 ? P : 1];
+  T parameters[at_least_one(P)];
 };
+
+// With the parameters as they are, whether or not the likelihood prepares them.
+template <class Likelihood, class Math, class T>
+PYVAE_HD Terms<T, Likelihood::kParameters> evaluate(T recon, T target,
+                                                    const T (&parameters)[at_least_one(kReads<Likelihood>)]) {
+  if constexpr (Likelihood::kPrepared > 0) {
+    T prepared[Likelihood::kPrepared];
+    Likelihood::template prepare<Math>(parameters, prepared);
+    return Likelihood::template evaluate<Math>(recon, target, prepared);
+  } else {
+    return Likelihood::template evaluate<Math>(recon, target, parameters);
+  }
+}
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -1,95 +1,143 @@
-// An operator's arguments: one struct a side, from the entry to the device. The dispatcher's flat lists are made of the
-// structs' fields, here and nowhere else.
+// An operator's arguments: one struct a side, from the entry to the device, its fields in the order of the Python
+// signature. The dispatcher's flat lists are made of the structs' fields, here and nowhere else.
 #pragma once
 
+#include <ATen/core/List.h>
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 
 #include <optional>
 #include <tuple>
+
+#include "math/terms.h"
 
 namespace pyvae {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Parameters = c10::SmallVector<OptionalTensor, kMaxParameters>;  // of a likelihood, in the order of its functor
 
 inline const OptionalTensor kAbsent;
+inline const Parameters kNoParameters;
 
 // Encoder side.
 struct LatentArguments {
-  const Tensor& mu;            // [B, ...]
-  const Tensor& scale;         // [B, ...]
-  const OptionalTensor& eps;   // [B, ...], the caller's noise
-  const OptionalTensor& seed;  // [1] int64, of our own
-  int64_t scale_kind;          // Scales (math/gaussian.h)
-  c10::SymInt row_offset;
+  const Tensor& mu;                      // [B, ...]
+  const Tensor& scale;                   // [B, ...]
+  int64_t scale_kind;                    // Scales (math/gaussian.h)
+  const OptionalTensor& low = kAbsent;   // [], on the CPU: scale is clamped to them, a logvar. Tensors, since
+  const OptionalTensor& high = kAbsent;  // a compiler takes an operator's numbers for constants
+  const OptionalTensor& eps = kAbsent;   // [B, ...], the caller's noise
+  const OptionalTensor& seed = kAbsent;  // [1] int64, of our own
+  c10::SymInt row_offset = 0;
   const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; without them N(0, I)
   const OptionalTensor& prior_scale = kAbsent;  // broadcastable to mu, in the form of scale
-  const OptionalTensor& low = kAbsent;          // [], on the CPU: scale is clamped to them, a logvar. Tensors, since
-  const OptionalTensor& high = kAbsent;         // a compiler takes an operator's numbers for constants
 
   bool is_clamped() const { return low || high; }
 
   auto fields() const {
-    return std::tie(mu, scale, eps, seed, scale_kind, row_offset, prior_mean, prior_scale, low, high);
+    return std::tie(mu, scale, scale_kind, low, high, eps, seed, row_offset, prior_mean, prior_scale);
   }
   static constexpr const char* kSchema =
-      "Tensor mu, Tensor scale, Tensor? eps, Tensor? seed, int scale_kind, SymInt row_offset, Tensor? prior_mean, "
-      "Tensor? prior_scale, Tensor? low, Tensor? high";
+      "Tensor mu, Tensor scale, int scale_kind, Tensor? low, Tensor? high, Tensor? eps, Tensor? seed, "
+      "SymInt row_offset, Tensor? prior_mean, Tensor? prior_scale";
 };
 
 // Decoder side: the likelihood alone.
 struct LikelihoodArguments {
-  const Tensor& recon;               // [B, ...]
-  const Tensor& target;              // [B, ...], or one of the two is [B, D]
-  const OptionalTensor& weight;      // broadcastable to recon
-  const OptionalTensor& pos_weight;  // broadcastable to recon
-  int64_t likelihood;                // Likelihoods (math/likelihood.h)
-  const OptionalTensor& parameter;   // its own, broadcastable to recon
-  const OptionalTensor& second_parameter;
+  const Tensor& recon;                // [B, ...]
+  const Tensor& target;               // [B, ...], or one of the two is [B, D]
+  int64_t likelihood;                 // Likelihoods (math/likelihood.h)
+  const Parameters& parameters;       // its own, broadcastable to recon
   const OptionalTensor& log_library;  // [B] or [B, 1]: the mean is e^it softmax(recon)
+  const OptionalTensor& weight;       // broadcastable to recon
+  const OptionalTensor& pos_weight;   // broadcastable to recon
 
-  auto fields() const {
-    return std::tie(recon, target, weight, pos_weight, likelihood, parameter, second_parameter, log_library);
-  }
+  auto fields() const { return std::tie(recon, target, likelihood, parameters, log_library, weight, pos_weight); }
   static constexpr const char* kSchema =
-      "Tensor recon, Tensor target, Tensor? weight, Tensor? pos_weight, int likelihood, Tensor? parameter, "
-      "Tensor? second_parameter, Tensor? log_library";
+      "Tensor recon, Tensor target, int likelihood, Tensor?[] parameters, Tensor? log_library, Tensor? weight, "
+      "Tensor? pos_weight";
 };
 
 // And with its KL, which comes from mu and scale, or from `kl`, or is 0.
-struct ElboArguments : LikelihoodArguments {
-  const OptionalTensor& mu;           // [B, ...]
-  const OptionalTensor& scale;        // [B, ...]
-  int64_t scale_kind;                 // Scales
-  const OptionalTensor& kl;           // [B]
-  const OptionalTensor& beta_tensor;  // [], times beta
+struct ElboArguments {
+  const Tensor& recon;
+  const Tensor& target;
+  const OptionalTensor& mu;     // [B, ...]
+  const OptionalTensor& scale;  // [B, ...]
+  int64_t scale_kind;           // Scales
+  const OptionalTensor& kl;     // [B]
+  int64_t likelihood;
+  const Parameters& parameters;
+  const OptionalTensor& log_library;
   double beta;
+  const OptionalTensor& beta_tensor;  // [], times beta
+  const OptionalTensor& weight;
+  const OptionalTensor& pos_weight;
   int64_t reduction;  // Reduction (codes.h)
 
+  operator LikelihoodArguments() const {
+    return {.recon = recon,
+            .target = target,
+            .likelihood = likelihood,
+            .parameters = parameters,
+            .log_library = log_library,
+            .weight = weight,
+            .pos_weight = pos_weight};
+  }
+  // Where there are mu and scale.
+  LatentArguments posterior() const { return {.mu = *mu, .scale = *scale, .scale_kind = scale_kind}; }
+
   auto fields() const {
-    return std::tuple_cat(LikelihoodArguments::fields(),
-                          std::tie(mu, scale, scale_kind, kl, beta_tensor, beta, reduction));
+    return std::tie(recon, target, mu, scale, scale_kind, kl, likelihood, parameters, log_library, beta, beta_tensor,
+                    weight, pos_weight, reduction);
   }
   static constexpr const char* kSchema =
-      "Tensor? mu, Tensor? scale, int scale_kind, Tensor? kl, Tensor? beta_tensor, float beta, int reduction";  // more
+      "Tensor recon, Tensor target, Tensor? mu, Tensor? scale, int scale_kind, Tensor? kl, int likelihood, "
+      "Tensor?[] parameters, Tensor? log_library, float beta, Tensor? beta_tensor, Tensor? weight, "
+      "Tensor? pos_weight, int reduction";
 };
 
-// ---- flat: f(const Arguments&, more...) as the dispatcher calls it, f(fields..., more...)
-// -----------------------------
+// ---- flat: f(const Arguments&, more...) as the dispatcher calls it, f(fields..., more...) ----
+
+// A field as the dispatcher passes it.
+template <class Field>
+struct PassedAs {
+  using Type =
+      std::conditional_t<std::is_arithmetic_v<Field> || std::is_same_v<Field, c10::SymInt>, Field, const Field&>;
+};
+template <>
+struct PassedAs<Parameters> {
+  using Type = const c10::List<OptionalTensor>&;
+};
 
 template <class Field>
-using Passed =
-    std::conditional_t<std::is_arithmetic_v<Field> || std::is_same_v<Field, c10::SymInt>, Field, const Field&>;
+const Field& to_passed(const Field& field) {
+  return field;
+}
+inline c10::List<OptionalTensor> to_passed(const Parameters& parameters) {
+  return c10::List<OptionalTensor>(at::ArrayRef<OptionalTensor>(parameters));
+}
+
+template <class Field>
+const Field& from_passed(const Field& field) {
+  return field;
+}
+inline Parameters from_passed(const c10::List<OptionalTensor>& list) {
+  Parameters parameters;
+  for (size_t k = 0; k < list.size(); ++k) parameters.push_back(list.get(k));
+  return parameters;
+}
 
 template <class Function, class Fields>
 struct FlatOf;
 template <class Result, class Arguments, class... More, class... Fields>
 struct FlatOf<Result (*)(const Arguments&, More...), std::tuple<const Fields&...>> {
-  using Signature = Result(Passed<Fields>..., More...);
+  using Signature = Result(typename PassedAs<Fields>::Type..., More...);
 
   template <Result (*function)(const Arguments&, More...)>
-  static Result call(Passed<Fields>... fields, More... more) {
-    return function(Arguments{fields...}, more...);
+  static Result call(typename PassedAs<Fields>::Type... fields, More... more) {
+    return function(Arguments{from_passed(fields)...}, more...);
   }
 };
 

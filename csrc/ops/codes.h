@@ -17,8 +17,8 @@ struct Trait {
 };
 template <class... Members>
 constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
-  return {{Trait{Members::kProbability, Members::kTakesPosWeight, Members::kIsCount, Members::kByRows,
-                 Members::kParameters, Members::kSoftmax}...}};
+  return {{Trait{Members::kProbability, kTakesPosWeight<Members>, Members::kIsCount,
+                 Members::kIsCount || Members::kParameters > 0, Members::kParameters, Members::kSoftmax}...}};
 }
 constexpr auto kTraits = traits_of(Likelihoods{});
 

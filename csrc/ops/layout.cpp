@@ -1,13 +1,13 @@
 #include "ops/layout.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/SmallVector.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <numeric>
 
-#include "ops/types.h"
+#include "ops/dtypes.h"
 
 namespace pyvae {
 
@@ -22,7 +22,7 @@ struct Binding {
 // Lays the operands over one index space, merging dimensions that are contiguous in all of them. All tensors have the
 // sizes of the first. `any_order`: features may be visited in any order (sums do not mind); the first tensor's memory
 // order is taken. Otherwise the order is the logical one, which the noise is counted in.
-Shape lay_out(std::initializer_list<Binding> bindings, bool any_order) {
+Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order) {
   const Tensor& first = *bindings.begin()->tensor;
   const int64_t dims = first.dim();
   Shape shape{};
@@ -86,6 +86,11 @@ Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options) {
   return at::empty_like(tensor, options, format);
 }
 
+Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type) {
+  const auto options = like.options().dtype(type);
+  return reduction == kNone ? at::empty_symint({like.sym_size(0)}, options) : at::empty({}, options);
+}
+
 LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {
   if (!a.prior_mean) return;
   prior_mean = within_dims(a.prior_mean->expand(a.mu.sizes()));
@@ -135,21 +140,20 @@ LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(withi
   target = within_dims(a.target.sizes() == sizes ? a.target : a.target.reshape(sizes));
   weight = spread(a.weight, weight_number);
   pos_weight = spread(a.pos_weight, pos_weight_number);
-  if (a.parameter) parameters[0] = within_dims(a.parameter->expand(sizes));
-  if (a.second_parameter) parameters[1] = within_dims(a.second_parameter->expand(sizes));
+  for (size_t k = 0; k < a.parameters.size(); ++k) parameters[k] = within_dims(a.parameters[k]->expand(sizes));
 }
 
 void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands& out, bool in_order) const {
-  out.shape = pyvae::lay_out({{&recon, &out.recon},
-                              {&target, &out.target},
-                              {&weight, &out.weight},
-                              {&pos_weight, &out.pos_weight},
-                              {&gradient, &out.gradient},
-                              {&parameters[0], &out.parameters[0]},
-                              {&parameters[1], &out.parameters[1]},
-                              {&parameter_gradients[0], &out.parameter_gradients[0]},
-                              {&parameter_gradients[1], &out.parameter_gradients[1]}},
-                             /*any_order=*/!in_order);
+  c10::SmallVector<Binding, 5 + 2 * kMaxParameters> bindings = {{&recon, &out.recon},
+                                                                {&target, &out.target},
+                                                                {&weight, &out.weight},
+                                                                {&pos_weight, &out.pos_weight},
+                                                                {&gradient, &out.gradient}};
+  for (size_t k = 0; k < a.parameters.size(); ++k) {
+    bindings.push_back({&parameters[k], &out.parameters[k]});
+    bindings.push_back({&parameter_gradients[k], &out.parameter_gradients[k]});
+  }
+  out.shape = pyvae::lay_out(bindings, /*any_order=*/!in_order);
   out.in_double = recon_type(a) == at::kDouble;
   out.weight_number = weight_number;
   out.pos_weight_number = pos_weight_number;

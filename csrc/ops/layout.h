@@ -10,6 +10,9 @@ namespace pyvae {
 // they write in its shape is contiguous. With fewer it has the strides of `tensor`.
 Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options = {});
 
+// For a value per row: [B] without reduction, else a scalar.
+Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type);
+
 struct LatentTensors {
   Tensor mu, scale;
   Tensor eps, z, grad_z, grad_mu, grad_scale;                                                  // undefined: absent

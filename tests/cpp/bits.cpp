@@ -3,6 +3,7 @@
 //
 // What goes in is made of integers, and of products with powers of two, so that it is the same everywhere, too.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -186,12 +187,14 @@ void objective(const Kernels& kernels, const Case& c) {
   for (Block* input : {&weight, &pos_weight}) input->fill(any);
 
   const auto rows = size_t(c.shape.rows), features = size_t(c.shape.features);
-  std::vector<double> upstream(rows), library(rows), by_library(rows), row_sums[2];
+  const Chunks chunks(c.shape);
+  const auto parts = size_t(std::max(chunks.partials(), chunks.count));  // of sums, per row or in all
+  std::vector<double> upstream(rows), library(rows), by_library(rows), sums(parts), parameter_sums[2];
   for (size_t row = 0; row < rows; ++row) upstream[row] = moderate(0), library[row] = moderate(0);
   Objective call{};
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0x1.99999ap-4;
   call.recon = recon.operand, call.target = target.operand;
-  call.is_weighted = c.variant & (1 | 16), call.is_pos_weighted = Likelihood::kTakesPosWeight && (c.variant & 2);
+  call.is_weighted = c.variant & (1 | 16), call.is_pos_weighted = kTakesPosWeight<Likelihood> && (c.variant & 2);
   if (call.is_weighted) call.weight = weight.operand;
   call.is_masked = (c.variant & 16) != 0;
   if (call.is_pos_weighted) call.pos_weight = pos_weight.operand;
@@ -199,38 +202,32 @@ void objective(const Kernels& kernels, const Case& c) {
   if (c.variant & 4) call.upstream = upstream.data();
   if (!(c.variant & 8)) call.gradient = gradient.operand;
 
-  name<T>(Likelihood::kByRows ? "objective_by_rows" : "objective", Likelihood::kName);
-  if constexpr (!Likelihood::kByRows) {
-    std::vector<double> sums(size_t(Chunks(c.shape).partials()));
-    call.sums = sums.data();
-    add(kernels.objective(call, 0, Chunks(c.shape).count));
-    add_all(sums);
-  } else {
-    const int form = c.variant / 32 % 4;  // a parameter's gradient by element, summed over rows, over columns; or none
-    const Groups groups(c.shape, form == 2 && P > 0);
-    Block first(c.shape, c.other, c.in), second(c.shape, c.other, c.in);
-    Block by_first(c.shape, c.other, c.out), by_second(c.shape, c.other, c.out);
-    for (Block* input : {&first, &second}) input->fill(any);
-    std::vector<double> sums(rows);
-    std::vector<T> scratch(features), column_sums[2];
-    call.sums = sums.data();
-    call.softmax =
-        Likelihood::kSoftmax == Softmax::kAlways || (Likelihood::kSoftmax == Softmax::kOptional && c.variant & 128);
-    const bool has_library = call.softmax && Likelihood::kSoftmax == Softmax::kOptional;
-    if (has_library) call.log_library = library.data(), call.library_gradient = by_library.data();
-    for (int k = 0; k < P; ++k) {
-      row_sums[k].resize(rows), column_sums[k].resize(size_t(groups.count) * features);
-      call.parameters[k] = (k ? second : first).operand;
-      if (form == 0) call.parameter_gradients[k] = (k ? by_second : by_first).operand;
-      if (form == 1) call.row_sums[k] = row_sums[k].data();
-      if (form == 2) call.column_sums[k] = column_sums[k].data();
-    }
-    add(kernels.objective_by_rows(call, 0, groups.count, scratch.data()));
-    add_all(sums), add_all(by_library);
-    for (int k = 0; k < P; ++k) {
-      if (form == 0) add_all(k ? by_second : by_first);
-      add_all(row_sums[k]), add_all(column_sums[k]);
-    }
+  name<T>("objective", Likelihood::kName);
+  const int form = c.variant / 32 % 4;  // a parameter's gradient by element, summed over rows, columns, or all
+  (c.variant & 32 ? call.value.chunks : call.value.rows) = sums.data();
+  call.softmax =
+      Likelihood::kSoftmax == Softmax::kAlways || (Likelihood::kSoftmax == Softmax::kOptional && c.variant & 128);
+  const bool has_library = call.softmax && Likelihood::kSoftmax == Softmax::kOptional;
+  if (has_library) call.log_library = library.data(), call.library_gradient = by_library.data();
+  const auto units = size_t(Units(chunks, call.softmax, true).count);
+  Block first(c.shape, c.other, c.in), second(c.shape, c.other, c.in);
+  Block by_first(c.shape, c.other, c.out), by_second(c.shape, c.other, c.out);
+  for (Block* input : {&first, &second}) input->fill(any);
+  std::vector<T> column_sums[2];
+  for (int k = 0; k < P; ++k) {
+    parameter_sums[k].resize(parts), column_sums[k].resize(units * features);
+    call.parameters[k] = (k ? second : first).operand;
+    if (form == 0) call.parameter_gradients[k] = (k ? by_second : by_first).operand;
+    if (form == 1) call.by_parameter[k].rows = parameter_sums[k].data();
+    if (form == 2) call.column_sums[k] = column_sums[k].data();
+    if (form == 3) call.by_parameter[k].chunks = parameter_sums[k].data();
+  }
+  std::vector<T> scratch(size_t(kernels.objective_scratch(call)));
+  add(kernels.objective(call, 0, call.units().count, scratch.data()));
+  add_all(sums), add_all(by_library);
+  for (int k = 0; k < P; ++k) {
+    if (form == 0) add_all(k ? by_second : by_first);
+    add_all(parameter_sums[k]), add_all(column_sums[k]);
   }
   if (call.gradient.data) add_all(gradient);
 }
@@ -260,8 +257,9 @@ void run_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>& t
       int code = 0;
       any_of(Likelihoods{}, [&](auto tag) {
         using Likelihood = typename decltype(tag)::type;
-        const int step = Likelihood::kByRows ? 17 : 3;  // of 256 and of 32 combinations
-        for (int variant = turn % step; variant < (Likelihood::kByRows ? 256 : 32); variant += step) {
+        constexpr bool kPlain = Likelihood::kParameters == 0 && !Likelihood::kIsCount;
+        const int step = kPlain ? 5 : 17;  // of 64 and of 256 combinations
+        for (int variant = turn % step; variant < (kPlain ? 64 : 256); variant += step) {
           objective<T, Likelihood>(kernels, next(code, variant));
         }
         return ++code == Likelihoods::kCount;

@@ -38,22 +38,26 @@ void scale(int code, int part, int64_t n, const T* __restrict x, T* __restrict y
 extern "C" void scale_float(int code, int part, int64_t n, const float* x, float* y) { scale(code, part, n, x, y); }
 extern "C" void scale_double(int code, int part, int64_t n, const double* x, double* y) { scale(code, part, n, x, y); }
 
-// Value and derivative of one likelihood, by its code: recon, target and pos_weight in, all [n]; or without pos_weight.
-template <class Likelihood, bool kWeighted, class T>
+// Value and derivative of one likelihood without parameters, by its code: recon, target and pos_weight in, all [n]; or
+// without pos_weight.
+template <class Likelihood, class T>
 void likelihood_of(int64_t n, const T* __restrict x, const T* __restrict t, const T* __restrict w, T* __restrict value,
                    T* __restrict derivative) {
   for (int64_t i = 0; i < n; ++i) {
-    const auto term = Likelihood::template evaluate<pyvae::Exact, kWeighted>(x[i], t[i], kWeighted ? w[i] : T(1));
-    value[i] = term.value, derivative[i] = term.derivative;
+    const T own[1] = {pyvae::kReads<Likelihood> > 0 ? w[i] : T(1)};
+    const auto terms = pyvae::evaluate<Likelihood, pyvae::Exact>(x[i], t[i], own);
+    value[i] = terms.value, derivative[i] = terms.derivative;
   }
 }
 template <class T>
 void likelihood(int code, int weighted, int64_t n, const T* x, const T* t, const T* w, T* value, T* derivative) {
   pyvae::visit(pyvae::Likelihoods{}, code, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
-    if constexpr (!Likelihood::kByRows) {
-      (weighted ? likelihood_of<Likelihood, true, T> : likelihood_of<Likelihood, false, T>)(n, x, t, w, value,
-                                                                                            derivative);
+    if constexpr (Likelihood::kParameters == 0) {
+      if constexpr (pyvae::kTakesPosWeight<Likelihood>) {
+        if (weighted) return likelihood_of<typename Likelihood::WithPosWeight>(n, x, t, w, value, derivative);
+      }
+      likelihood_of<Likelihood>(n, x, t, w, value, derivative);
     }
   });
 }

@@ -107,95 +107,81 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
   return forward.divergence ? all + bytes_of(divergence) : all;
 }
 
+// The objective's kernel on units [0, all) at once or one by one, from the last to the first.
 template <class T>
-std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_chunk) {
-  Block recon(c.shape, c.type, in), target(c.shape, c.data, in), gradient(c.shape, c.type, out);
-  Block weight(c.shape, c.variant & 16 ? kBool : c.type, in), pos_weight(c.shape, c.other, in);
-  const bool probability = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kProbability; });
-  recon.fill(is_broadcast(in) ? half : probability ? plain : special);
-  for (Block* input : {&target, &weight, &pos_weight}) input->fill(is_broadcast(in) ? quarter : plain);
-  const bool unit_target = visit(Likelihoods{}, c.code, [](auto tag) { return decltype(tag)::type::kUnitTarget; });
-  if (unit_target && c.data >= FloatingTypes::kCount) target.fill(is_broadcast(in) ? sixteenth : binary);
-
-  Objective call{};
-  call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
-  call.recon = recon.operand, call.target = target.operand;
-  std::vector<double> sums(size_t(Chunks(c.shape).partials())), upstream(size_t(c.shape.rows), 3.0);
-  if (c.variant & 1) call.weight = weight.operand, call.is_masked = (c.variant & 16) != 0;
-  if (c.variant & 2) call.pos_weight = pos_weight.operand;
-  if (c.variant & 4) call.upstream = upstream.data();
-  if (!(c.variant & 8)) call.gradient = gradient.operand;
-  call.sums = c.variant & 4 ? nullptr : sums.data();
-  bool legal = true;
-  run([&](const Objective& o, int64_t a, int64_t b) { legal &= kernels.objective(o, a, b); }, call, by_chunk);
-  expect(legal, "every probability and target is legal");
-
-  std::string all = call.gradient.data ? gradient.bytes() : "";
-  return call.sums ? all + bytes_of(sums) : all;
+bool run_objective(const Kernels& kernels, const Objective& call, bool by_unit) {
+  const int64_t units = call.units().count;
+  std::vector<T> scratch(size_t(kernels.objective_scratch(call)));
+  bool legal = by_unit || kernels.objective(call, 0, units, scratch.data());
+  for (int64_t unit = by_unit ? units : 0; unit-- > 0;) {
+    legal &= kernels.objective(call, unit, unit + 1, scratch.data());
+  }
+  return legal;
 }
 
-// Runs groups [0, all) at once or one by one, from the last to the first.
-void run_by_rows(const Kernels& kernels, const Objective& call, bool with_columns, bool by_group) {
-  const int64_t groups = Groups(call.shape, with_columns).count;
-  std::vector<double> scratch(size_t(call.shape.features));  // of either type
-  bool legal = by_group || kernels.objective_by_rows(call, 0, groups, scratch.data());
-  for (int64_t group = by_group ? groups : 0; group-- > 0;)
-    legal &= kernels.objective_by_rows(call, group, group + 1, scratch.data());
-  expect(legal, "every count is legal");
-}
+// The low two bits of `variant`: 0 a parameter's gradient by element, 1 sums of it over rows, 2 over columns, 3 over
+// all.
+enum Variant { kForm = 3, kMask = 4, kSparse = 8, kFactors = 16, kNoGradient = 32, kWithSoftmax = 64, kInAll = 128 };
 
-// By `variant`: 0 a parameter's gradient by element, 1 summed over rows, 2 over columns, 3 not wanted.
 template <class T>
-std::string by_rows(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_group) {
-  const int form = c.variant & 3;
-  const bool with_columns = form == 2;
+std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout out, bool by_unit) {
+  const int form = c.variant & kForm;
   Block recon(c.shape, c.type, in), target(c.shape, c.data, in), gradient(c.shape, c.type, out);
-  Block weight(c.shape, c.variant & 4 ? kBool : c.other, in);
+  Block weight(c.shape, c.variant & kMask ? kBool : c.other, in), pos_weight(c.shape, c.other, in);
   Block first(c.shape, c.other, in), second(c.shape, c.other, in);
   Block by_first(c.shape, c.other, out), by_second(c.shape, c.other, out);
+  const Block* const own[] = {&first, &second};
+  const Block* const elements[] = {&by_first, &by_second};
   // Mostly 0, or mostly counted: the kernels gather what is not 0 where that is less.
   const auto counts = [&c](int64_t i) { return i % (c.shape.features % 2 ? 5 : 50) ? double(i % 3) : 0.0; };
   const auto sparse = [](int64_t i) { return i % 7 ? 0.0 : double(1 + i % 3); };
-  recon.fill(is_broadcast(in) ? half : special);
-  for (Block* input : {&weight, &first, &second}) input->fill(is_broadcast(in) ? quarter : plain);
-  if (is_broadcast(in))
-    target.fill(quarter);
-  else if (c.variant & 8)
-    target.fill(sparse);
-  else
-    target.fill(counts);
+  for (Block* input : {&weight, &pos_weight, &first, &second}) input->fill(is_broadcast(in) ? quarter : plain);
 
   const auto rows = size_t(c.shape.rows), features = size_t(c.shape.features);
-  std::vector<double> sums(rows), library(rows, 0.5), by_library(rows), upstream(rows, 3.0);
-  std::vector<double> row_sums(2 * rows), column_sums(2 * size_t(Groups(c.shape, with_columns).count) * features);
+  const Chunks chunks(c.shape);
   Objective call{};
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0.5;
   call.recon = recon.operand, call.target = target.operand;
-  call.sums = sums.data();
-  if (c.variant & 16) call.weight = weight.operand, call.upstream = upstream.data();
-  call.is_masked = (c.variant & 16) && (c.variant & 4);
-  if (!(c.variant & 32)) call.gradient = gradient.operand;
+  std::vector<double> sums(size_t(std::max(chunks.partials(), chunks.count)));
+  std::vector<double> library(rows, 0.5), by_library(rows), upstream(rows, 3.0);
+  (c.variant & kInAll ? call.value.chunks : call.value.rows) = sums.data();
+  if (c.variant & kFactors) {
+    call.is_weighted = true, call.weight = weight.operand, call.is_masked = (c.variant & kMask) != 0;
+    call.upstream = upstream.data();
+  }
+  if (!(c.variant & kNoGradient)) call.gradient = gradient.operand;
   int parameters = 0;
   visit(Likelihoods{}, c.code, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
+    recon.fill(is_broadcast(in) ? half : Likelihood::kProbability ? plain : special);
+    if (is_broadcast(in))
+      target.fill(Likelihood::kUnitTarget && c.data >= FloatingTypes::kCount ? sixteenth : quarter);
+    else if (Likelihood::kUnitTarget)
+      target.fill(c.data >= FloatingTypes::kCount ? binary : plain);
+    else if (c.variant & kSparse)
+      target.fill(sparse);
+    else
+      target.fill(counts);
     parameters = Likelihood::kParameters;
-    call.softmax =
-        Likelihood::kSoftmax == Softmax::kAlways || (Likelihood::kSoftmax == Softmax::kOptional && c.variant & 64);
+    if (kTakesPosWeight<Likelihood> && form > 1) call.is_pos_weighted = true, call.pos_weight = pos_weight.operand;
+    call.softmax = Likelihood::kSoftmax == Softmax::kAlways ||
+                   (Likelihood::kSoftmax == Softmax::kOptional && c.variant & kWithSoftmax);
     if (call.softmax && Likelihood::kSoftmax == Softmax::kOptional) {
       call.log_library = library.data(), call.library_gradient = by_library.data();
     }
   });
-  const Block* const own[] = {&first, &second};
-  const Block* const elements[] = {&by_first, &by_second};
+  const size_t of_rows = sums.size(), of_columns = size_t(Units(chunks, call.softmax, true).count) * features;
+  std::vector<double> parameter_sums(2 * of_rows), column_sums(2 * of_columns);
   for (int k = 0; k < parameters; ++k) {
     call.parameters[k] = own[k]->operand;
     if (form == 0) call.parameter_gradients[k] = elements[k]->operand;
-    if (form == 1) call.row_sums[k] = row_sums.data() + size_t(k) * rows;
-    if (form == 2) call.column_sums[k] = column_sums.data() + size_t(k) * column_sums.size() / 2;
+    if (form == 1) call.by_parameter[k].rows = parameter_sums.data() + size_t(k) * of_rows;
+    if (form == 2) call.column_sums[k] = column_sums.data() + size_t(k) * of_columns;
+    if (form == 3) call.by_parameter[k].chunks = parameter_sums.data() + size_t(k) * of_rows;
   }
-  run_by_rows(kernels, call, with_columns && parameters > 0, by_group);
+  expect(run_objective<T>(kernels, call, by_unit), "every probability, target and count is legal");
 
-  std::string all = bytes_of(sums) + bytes_of(row_sums) + bytes_of(column_sums) + bytes_of(by_library);
+  std::string all = bytes_of(sums) + bytes_of(parameter_sums) + bytes_of(column_sums) + bytes_of(by_library);
   if (call.gradient.data) all += gradient.bytes();
   for (int k = 0; k < parameters && form == 0; ++k) all += elements[k]->bytes();
   return all;
@@ -234,30 +220,20 @@ std::vector<Shape> shapes() {
   return all;
 }
 
-template <class... Members>
-constexpr int count_plain(Types<Members...>) {  // the first of them
-  return (0 + ... + int(!Members::kByRows));
-}
-constexpr int kPlain = count_plain(Likelihoods{});
-
 template <class T>
 void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>& types) {
   int turn = 0;  // the variants take turns over shapes and types: all are met, not all with all
   for (const Shape& shape : shapes()) {
     for (const auto& [type, other] : types) {
-      for (int code = 0; code < std::max(Scales::kCount, kPlain); ++code, ++turn) {
+      for (int code = 0; code < Likelihoods::kCount; ++code, ++turn) {
         const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
         // Bits: eps given; no sample; no divergence (never both left out); a prior; of each element; clamped.
         const int sampler = std::vector<int>{0, 1, 2, 4, 5, 8, 9, 10, 26, 32, 41, 56, 58}[size_t(turn) % 13];
         check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index, other}, "latent");
-        // Bits: weight; pos_weight; upstream and no sums; no gradient; weight is a mask.
-        const int decoder = std::vector<int>{0, 1, 2, 3, 4, 7, 8, 11, 17, 27, 21}[size_t(turn) % 11];
         // Every second target consists of integers, of each type in turn.
         const Type data = turn / 4 % 2 ? Type(FloatingTypes::kCount + turn / 8 % kIntegers) : other;
-        check(kernels, objective<T>, {shape, type, other, code % kPlain, decoder, 0, data}, "objective");
-        const int by_row = turn * 37 % 128;  // every combination of bits in turn
-        const int counted = kPlain + turn % (Likelihoods::kCount - kPlain);
-        check(kernels, by_rows<T>, {shape, type, other, counted, by_row, 0, data}, "by rows");
+        const int variant = turn * 37 % 256;  // every combination of bits in turn
+        check(kernels, objective<T>, {shape, type, other, code, variant, 0, data}, "objective");
       }
     }
   }
@@ -271,12 +247,11 @@ void check_refusals(const InstructionSet& set) {
     recon.fill([bad](int64_t i) { return i == 1024 ? bad : plain(i); });
     Objective call{};
     call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
-    bool legal = true;
-    run([&](const Objective& o, int64_t a, int64_t b) { legal &= set.in_float.objective(o, a, b); }, call, true);
+    bool legal = run_objective<float>(set.in_float, call, true);
     expect(legal == std::isnan(bad), "a probability outside [0, 1] is refused, NaN is not");
     for (const int code : {kCode<Bernoulli, Likelihoods>, kCode<BernoulliLogits, Likelihoods>}) {
-      legal = true, call.likelihood = code, call.recon = target.operand, call.target = recon.operand;
-      run([&](const Objective& o, int64_t a, int64_t b) { legal &= set.in_float.objective(o, a, b); }, call, true);
+      call.likelihood = code, call.recon = target.operand, call.target = recon.operand;
+      legal = run_objective<float>(set.in_float, call, true);
       expect(legal == std::isnan(bad), "a target outside [0, 1] is refused, NaN is not");
     }
   }
@@ -286,10 +261,9 @@ void check_refusals(const InstructionSet& set) {
     recon.fill(plain);
     target.fill([bad](int64_t i) { return i == 3 * 1025 - 1 ? bad : plain(i); });
     Objective call{};
-    std::vector<double> sums(3);
     call.shape = shape, call.recon = recon.operand, call.target = target.operand, call.factor = 1;
-    call.likelihood = kCode<Poisson, Likelihoods>, call.sums = sums.data();
-    expect(set.in_float.objective_by_rows(call, 0, 3, nullptr) == std::isnan(bad),
+    call.likelihood = kCode<Poisson, Likelihoods>;
+    expect(run_objective<float>(set.in_float, call, false) == std::isnan(bad),
            "a negative count is refused, NaN is not");
   }
 }

@@ -1,24 +1,14 @@
-#include "ops/cpu/device.h"
+#include "ops/device.h"
 
-#include "ops/implement.h"
+#include "cpu/kernels.h"
 
 namespace pyvae {
 namespace cpu {
+namespace {
 
-extern const Device kDevice;
-const Device kDevice = {
-    [](int) { return instruction_set() != nullptr; },
-    /*draws_seeds=*/true,
-    latent_forward,
-    latent_draw,
-    latent_backward,
-    elbo_forward,
-    elbo_gradient,
-    elbo_backward_,
-};
+constexpr Device kDevice = {.is_runnable = [](int) { return instruction_set() != nullptr; }, .draws_seeds = true};
+const bool kIsRegistered = (registered<Device>(c10::DeviceType::CPU) = &kDevice);
 
+}  // namespace
 }  // namespace cpu
-
-TORCH_LIBRARY_IMPL(pyvae, CPU, m) { implement<cpu::kDevice>(m, at::kCPU); }
-
 }  // namespace pyvae

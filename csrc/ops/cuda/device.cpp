@@ -1,18 +1,16 @@
-#include "ops/cuda/device.h"
+#include "ops/device.h"
+
+#include <ATen/core/ATen_fwd.h>
 
 #include "ops/cuda/runtime.h"
-#include "ops/implement.h"
 
 namespace pyvae {
 namespace cuda {
+namespace {
 
-extern const Device kDevice;
-const Device kDevice = {
-    is_runnable, kDrawsSeeds, latent_forward, latent_draw, latent_backward, elbo_forward, elbo_gradient, elbo_backward_,
-};
+constexpr Device kDevice = {.is_runnable = is_runnable, .draws_seeds = kDrawsSeeds};
+const bool kIsRegistered = (registered<Device>(at::PYVAE_DEVICE_TYPE) = &kDevice);
 
+}  // namespace
 }  // namespace cuda
-
-TORCH_LIBRARY_IMPL(pyvae, PYVAE_DEVICE_KEY, m) { implement<cuda::kDevice>(m, at::PYVAE_DEVICE_TYPE); }
-
 }  // namespace pyvae

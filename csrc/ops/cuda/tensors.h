@@ -2,20 +2,13 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include "ops/cuda/runtime.h"
+#include "ops/dtypes.h"
 #include "ops/layout.h"
-#include "ops/types.h"
 
 namespace pyvae {
 namespace cuda {
-
-// [B] without reduction, else a scalar.
-inline Tensor empty_result(const Tensor& like, int64_t reduction, at::ScalarType type) {
-  const auto options = like.options().dtype(type);
-  return reduction == kNone ? at::empty({like.size(0)}, options) : at::empty({}, options);
-}
 
 inline Result result(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type() == at::kDouble}; }
 

@@ -1,0 +1,13 @@
+// The decoder side's differentiable operator, of checked arguments (find_error).
+#pragma once
+
+#include <torch/csrc/autograd/variable.h>
+
+#include "ops/arguments.h"
+
+namespace pyvae {
+
+// (loss, reconstruction term, KL term); without `with_terms` the loss alone.
+torch::autograd::variable_list elbo(const ElboArguments& a, bool with_terms);
+
+}  // namespace pyvae

@@ -1,0 +1,173 @@
+// Decoder side on the CPU: allocate and run. The forward pass already writes the gradient.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "math/elbo.h"
+#include "ops/cpu/tensors.h"
+#include "ops/dtypes.h"
+#include "ops/latent/cpu.h"
+#include "ops/layout.h"
+#include "ops/objective/implement.h"
+
+namespace pyvae {
+namespace cpu {
+
+namespace {
+
+// Refuses data that the kernel found illegal.
+void check_data(const LikelihoodArguments& a, bool legal) {
+  const Trait& trait = kTraits.values[a.likelihood];
+  TORCH_CHECK_VALUE(
+      legal, "pyvae.elbo_loss, elbo_terms or reconstruction_loss, likelihood='", kLikelihoodNames[a.likelihood], "': ",
+      trait.is_count         ? "`target` must hold counts >= 0, but holds negative values"
+      : trait.is_probability ? "`recon` and `target` must lie in [0, 1], but hold values outside; logits go with "
+                               "likelihood='bernoulli_logits'"
+                             : "`target` must lie in [0, 1], but holds values outside",
+      trait.is_count ? "" : "; bytes are to be divided by 255, and real numbers go with likelihood='gaussian'");
+}
+
+// Numbers that a call's values were summed to: of each row `per_row`, or of everything.
+struct ValueSums {
+  bool by_row = false;
+  Doubles sums;
+
+  Doubles reduced(int64_t rows, int64_t reduction) const {
+    const int64_t of = by_row ? rows : 1;
+    Doubles out = reduce_rows(of, of > 0 ? int64_t(sums.size()) / of : 0, sums.data(), by_row ? reduction : kSum);
+    if (!by_row && reduction == kBatchMean) out[0] /= double(rows);
+    return out;
+  }
+};
+
+// Runs the kernel: sums of the values, if they are wanted, and the gradients that have a place, times factor times
+// upstream [rows]. A null upstream is 1.
+void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const ParameterGradients& parameters,
+         double factor, const double* upstream, ValueSums* value) {
+  Objective call{};
+  tensors.lay_out(a, call, /*in_order=*/parameters.with_columns());
+  call.factor = factor;
+  call.upstream = upstream;
+  for (int k = 0; k < kMaxParameters; ++k) {
+    call.by_parameter[k] = {parameters.row_sums[k], parameters.all_sums[k]};
+    call.column_sums[k] = parameters.column_sums[k];
+  }
+  Doubles library;
+  if (a.log_library) library = read_doubles(*a.log_library), call.log_library = library.data();
+  call.library_gradient = parameters.library;
+  const Chunks chunks(call.shape);
+  if (value) {
+    value->sums.assign(value->by_row ? chunks.partials() : chunks.count, 0.0);
+    (value->by_row ? call.value.rows : call.value.chunks) = value->sums.data();
+  }
+  if (a.recon.numel() == 0) return;
+
+  const Kernels& kernels = cpu::kernels(call.in_double);
+  const Units units = call.units();
+  const int64_t chunk_grain = kTraits[a.likelihood].is_count ? kCountsGrain : kObjectiveGrain;
+  const int64_t grain = std::max<int64_t>(1, chunk_grain / units.chunks_each);
+  const int64_t scratch = kernels.objective_scratch(call);
+  std::atomic<bool> legal{true};
+  at::parallel_for(0, units.count, grain, [&](int64_t begin, int64_t end) {
+    Tensor room;
+    if (scratch > 0) room = at::empty({scratch}, call.in_double ? at::kDouble : at::kFloat);
+    if (!kernels.objective(call, begin, end, scratch > 0 ? room.mutable_data_ptr() : nullptr)) legal = false;
+  });
+  check_data(a, legal);
+}
+
+// The sums of the values, if they are wanted, and the wanted gradients times factor times upstream [rows].
+Gradients run(const LikelihoodArguments& a, int64_t output_mask, double factor, const double* upstream,
+              ValueSums* value) {
+  Shape shape{};
+  shape.rows = a.recon.size(0), shape.features = shape.rows > 0 ? a.recon.numel() / shape.rows : 0;
+  const Chunks chunks(shape);
+  const ParameterGradients parameters(
+      a, output_mask,
+      {chunks.per_row, chunks.count, Units(chunks, has_softmax(a), /*with_columns=*/true).count, recon_type(a)});
+  LikelihoodTensors tensors(a);
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
+  for (int k = 0; k < kMaxParameters; ++k) tensors.parameter_gradients[k] = parameters.elements[k];
+  run(a, tensors, parameters, factor, upstream, value);
+  Gradients out = {tensors.gradient};
+  parameters.finish(out);
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
+  const bool with_terms = terms != TermOutputs::kSkip;
+  const int64_t rows = a.recon.size(0);
+  ValueSums value{a.reduction == kNone, {}};
+  const Gradients gradients = run(a, output_mask, mean_of(a), nullptr, &value);
+  const Doubles recon_term = value.reduced(rows, a.reduction);
+
+  Doubles kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
+  if (a.mu) {
+    kl_term = divergence(a.posterior(), a.reduction);
+  } else if (a.kl) {
+    kl_term = reduce_rows(rows, 1, read_doubles(*a.kl).data(), a.reduction);
+  }
+  const double beta = beta_of(a);
+  Doubles loss(recon_term.size());
+  for (size_t i = 0; i < loss.size(); ++i) loss[i] = negative_elbo(recon_term[i], kl_term[i], beta);
+  return {to_tensor(loss, a.reduction, loss_type(a)),
+          with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
+          with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
+}
+
+Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
+  const Doubles rows = read_doubles(upstream);
+  // One number for all rows is a factor as the forward pass has it, of the derivatives before the weights.
+  if (!rows.empty() && upstream.stride(0) == 0) return run(a, output_mask, rows[0], nullptr, nullptr);
+  return run(a, output_mask, 1, rows.data(), nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
+                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
+                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
+                                             bool to_kl) {
+  const int64_t batch = a.recon.size(0);
+  if (gradient || !parameter_gradients.empty()) {
+    const Tensor upstream = upstream_of(grad_loss, grad_recon);
+    const bool is_done = is_one(upstream);  // the gradients are as the forward pass wrote them
+    for (const Tensor& other : parameter_gradients) {
+      if (!is_done) other.mul_(upstream);
+    }
+    if (is_done || !gradient) {
+      // nothing is left to do
+    } else if (at::elementSize(a.recon.scalar_type()) == 2) {
+      // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
+      LikelihoodTensors tensors(a);
+      tensors.gradient = *gradient;
+      run(a, tensors, ParameterGradients(a, /*output_mask=*/0, {}), mean_of(a),
+          read_doubles(upstream.expand({batch})).data(), nullptr);
+    } else {
+      c10::DimVector sizes(upstream.dim() == 0 ? 0 : size_t(a.recon.dim()), 1);
+      if (!sizes.empty()) sizes[0] = batch;
+      gradient->mul_(upstream.reshape(sizes));
+    }
+  }
+  if (!to_kl) return {};
+  const double beta = beta_of(a), mean = mean_of(a);
+  const Doubles from_loss = grad_loss ? read_doubles(*grad_loss) : Doubles();
+  Doubles out = grad_kl ? read_doubles(*grad_kl) : Doubles(from_loss.size(), 0.0);
+  for (size_t i = 0; i < out.size(); ++i) out[i] = mean * kl_upstream(grad_loss ? from_loss[i] : 0, out[i], beta);
+  if (!a.mu) return {Tensor(), Tensor(), to_tensor(out, a.reduction, kl_type(a))};
+  // In the KL's type, as it would come from outside.
+  if (kl_type(a) == at::kFloat) std::transform(out.begin(), out.end(), out.begin(), [](double x) { return float(x); });
+  if (a.reduction != kNone) out.assign(size_t(batch), out[0]);
+  return std::tuple_cat(divergence_backward(a.posterior(), out), std::tuple<Tensor>());
+}
+
+}  // namespace
+
+extern const ObjectiveFunctions kObjective;
+const ObjectiveFunctions kObjective = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+
+}  // namespace cpu
+
+TORCH_LIBRARY_IMPL(pyvae, CPU, m) { implement_objective<cpu::kObjective>(m, at::kCPU); }
+
+}  // namespace pyvae

@@ -1,0 +1,149 @@
+// Decoder side on CUDA: allocate and launch, one kernel each way.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <array>
+
+#include "ops/latent/cuda.h"
+#include "ops/objective/cuda_by_rows.h"
+#include "ops/objective/implement.h"
+
+namespace pyvae {
+namespace cuda {
+
+namespace {
+
+// beta * beta_tensor: a number where it can be read without waiting for the device, else a tensor as well.
+Tensor set_beta(const ElboArguments& a, Objective& out) {
+  out.beta = beta_of(a);
+  if (!a.beta_tensor || a.beta_tensor->is_cpu()) return Tensor();
+  const Tensor tensor = as_real(a.beta_tensor);
+  out.beta_tensor = per_row(tensor);
+  return tensor;
+}
+
+// The loss and, where they are asked for, its terms. Scalars of one type share an allocation if they may, which takes
+// as long as a small kernel; none of them is a view, so that each can be written in place.
+std::array<Tensor, 3> empty_results(const ElboArguments& a, TermOutputs terms) {
+  if (terms == TermOutputs::kSkip) return {empty_reduced(a.recon, a.reduction, loss_type(a)), Tensor(), Tensor()};
+  const at::ScalarType types[] = {loss_type(a), recon_type(a), kl_type(a)};
+  std::array<Tensor, 3> out;
+  if (terms == TermOutputs::kOwnStorage || a.reduction == kNone || types[1] != types[0] || types[2] != types[0]) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = empty_reduced(a.recon, a.reduction, types[i]);
+    return out;
+  }
+  const Tensor all = at::empty({int64_t(out.size())}, a.recon.options().dtype(types[0]));
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(all.storage()), all.key_set(), all.dtype());
+    out[i].unsafeGetTensorImpl()->set_sizes_contiguous({});
+    out[i].unsafeGetTensorImpl()->set_storage_offset(int64_t(i));
+  }
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
+  Call call("elbo_forward", a.recon);
+  const auto [loss, recon_term, kl_term] = empty_results(a, terms);
+  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // results; the kernel may go by rows anyhow
+  const bool goes_by_rows = kTraits[a.likelihood].goes_by_rows;
+  ObjectiveByRows o{};
+  o.factor = o.mean = mean_of(a);
+  const Tensor beta = set_beta(a, o);
+  o.loss = result(loss);
+  if (terms != TermOutputs::kSkip) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
+  o.partition = by_row ? Partition(a.recon.size(0), a.recon.numel() / a.recon.size(0)) : Partition(1, a.recon.numel());
+
+  // The KL: a second segment of the launch; per row, or where it needs the other precision, a launch of its own.
+  DivergenceSegment& segment = o.divergence;
+  Tensor rows = a.kl.value_or(Tensor());
+  std::optional<LatentTensors> posterior;
+  if (a.mu) {
+    const LatentArguments latent = a.posterior();
+    if (by_row || goes_by_rows || kl_type(a) != recon_type(a)) {
+      rows = std::get<1>(latent_forward(latent, /*with_z=*/false, /*with_kl=*/true, kNone));
+    } else {
+      posterior.emplace(latent);
+      posterior->lay_out(latent, segment.posterior);
+      segment.source = Divergence::kPosterior;
+      segment.partition = Partition(1, a.mu->numel());
+    }
+  }
+  if (rows.defined()) {
+    segment.source = Divergence::kGiven;
+    segment.given = per_row(rows);
+    if (!by_row) segment.partition = Partition(1, rows.numel());
+  }
+  if (goes_by_rows) return {loss, recon_term, kl_term, run_by_rows(call, a, output_mask, Tensor(), o)};
+
+  LikelihoodTensors tensors(a);
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  tensors.lay_out(a, o);
+  const int64_t blocks = o.partition.blocks + segment.partition.blocks;
+  if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
+  if (blocks > 0) call.launch(static_cast<const Objective&>(o));
+  return {loss, recon_term, kl_term, {tensors.gradient}};
+}
+
+Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
+  Call call("elbo_gradient", a.recon);
+  const Tensor rows = as_real(upstream);
+  if (kTraits[a.likelihood].goes_by_rows) {
+    ObjectiveByRows o{};
+    return run_by_rows(call, a, output_mask, rows, o);
+  }
+  LikelihoodTensors tensors(a);
+  if (is_set(output_mask, kGradRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  if (a.recon.numel() > 0 && tensors.gradient.defined()) {
+    ObjectiveBackward b{};
+    tensors.lay_out(a, b.objective);
+    b.objective.partition = Partition(1, a.recon.numel());
+    b.grad_loss = per_row(rows);
+    call.launch(b);
+  }
+  return {tensors.gradient};
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
+                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
+                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
+                                             bool to_kl) {
+  Call call("elbo_backward_", a.recon);
+  if (!parameter_gradients.empty()) {
+    const Tensor upstream = upstream_of(grad_loss, grad_recon);
+    for (const Tensor& other : parameter_gradients) other.mul_(upstream);
+  }
+  if (!gradient && !to_kl) return {};
+  const Tensor kl = to_kl ? empty_reduced(a.recon, a.reduction, kl_type(a)) : Tensor();
+  ObjectiveBackward b{};
+  // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
+  b.rescale = at::elementSize(a.recon.scalar_type()) > 2;
+  b.done_if_one = true;
+  LikelihoodTensors tensors;
+  if (gradient && gradient->numel() > 0) {
+    if (!b.rescale) tensors = LikelihoodTensors(a);
+    if (b.rescale) tensors.recon = *gradient;  // what is laid out: the gradient alone
+    tensors.gradient = *gradient;
+    tensors.lay_out(a, b.objective);
+    b.objective.partition = Partition(1, a.recon.numel());
+  }
+  b.objective.factor = b.objective.mean = mean_of(a);
+  const Tensor beta = set_beta(a, b.objective);
+  const Tensor from_loss = as_real(grad_loss), from_recon = as_real(grad_recon), from_kl = as_real(grad_kl);
+  b.grad_loss = per_row(from_loss), b.grad_recon = per_row(from_recon), b.grad_kl = per_row(from_kl);
+  if (to_kl) b.to_kl = result(kl), b.batch = kl.numel();
+  if (b.batch > 0 || b.objective.partition.blocks > 0) call.launch(b);
+  if (!to_kl || !a.mu) return {Tensor(), Tensor(), kl};
+  auto [grad_mu, grad_scale, no_mean, no_scale] = latent_backward(a.posterior(), kAbsent, kl, /*to_prior=*/false);
+  return {grad_mu, grad_scale, Tensor()};
+}
+
+}  // namespace
+
+extern const ObjectiveFunctions kObjective;
+const ObjectiveFunctions kObjective = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+
+}  // namespace cuda
+
+TORCH_LIBRARY_IMPL(pyvae, PYVAE_DEVICE_KEY, m) { implement_objective<cuda::kObjective>(m, at::PYVAE_DEVICE_TYPE); }
+
+}  // namespace pyvae

@@ -1,0 +1,56 @@
+// The gradients of a likelihood: by recon, by log_library, and by its parameters.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "ops/arguments.h"
+
+namespace pyvae {
+
+// Places in Gradients, and bits of an output mask. Parameter k is at kGradParameter + k.
+enum GradientPlace : int64_t { kGradRecon, kGradLogLibrary, kGradParameter };
+constexpr int64_t kGradients = kGradParameter + kMaxParameters;
+using Gradients = std::array<Tensor, kGradients>;  // undefined where not in the mask
+
+constexpr bool is_set(int64_t output_mask, int64_t place) { return (output_mask >> place & 1) != 0; }
+
+// As an operator's results, (recon's, the parameters', log_library's): empty where not in the mask.
+using GradientOutputs = std::tuple<Tensor, std::vector<Tensor>, Tensor>;
+GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a);
+Gradients from_outputs(const GradientOutputs& outputs);
+
+// How a device's kernel cuts the sums that it leaves to be finished.
+struct Partials {
+  int64_t per_row = 1;  // sums of each row
+  int64_t all = 0;      // of all elements; 0: none, those per row serve
+  int64_t groups = 1;   // of rows, each with a sum per column
+  at::ScalarType column_type = at::kDouble;
+};
+
+// Scratch buffers for the gradients of a likelihood's parameters and log_library: per element, or partial
+// sums per row, per column or of everything, depending on the parameter's shape. `finish` brings them to that shape and
+// its dtype.
+class ParameterGradients {
+ public:
+  ParameterGradients(const LikelihoodArguments& a, int64_t output_mask, const Partials& partials);
+
+  bool with_columns() const;
+  void finish(Gradients& out) const;
+
+  Tensor elements[kMaxParameters];         // recon's shape; undefined: not in the mask, or summed
+  double* row_sums[kMaxParameters] = {};   // [B, per_row]; null: not in the mask, or otherwise
+  double* all_sums[kMaxParameters] = {};   // [all]
+  void* column_sums[kMaxParameters] = {};  // [groups, features]
+  double* library = nullptr;               // [B]
+
+ private:
+  struct Part {
+    Tensor buffer;        // what the kernel writes; undefined: not in the mask
+    at::DimVector sizes;  // its shape aligned with recon
+    Tensor of;            // the parameter
+  };
+  Part parts_[kGradients];
+};
+
+}  // namespace pyvae
