@@ -2,6 +2,7 @@
 
 cases.py        what is compared: the same function of the same inputs, written in several ways
 counts.py       its part for single-cell models: inputs, and losses as scvi-tools writes them
+bayes.py        its part for Bayes by backprop: inputs, and a step by bayesian-torch's formulas
 parameters.py   its part for likelihoods with parameters, on short and long rows
 timing.py       the CPU and the GPU: clock, graphs, memory, profiler
 turns.py        competitors in turns, within a budget of time

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pyvae
 
-from . import counts, parameters
+from . import bayes, counts, parameters
 from .timing import Case
 
 
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
     one: Tensor  # [], the gradient that arrives at a sum
 
 
-AnyInputs = Inputs | counts.CountInputs | parameters.ParameterInputs
+AnyInputs = Inputs | counts.CountInputs | parameters.ParameterInputs | bayes.BayesInputs
 
 
 def make_inputs(
@@ -173,6 +173,11 @@ CONTESTS: dict[str, dict[str, Way]] = {
     **{
         what: {name: Way(function, compared.arguments) for name, function in parameters.functions(compared).items()}
         for what, compared in parameters.LIKELIHOODS.items()
+    },
+    # A step of Bayes by backprop: all of it but the optimizer.
+    "bayes": {
+        "eager": Way(bayes.loss_by(bayes.eager_draw), bayes.ARGUMENTS),
+        "fused": Way(bayes.loss_by(bayes.fused_draw), bayes.ARGUMENTS),
     },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {

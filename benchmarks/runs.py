@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import Row, steps, untimed
+from . import Row, bayes, steps, untimed
 from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, PARAMETER_SHAPES, PARAMETERS, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
@@ -18,6 +18,7 @@ from .speed import (
     ONLY_COMPILED,
     Cell,
     bandwidths,
+    bayes_step,
     cpu_bandwidth,
     huge_pages,
     likelihoods,
@@ -52,6 +53,7 @@ class Effort(NamedTuple):
     each: float = 1e6  # seconds to prepare one competitor
     backend: str = "inductor"  # of torch.compile on the CPU
     imports: int = 7
+    bayes: tuple[int, ...] = bayes.SIZES  # of the layers
     parameters: Sequence[tuple[Shape, torch.dtype]] = ()  # of likelihoods with parameters
 
     def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
@@ -86,7 +88,7 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2)
+    "cpu": Effort((), (2**16,), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2, bayes=(9, 5, 4, 3))
     .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
     ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
     "cuda": CUDA._replace(
@@ -110,11 +112,16 @@ def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
             for cell in effort.cells:
                 yield from speed(cell, effort.seconds, device)
 
+    def of_bayes() -> list[Row]:
+        with thread_count(threads):
+            return bayes_step(effort.seconds, device, bayes.make_inputs(device.name, effort.bayes))
+
     yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
     yield "speed", speeds
     for elements in effort.sizes:
         yield "bandwidth", partial(cpu_bandwidth, elements, effort.seconds)
         yield "bandwidth, huge pages", partial(huge_pages, elements, effort.seconds)
+    yield "a step of Bayes by backprop", of_bayes
     yield "call overhead", partial(overhead, effort.seconds, device)
     for shape, dtype in effort.parameters:
         # Many more competitors than elsewhere: turns of 20 ms.

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from . import Row
+from .bayes import BayesInputs
 from .cases import (
     KERNELS,
     ONE_LARGE,
@@ -199,6 +200,20 @@ def huge_pages(elements: int, seconds: float) -> list[Row]:
         return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages")
     finally:
         del os.environ["THP_MEM_ALLOC_ENABLE"]
+
+
+def bayes_step(
+    seconds: float, device: Device, inputs: BayesInputs, modes: Mapping[str, str] = ONLY_COMPILED
+) -> list[Row]:
+    """A whole step of Bayes by backprop, of which nothing but the optimizer is left out."""
+    device.release()
+    compilers = {name: cache(partial(device.compile, mode=mode)) for name, mode in modes.items()}
+    cases = make_cases("bayes", inputs, compilers)
+    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
+    threads = torch.get_num_threads() if device.name == "cpu" else None
+    weights = sum(x.numel() for x in inputs if x.requires_grad) // 2
+    row = Row("step_bayes", "", nan, "us", "both", *inputs.images.shape, weights, dtype="float32", threads=threads)
+    return timed_rows(row, compete(competitors, seconds, device), device.stages)
 
 
 def overhead(seconds: float, device: Device) -> list[Row]:

@@ -32,7 +32,12 @@ PASSES = {
     "sampler_backward": "sampler backward",
     "sampler_forward": "sampler forward",
 }
-STEPS = {"step_mlp": "MLP", "step_conv": "convolutional", "step_latent_diffusion": "latent-diffusion-sized"}
+STEPS = {
+    "step_mlp": "MLP",
+    "step_conv": "convolutional",
+    "step_latent_diffusion": "latent-diffusion-sized",
+    "step_bayes": "Bayes by backprop, without the optimizer",
+}
 COMPETITORS = {
     "eager": "eager",
     "eager_probabilities": "eager probabilities",

@@ -22,11 +22,11 @@ bool fits(py::handle logvar_range, int64_t kind) {
 }
 
 py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
-                                py::handle logvar_range, py::handle eps, py::handle seed, py::handle row_offset,
-                                py::handle generator, py::handle prior) {
+                                py::handle rho, py::handle logvar_range, py::handle eps, py::handle seed,
+                                py::handle row_offset, py::handle generator, py::handle prior) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
-  const auto [scale, kind] = in.scale({logvar, std, logstd});
+  const auto [scale, kind] = in.scale(logvar, std, logstd, rho);
   const OptionalTensor noise = in.optional_tensor(eps), given = in.seed(seed);
   const int64_t offset = in.row_offset(row_offset);
   const auto [low, high] = in.range(logvar_range);
@@ -57,11 +57,11 @@ py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, 
   return py::make_tuple(wrap(std::get<0>(out)), wrap(std::get<1>(out)));
 }
 
-py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
+py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std, py::handle logstd, py::handle rho,
                                py::handle logvar_range, py::handle prior, py::handle reduction) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
-  const auto [scale, kind] = in.scale({logvar, std, logstd});
+  const auto [scale, kind] = in.scale(logvar, std, logstd, rho);
   const int64_t reduce = in.code(reduction, kDivergenceReductionNames);
   const auto [low, high] = in.range(logvar_range);
   if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
@@ -83,13 +83,13 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
 }
 
 py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::handle mu, py::handle logvar,
-                      py::handle std, py::handle logstd, py::handle logvar_range, py::handle prior, py::handle kl,
-                      py::handle likelihood, py::handle beta, py::handle weight, py::handle pos_weight,
+                      py::handle std, py::handle logstd, py::handle rho, py::handle logvar_range, py::handle prior,
+                      py::handle kl, py::handle likelihood, py::handle beta, py::handle weight, py::handle pos_weight,
                       py::handle reduction) {
   Arguments in;
   const Tensor output = in.tensor(recon), data = in.tensor(target);
   OptionalTensor mean = in.optional_tensor(mu);
-  auto [scale, kind] = in.scale({logvar, std, logstd});
+  auto [scale, kind] = in.scale(logvar, std, logstd, rho);
   const auto [low, high] = in.range(logvar_range);
   OptionalTensor divergence = in.optional_tensor(kl);
   const OptionalTensor factor = in.factor(weight), positive = in.factor(pos_weight);

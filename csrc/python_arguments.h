@@ -57,8 +57,11 @@ struct Arguments {
     return value.is_none() ? OptionalTensor() : OptionalTensor(tensor(value));
   }
 
-  // The one scale that is given, and its code; none: 0.
-  std::pair<OptionalTensor, int64_t> scale(const py::handle (&forms)[Scales::kCount]) {
+  // The one scale that is given, and its code; none: 0. It takes all of `Scales`, in their order.
+  template <class... Forms>
+  std::pair<OptionalTensor, int64_t> scale(Forms... given) {
+    static_assert(sizeof...(Forms) == Scales::kCount, "an entry takes each form of the scale: add the new one to it");
+    const py::handle forms[] = {given...};
     std::pair<OptionalTensor, int64_t> found = {std::nullopt, 0};
     for (int64_t kind = 0; kind < Scales::kCount; ++kind) {
       if (forms[kind].is_none()) continue;

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 # The forms of a posterior's scale. The place of a name is its code in the compiled kernels.
-SCALES = ("logvar", "std", "logstd")
+SCALES = ("logvar", "std", "logstd", "rho")
+
+# What `reconstruction_loss` has not: mu and its scale, logvar_range, prior and kl.
+NO_POSTERIOR = (None,) * (len(SCALES) + 4)
 
 Range = tuple[float | None, float | None]  # low and high, either of which may be missing
 
@@ -26,6 +29,7 @@ class LatentArguments(NamedTuple):
     logvar: Tensor | None = None
     std: Tensor | None = None
     logstd: Tensor | None = None
+    rho: Tensor | None = None
     logvar_range: Range | None = None
     eps: Tensor | None = None
     seed: int | Tensor | None = None
@@ -43,6 +47,7 @@ class ObjectiveArguments(NamedTuple):
     logvar: Tensor | None
     std: Tensor | None
     logstd: Tensor | None
+    rho: Tensor | None
     logvar_range: Range | None
     prior: tuple[Tensor | float, Tensor | float] | None
     kl: Tensor | None
@@ -51,6 +56,12 @@ class ObjectiveArguments(NamedTuple):
     weight: Tensor | float | None
     pos_weight: Tensor | float | None
     reduction: str
+
+
+def scales_of(call: LatentArguments | ObjectiveArguments) -> list[tuple[str, Tensor]]:
+    """The scales of the posterior that are given, and which of `SCALES` they are; there is to be one."""
+    found = [(kind, getattr(call, kind)) for kind in SCALES]
+    return [(kind, scale) for kind, scale in found if scale is not None]
 
 
 class Prior(NamedTuple):

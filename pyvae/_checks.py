@@ -198,11 +198,10 @@ def _divergence(function: str, call: ObjectiveArguments) -> Posterior | None:
         raise ValueError(f"{function}: `mu` must be given with `{given[0]}`, but is None")
     if given == ["mu"] and isinstance(mu, Tensor) and tuple(mu.shape) == (batch,):
         raise ValueError(
-            f"{function}: `mu` must come with one of `logvar`, `std`, `logstd`, but came alone; if it is each "
+            f"{function}: `mu` must come with one of {_latent_checks.EVERY_SCALE}, but came alone; if it is each "
             "sample's KL, give it by name, `kl=kl`"
         )
-    scales = (call.logvar, call.std, call.logstd)
-    checked = _latent_checks.posterior(function, mu, *scales, call.logvar_range, call.prior)
+    checked = _latent_checks.posterior(function, call)
     if mu.shape[0] != batch:
         raise ValueError(
             f"{function}: `mu` must have recon's batch size {batch}, but has shape {tuple(mu.shape)}; with several "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import SCALES, LatentArguments, Posterior, Prior, Range
+from ._arguments import SCALES, LatentArguments, ObjectiveArguments, Posterior, Prior, Range, scales_of
 from ._expect import (
     batched,
     broadcasts,
@@ -26,37 +26,32 @@ from ._expect import (
     what,
 )
 
+EVERY_SCALE = ", ".join(f"`{kind}`" for kind in SCALES)
 
-def posterior(
-    function: str,
-    mu: Tensor | None,
-    logvar: Tensor | None,
-    std: Tensor | None,
-    logstd: Tensor | None,
-    logvar_range: Range | None,
-    prior: tuple[Tensor | float, Tensor | float] | None,
-) -> Posterior:
+
+def posterior(function: str, call: LatentArguments | ObjectiveArguments) -> Posterior:
     """Check the encoder's output, a mean and exactly one scale, of one shape (B, ...) and on one device; the range of
     its logvar; and the prior, whose numbers become tensors."""
+    mu = call.mu
     if mu is None:
         raise TypeError(f"{function}: `mu` must be a Tensor, but is None")
     floating(function, "mu", mu, ".float()")
     batched(function, "mu", mu)
-    given = [(kind, scale) for kind, scale in zip(SCALES, (logvar, std, logstd), strict=True) if scale is not None]
+    given = scales_of(call)
     if len(given) != 1:
         came = " and ".join(f"`{kind}`" for kind, _ in given) or "none"
-        raise ValueError(f"{function}: exactly one of `logvar`, `std`, `logstd` must be given, but got {came}")
+        raise ValueError(f"{function}: exactly one of {EVERY_SCALE} must be given, but got {came}")
     kind, scale = given[0]
     floating(function, kind, scale, ".to(mu.dtype)")
     same_shape(function, kind, scale, "mu", mu)
     same_device(function, kind, scale, "mu", mu)
     checked = Posterior(mu, scale, kind)
-    if logvar_range is not None:
-        checked = checked._replace(range=bounds(function, logvar_range))
+    if call.logvar_range is not None:
+        checked = checked._replace(range=bounds(function, call.logvar_range))
         if kind != "logvar":
             raise ValueError(f"{function}: `logvar_range` must come with `logvar`, but came with `{kind}`")
-    if prior is not None:
-        mean, scale = _pair(function, "prior", "(mean, scale)", prior)
+    if call.prior is not None:
+        mean, scale = _pair(function, "prior", "(mean, scale)", call.prior)
         parts = (_prior_part(function, "prior[0]", mean, checked), _prior_part(function, "prior[1]", scale, checked))
         checked = checked._replace(prior=Prior(*parts))
     return checked
@@ -68,8 +63,8 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
     That is the caller's `eps`, a `seed`, a `generator`, or (none) torch's default.
     """
     given = given._replace(seed=_integer(given.seed), row_offset=_integer(given.row_offset))
-    mu, *_, eps, seed, row_offset, generator, prior = given
-    checked = posterior(function, *given[:5], prior)
+    mu, *_, eps, seed, row_offset, generator, _ = given
+    checked = posterior(function, given)
     _row_offset(function, row_offset, mu)
     if eps is not None:
         floating(function, "eps", eps, ".to(mu.dtype)")

@@ -5,6 +5,10 @@ Differentiable to every order by autograd. The scale comes in one of the forms o
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -17,9 +21,48 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
+class Form(NamedTuple):
+    """What a form of the scale makes of its numbers."""
+
+    sigma: Callable[[Tensor], Tensor]
+    log_sigma: Callable[[Tensor], Tensor]
+    one: float  # where sigma is 1
+    excess: (
+        Callable[[Tensor, Tensor], Tensor] | None
+    )  # sigma/p - 1, exact near 0; None of logarithms, whose difference is
+
+
+def _softplus(rho: Tensor) -> Tensor:
+    """log(1 + e^rho). Beyond 40 it is rho in every dtype. (F.softplus has other last bits where strides differ.)"""
+    large = rho > 40
+    return torch.where(large, rho, torch.log1p(torch.exp(torch.where(large, 0.0, rho))))
+
+
+def _log_softplus(rho: Tensor) -> Tensor:
+    """Below -40 it is rho in every dtype, also where softplus is 0."""
+    small = rho < -40
+    return torch.where(small, rho, torch.log(_softplus(torch.where(small, 0.0, rho))))
+
+
+def _softplus_excess(rho: Tensor, prior: Tensor) -> Tensor:
+    """With softplus(rho) - softplus(prior) = log(1 + sigmoid(prior) (e^(rho - prior) - 1)) where they are near."""
+    p, difference = _softplus(prior), rho - prior
+    near = difference.abs() < 1
+    gap = torch.log1p(torch.sigmoid(prior) * torch.expm1(torch.where(near, difference, 0.0)))
+    return torch.where(near, gap, _softplus(rho) - p) / p
+
+
+# A row for each of `SCALES`.
+FORMS = {
+    "logvar": Form(lambda s: torch.exp(s / 2), lambda s: s / 2, 0.0, None),
+    "std": Form(lambda s: s, torch.log, 1.0, lambda s, p: (s - p) / p),
+    "logstd": Form(torch.exp, lambda s: s, 0.0, None),
+    "rho": Form(_softplus, _log_softplus, math.log(math.expm1(1.0)), _softplus_excess),
+}
+
+
 def sigma(posterior: Posterior) -> Tensor:
-    scale, kind = posterior.scale, posterior.kind
-    return scale if kind == "std" else torch.exp(scale / 2 if kind == "logvar" else scale)
+    return FORMS[posterior.kind].sigma(posterior.scale)
 
 
 def in_compute_dtype(posterior: Posterior) -> Posterior:
@@ -62,35 +105,30 @@ def kl_elements(posterior: Posterior) -> Tensor:
     """
     exact = exact_dtype(posterior.mu.device)
     mu, scale = posterior.mu.to(exact), posterior.scale.to(exact)
+    form = FORMS[posterior.kind]
     if posterior.prior is not None:
         mean, prior_scale = (part.to(exact) for part in posterior.prior)
-        return _kl_from_prior(mu, scale, mean, prior_scale, posterior.kind)
-    if posterior.kind == "std":
-        spread = (scale - 1) * (scale + 1) - 2 * torch.log(scale)
-    else:
-        logvar = scale if posterior.kind == "logvar" else 2 * scale
-        excess = torch.expm1(logvar)
-        excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
-        spread = excess - logvar.clamp_max(torch.finfo(exact).max)
-    return (mu * mu + spread) / 2
+        return _kl_from_prior(mu, scale, mean, prior_scale, form)
+    if form.excess is not None:
+        standard = torch.zeros((), dtype=exact, device=scale.device)
+        return _kl_from_prior(mu, scale, standard, standard + form.one, form)
+    logvar = 2 * form.log_sigma(scale)
+    excess = torch.expm1(logvar)
+    excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
+    return (mu * mu + (excess - logvar.clamp_max(torch.finfo(exact).max))) / 2
 
 
-def _kl_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor, kind: str) -> Tensor:
+def _kl_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor, form: Form) -> Tensor:
     """1/2 ((mu - mean)^2 / p^2 + expm1(d) - d) with d = log sigma^2 - log p^2.
 
-    Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p from the difference of the
-    standard deviations.
+    Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p of sigma/p - 1.
     """
-    if kind == "std":
-        p = prior_scale
-        excess = (scale - p) / p
-        near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
-        log_ratio = torch.where(
-            near, torch.log1p(torch.where(near, excess, 0.0)), torch.log(torch.where(near, 1.0, scale / p))
-        )
-        spread = excess * (excess + 2) - 2 * log_ratio
-    else:
-        p = torch.exp(prior_scale / 2 if kind == "logvar" else prior_scale)
-        d = (scale - prior_scale) * (1 if kind == "logvar" else 2)
+    if form.excess is None:
+        d = 2 * form.log_sigma(scale - prior_scale)
         spread = torch.expm1(d) - d
-    return (((mu - mean) / p) ** 2 + spread) / 2
+    else:
+        excess = form.excess(scale, prior_scale)
+        near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
+        far = form.log_sigma(torch.where(near, form.one, scale)) - form.log_sigma(prior_scale)
+        spread = excess * (excess + 2) - 2 * torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), far)
+    return (((mu - mean) / form.sigma(prior_scale)) ** 2 + spread) / 2

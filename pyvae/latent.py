@@ -22,6 +22,7 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -40,7 +41,8 @@ def reparameterize(
         mu: posterior mean, shape (B, ...), floating.
         logvar: log sigma^2, or
         std: sigma, 0 or more, or
-        logstd: log sigma; exactly one of the three, in mu's shape.
+        logstd: log sigma, or
+        rho: sigma = softplus(rho) = log(1 + e^rho), as in Bayes by backprop; exactly one of them, in mu's shape.
         logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; either may be
             None. The gradient is 0 outside, and passes at the ends (as by `torch.clamp` until 2.13; later ones stop it
             there). (-30, 20) is what diffusers' DiagonalGaussianDistribution does.
@@ -64,7 +66,8 @@ def reparameterize(
 
     Source:
         Kingma & Welling, "Auto-encoding variational Bayes" (2014), section 2.4. Philox4x32-10: Salmon et al., "Parallel
-        random numbers: as easy as 1, 2, 3" (2011).
+        random numbers: as easy as 1, 2, 3" (2011). rho: Blundell et al., "Weight uncertainty in neural networks"
+        (2015), section 3.2.
 
     Example:
         >>> import torch, pyvae
@@ -75,7 +78,7 @@ def reparameterize(
         True
     """
     return _reparameterize(
-        reparameterize, False, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, None
+        reparameterize, False, mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, None
     )
 
 
@@ -85,6 +88,7 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -95,7 +99,7 @@ def reparameterize_kl(
     """A sample of the posterior and its KL divergence from the prior, in one pass.
 
     Args:
-        mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator: as for `reparameterize`.
+        mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator: as for `reparameterize`.
         prior: as for `kl_divergence`; the sample does not depend on it.
 
     Returns:
@@ -124,7 +128,7 @@ def reparameterize_kl(
         torch.Size([3])
     """
     return _reparameterize(
-        reparameterize_kl, True, mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior
+        reparameterize_kl, True, mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, prior
     )
 
 
@@ -134,6 +138,7 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: DivergenceReduction = "none",
@@ -145,11 +150,13 @@ def kl_divergence(
 
     Args:
         mu: posterior mean, shape (B, ...).
-        logvar, std, logstd: log sigma^2, sigma or log sigma; exactly one, in mu's shape.
+        logvar, std, logstd, rho: log sigma^2, sigma, log sigma, or the inverse softplus of sigma; exactly one, in
+            mu's shape.
         logvar_range: as for `reparameterize`.
-        prior: (m, its scale in the posterior's own form: logvar, std or logstd), two tensors that broadcast to mu, on
-            its device, or numbers; both differentiable, their gradients in their own shapes. None: N(0, I). It is
-            computed in the posterior's type; in float32, p may be from 1e-19 to 1e19.
+        prior: (m, its scale in the posterior's own form: logvar, std, logstd or rho), two tensors that broadcast to
+            mu, on its device, or numbers; both differentiable, their gradients in their own shapes. None: N(0, I). It
+            is computed in the posterior's type; in float32, p may be from 1e-19 to 1e19. With rho, N(0, 0.1^2) is
+            `prior=(0.0, math.log(math.expm1(0.1)))`.
         reduction: "none", shape (B,); "sum" over the batch; "batchmean", the mean over the batch; "elements", mu's
             shape, not summed at all.
 
@@ -194,16 +201,16 @@ def kl_divergence(
     """
     if _route.direct():
         try:
-            out = _C.kl_divergence(mu, logvar, std, logstd, logvar_range, prior, reduction)
+            out = _C.kl_divergence(mu, logvar, std, logstd, rho, logvar_range, prior, reduction)
         except ValueError:  # found by the kernel: a std below 0
-            _refuse_data("kl_divergence", LatentArguments(mu, logvar, std, logstd, logvar_range, prior=prior))
+            _refuse_data("kl_divergence", LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior))
             raise
         if out is not None:
             return out
-    given = LatentArguments(mu, logvar, std, logstd, logvar_range, prior=prior)
+    given = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior)
     if _route.overridden(given):
         return _route.override(kl_divergence, given._asdict() | {"reduction": reduction})
-    posterior = _latent_checks.posterior("kl_divergence", *given[:5], prior)
+    posterior = _latent_checks.posterior("kl_divergence", given)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
     return divergence("kl_divergence", posterior, reduction)
 
@@ -251,4 +258,4 @@ def _operands(posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row
 
 
 def _refuse_data(function: str, given: LatentArguments) -> None:
-    _latent_checks.data(function, _latent_checks.posterior(function, *given[:5], given.prior))
+    _latent_checks.data(function, _latent_checks.posterior(function, given))

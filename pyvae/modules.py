@@ -114,6 +114,7 @@ class ELBOLoss(nn.Module):
         *,
         std: Tensor | None = None,
         logstd: Tensor | None = None,
+        rho: Tensor | None = None,
         prior: tuple[Tensor | float, Tensor | float] | None = None,
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
@@ -123,7 +124,7 @@ class ELBOLoss(nn.Module):
         """The loss in nats of `pyvae.elbo_loss`; `weight`, `pos_weight` and `likelihood` take the place of the module's
         own (a likelihood whose log_library belongs to the batch, say)."""
         settings = self._settings(weight, pos_weight, likelihood)
-        posterior = self._posterior(mu, logvar, std, logstd, prior, kl)
+        posterior = self._posterior(mu=mu, logvar=logvar, std=std, logstd=logstd, rho=rho, prior=prior, kl=kl)
         return objective.elbo_loss(recon, target, **posterior, **settings)
 
     if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class ELBOLoss(nn.Module):
         *,
         std: Tensor | None = None,
         logstd: Tensor | None = None,
+        rho: Tensor | None = None,
         prior: tuple[Tensor | float, Tensor | float] | None = None,
         kl: Tensor | None = None,
         weight: Tensor | float | None = None,
@@ -146,11 +148,10 @@ class ELBOLoss(nn.Module):
     ) -> ELBO:
         """The loss and its terms in nats, as by `pyvae.elbo_terms`, of the arguments that a call takes."""
         settings = self._settings(weight, pos_weight, likelihood)
-        posterior = self._posterior(mu, logvar, std, logstd, prior, kl)
+        posterior = self._posterior(mu=mu, logvar=logvar, std=std, logstd=logstd, rho=rho, prior=prior, kl=kl)
         return objective.elbo_terms(recon, target, **posterior, **settings)
 
-    def _posterior(self, mu: Any, logvar: Any, std: Any, logstd: Any, prior: Any, kl: Any) -> dict[str, Any]:
-        given = {"mu": mu, "logvar": logvar, "std": std, "logstd": logstd, "prior": prior, "kl": kl}
+    def _posterior(self, **given: Any) -> dict[str, Any]:
         if all(value is None for value in given.values()):  # the reconstruction alone: there is nothing to clamp
             return {}
         return given | {"logvar_range": self.logvar_range}

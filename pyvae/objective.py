@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _route, _sharding, latent, reference
-from ._arguments import ELBO, SCALES, LikelihoodName, ObjectiveArguments, Reduction
+from ._arguments import ELBO, NO_POSTERIOR, SCALES, LikelihoodName, ObjectiveArguments, Reduction
 from ._expect import scalar
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve, with_tensors
@@ -42,8 +42,9 @@ def reconstruction_loss(
         >>> pyvae.reconstruction_loss(torch.zeros(2, 8), torch.ones(2, 8), likelihood="gaussian")
         tensor([4., 4.])
     """
-    no_kl = (None,) * 7
-    return _elbo(reconstruction_loss, False, recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction)
+    return _elbo(
+        reconstruction_loss, False, recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction
+    )
 
 
 def elbo_loss(
@@ -54,6 +55,7 @@ def elbo_loss(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
@@ -73,7 +75,7 @@ def elbo_loss(
             differ (bfloat16 activations against float32 data), and target may be uint8, int8, int16, int32, int64 or
             bool: read as it is, and not scaled (bytes 0 ... 255 stay those numbers). Integers are computed in float32
             (float64 if recon is), so that those above 2^24 round as by `target.float()`.
-        mu, logvar, std, logstd: the posterior, as for `kl_divergence`; or
+        mu, logvar, std, logstd, rho: the posterior, as for `kl_divergence`; or
         logvar_range, prior: of the posterior, as for `kl_divergence`; not beside kl, which has them in it.
         kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
         likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;
@@ -114,7 +116,7 @@ def elbo_loss(
         >>> pyvae.elbo_loss(logits, x, mu, logvar, likelihood="bernoulli_logits", reduction="batchmean")
         tensor(3.0794)
     """
-    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    posterior = (mu, logvar, std, logstd, rho, logvar_range, prior, kl)
     return _elbo(elbo_loss, False, recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 
@@ -126,6 +128,7 @@ def elbo_terms(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
@@ -153,7 +156,7 @@ def elbo_terms(
         >>> pyvae.elbo_terms(torch.zeros(4, 3), x, mu, std=torch.ones(4, 2), likelihood="gaussian", beta=0.5)
         ELBO(loss=tensor(8.), recon=tensor(6.), kl=tensor(4.))
     """
-    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    posterior = (mu, logvar, std, logstd, rho, logvar_range, prior, kl)
     return _elbo(elbo_terms, True, recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 

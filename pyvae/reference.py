@@ -20,6 +20,7 @@ from torch import Tensor
 from . import _checks, _latent_checks
 from ._arguments import (
     ELBO,
+    NO_POSTERIOR,
     DivergenceReduction,
     LatentArguments,
     LikelihoodName,
@@ -54,6 +55,7 @@ def reparameterize(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -61,7 +63,7 @@ def reparameterize(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
-    call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator)
+    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator)
     return sample("reparameterize", *_latent_checks.call("reparameterize", call))[0]
 
 
@@ -71,6 +73,7 @@ def reparameterize_kl(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     eps: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -79,7 +82,7 @@ def reparameterize_kl(
     prior: tuple[Tensor | float, Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
-    call = LatentArguments(mu, logvar, std, logstd, logvar_range, eps, seed, row_offset, generator, prior)
+    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, prior)
     z, posterior = sample("reparameterize_kl", *_latent_checks.call("reparameterize_kl", call))
     return z, divergence("reparameterize_kl", posterior, "none")
 
@@ -90,12 +93,14 @@ def kl_divergence(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     reduction: DivergenceReduction = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
-    posterior = _latent_checks.posterior("kl_divergence", mu, logvar, std, logstd, logvar_range, prior)
+    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior)
+    posterior = _latent_checks.posterior("kl_divergence", call)
     _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
     return divergence("kl_divergence", posterior, reduction)
 
@@ -137,8 +142,9 @@ def reconstruction_loss(
     reduction: Reduction = "none",
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
-    no_kl = (None,) * 7
-    return _checked("reconstruction_loss", recon, target, *no_kl, likelihood, 1.0, weight, pos_weight, reduction).recon
+    return _checked(
+        "reconstruction_loss", recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction
+    ).recon
 
 
 def elbo_loss(
@@ -149,6 +155,7 @@ def elbo_loss(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
@@ -159,7 +166,7 @@ def elbo_loss(
     reduction: Reduction = "sum",
 ) -> Tensor:
     """The negative ELBO in nats, reconstruction + beta * KL; see `pyvae.elbo_loss`."""
-    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    posterior = (mu, logvar, std, logstd, rho, logvar_range, prior, kl)
     return _checked("elbo_loss", recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction).loss
 
 
@@ -171,6 +178,7 @@ def elbo_terms(
     *,
     std: Tensor | None = None,
     logstd: Tensor | None = None,
+    rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
     kl: Tensor | None = None,
@@ -181,7 +189,7 @@ def elbo_terms(
     reduction: Reduction = "sum",
 ) -> ELBO:
     """The negative ELBO and its terms in nats; see `pyvae.elbo_terms`."""
-    posterior = (mu, logvar, std, logstd, logvar_range, prior, kl)
+    posterior = (mu, logvar, std, logstd, rho, logvar_range, prior, kl)
     return _checked("elbo_terms", recon, target, *posterior, likelihood, beta, weight, pos_weight, reduction)
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import family_formulas as formulas
+import softplus_truth
 import torch
 import torch.nn.functional as F
 from family_formulas import Shape, Sided, excess, normal
+from softplus_truth import softplus
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Laplace, NegativeBinomial, Normal, Poisson
 
@@ -189,12 +191,7 @@ ENTRIES: dict[str, Entry] = {
     "zero_inflated_negative_binomial": Entry(
         make=pyvae.ZeroInflatedNegativeBinomial,
         terms=formulas.zero_inflated_negative_binomial,
-        torch=lambda a, x, r, rho: (
-            -torch.log(
-                torch.where(x == 0, torch.sigmoid(rho), 0.0)
-                + torch.sigmoid(-rho) * torch.exp(NegativeBinomial(torch.exp(r), logits=a - r).log_prob(x))
-            )
-        ),
+        torch=formulas.zero_inflated_by_torch,
         draw=formulas.with_counts,
         parameters=(("log_theta", formulas.log_theta), ("zi_logits", lambda shape, draw: 2 * normal(shape, draw))),
         softmax="optional",
@@ -258,6 +255,31 @@ SCALE_ENTRIES: dict[str, Scale] = {
         log_ratio_slope=lambda s: torch.full_like(s, 2),
         range=Range(-40, 40),
         extremes=(0.0, -0.0, 1e-45, -1e-7, 1.0, -40.0, 40.0, 44.0, 88.8, -90.0, -105.0, 1e3, -1e4, -torch.inf),
+    ),
+    "rho": Scale(
+        of=lambda logvar: softplus_truth.inverse(torch.exp(logvar / 2)),
+        std=softplus,
+        std_slope=torch.sigmoid,
+        spread=lambda s: torch.where(
+            s.abs() < 1,
+            excess(2 * softplus_truth.log_std(s)) / 2,
+            (softplus(s) ** 2 - 1) / 2 - softplus_truth.log_softplus(s),
+        ),
+        spread_slope=lambda s: (
+            torch.where(
+                s.abs() < 1,
+                torch.expm1(2 * softplus_truth.log_std(s)),
+                (softplus(s) - 1) * (softplus(s) + 1),
+            )
+            * softplus_truth.relative_slope(s)
+        ),
+        log_ratio=lambda s, t: 2 * softplus_truth.log_ratio(s, t, s - t),
+        log_ratio_slope=lambda s: 2 * softplus_truth.relative_slope(s),
+        range=Range(-80, 1024),
+        extremes=(
+            *(0.0, -0.0, 1e-45, -1e-45, -1e-7, 0.5413248, 1.0, -0.4586, 1.5414, 40.0, -40.0, -87.0, -90.0, -105.0),
+            *(1e3, -1e4, 1e18, 1e19, 1e30, 3e38, -1e38, -torch.inf),
+        ),
     ),
 }
 

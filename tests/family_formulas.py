@@ -8,14 +8,12 @@ right to that.
 from __future__ import annotations
 
 import torch
+from softplus_truth import softplus
 from torch import Generator, Tensor
+from torch.distributions import NegativeBinomial
 
 Shape = tuple[int, ...]
 Sided = tuple[Tensor, Tensor]  # a number, and the unit of its error
-
-
-def softplus(x: Tensor) -> Tensor:
-    return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
 
 
 def excess(x: Tensor) -> Tensor:
@@ -96,6 +94,12 @@ def zero_inflated_negative_binomial(a: Tensor, x: Tensor, r: Tensor, rho: Tensor
     value = torch.where(zero, -torch.log1p(rest * torch.expm1(-n)), softplus(rho) + n)
     by_rho = inflated * torch.where(zero, rest * torch.expm1(-n) / probability, 1.0)
     return [alone(value), *((share * slope, share * unit) for slope, unit in slopes), alone(by_rho)]
+
+
+def zero_inflated_by_torch(a: Tensor, x: Tensor, r: Tensor, rho: Tensor) -> Tensor:
+    """The value, of torch's negative binomial."""
+    probability = torch.exp(NegativeBinomial(torch.exp(r), logits=a - r).log_prob(x))
+    return -torch.log(torch.where(x == 0, torch.sigmoid(rho), 0.0) + torch.sigmoid(-rho) * probability)
 
 
 def multinomial(a: Tensor, x: Tensor) -> list[Sided]:

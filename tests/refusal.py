@@ -74,4 +74,5 @@ def one_of(
     return [value(functions, name, "nll", f'{start} "nll"'), kind(functions, name, no_name, f"{start} {what}")]
 
 
-exactly_one = f"exactly one of {', '.join(f'`{scale}`' for scale in SCALES)} must be given, but got"
+each_scale = ", ".join(f"`{scale}`" for scale in SCALES)
+exactly_one = f"exactly one of {each_scale} must be given, but got"

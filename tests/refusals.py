@@ -10,7 +10,18 @@ import refusal
 import torch
 from cases import INTEGERS, data
 from families import PLAIN, family
-from refusal import ANY, NO_POSTERIOR, OBJECTIVES, POSITIVE, REDUCED, SAMPLERS, WITH_KL, WITH_POSTERIOR, Refusal
+from refusal import (
+    ANY,
+    NO_POSTERIOR,
+    OBJECTIVES,
+    POSITIVE,
+    REDUCED,
+    SAMPLERS,
+    WITH_KL,
+    WITH_POSTERIOR,
+    Refusal,
+    each_scale,
+)
 from refusals_latent import NOISE, POSTERIORS, PRIOR, RANGE, WITH_PRIOR, ones
 
 import pyvae
@@ -161,9 +172,7 @@ OPTIONS = [
     refusal.device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
-by_name = (
-    "come with one of `logvar`, `std`, `logstd`, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
-)
+by_name = f"come with one of {each_scale}, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
 several_samples = (
     "have recon's batch size 4, but has shape {}; with several samples of one posterior, compute its KL apart, by "
     "`pyvae.kl_divergence`, expand it to recon's batch, and give it as `kl=kl` in place of the posterior"

@@ -10,7 +10,7 @@ import torch
 import truth
 from cases import REDUCTIONS, all_equal, assert_whole, generator, leaf, step_inputs
 from families import family
-from family_formulas import softplus
+from softplus_truth import softplus
 from test_autograd import EACH_FORM, SHAPE, latent, sample
 from torch import Tensor
 from torch.autograd import grad

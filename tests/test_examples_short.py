@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from tolerances import FLOAT32_ROUNDING
 
+import bayes_by_backprop
 import graph_vae
 import learned_noise
 import mlp_digits
@@ -63,6 +64,13 @@ def test_learned_noise() -> None:
 
 def test_graph_vae() -> None:
     assert graph_vae.main() > 0.75  # 0.80; knowing the communities gives 0.83, guessing 0.5
+
+
+def test_bayes_by_backprop() -> None:
+    found = bayes_by_backprop.main()
+    assert found.accuracy > 0.93  # 0.96
+    assert found.unused == pytest.approx(0.1, rel=0.05)  # the prior's, to which the KL alone draws them
+    assert found.used < 0.07  # 0.05: the data have narrowed them
 
 
 def test_lightning_vae() -> None:

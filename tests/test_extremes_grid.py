@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from families import SCALES
 from torch import Tensor
 from torch.autograd import grad
 from torch.distributions import Normal
@@ -31,9 +32,10 @@ LOGVARS = (
     *(inf, -inf, nan, 0.0, 1.0, -40.5, 1e38, -1e38),
     *(s * x for x in (88.5, 88.7, 88.8, 89.0, 89.3, 89.4, 90.0, 103.5, 104.0, 709.0, 710.5, 745.0) for s in (1, -1)),
 )
-SCALES = {
+POINTS = {
     "logvar": LOGVARS,
     "logstd": tuple(x / 2 for x in LOGVARS),
+    "rho": (*LOGVARS, 1e19, 2e19, -1e19, 1e-19, 1e-38, 0.5),
     "std": (0.0, inf, 1e38, 1e19, 2e19, 1e-19, 1e-20, 1e-38, nan, 0.5, 1.0),
 }
 MEANS = (0.0, inf, -inf, 1e38, -1e38, 1e19, 2e19, 1e-38, nan, 0.5)
@@ -96,9 +98,9 @@ def assert_gradients(
 
 @pytest.mark.parametrize("upstream", UPSTREAM)
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("kind", list(SCALES))
+@pytest.mark.parametrize("kind", SCALES)
 def test_divergence_and_sample(kind: str, dtype: torch.dtype, upstream: float) -> None:
-    points = grid(dtype, MEANS, SCALES[kind])
+    points = grid(dtype, MEANS, POINTS[kind])
 
     def divergence(functions: ModuleType, upstream: float) -> tuple[Tensor, list[Tensor]]:
         mu, scale = columns(points)
@@ -120,7 +122,7 @@ def test_divergence_and_sample(kind: str, dtype: torch.dtype, upstream: float) -
 def test_divergence_is_that_of_torchs_normals(dtype: torch.dtype) -> None:
     """Where torch gives a number or inf. It is worse at some ends: sigma^2 overflows before the half is taken, 1e-20^2
     is 0, whose logarithm is -inf, and at sigma = inf it has inf - inf."""
-    points = grid(dtype, MEANS, SCALES["std"])
+    points = grid(dtype, MEANS, POINTS["std"])
     mu, scale = points.unbind(1)
     want = normals(Normal(mu, scale, validate_args=False), Normal(torch.zeros_like(mu), torch.ones_like(mu)))
     squared = scale * scale

@@ -180,10 +180,10 @@ def test_far_from_the_prior(kind: str, device: str) -> None:
 @pytest.mark.parametrize("kind", SCALES)
 def test_between_near_and_far(kind: str, device: str) -> None:
     """Where the KL is small beside its terms and the short form ends: what a quotient rounds off would show."""
-    t = scaling(kind).of(torch.rand(100_000, dtype=torch.float64) * 4 - 2)
+    log_variance = torch.rand(100_000, dtype=torch.float64) * 4 - 2
     ratio = torch.rand(100_000, dtype=torch.float64) * 0.06 + 0.7
-    s = t * ratio if kind == "std" else t + torch.log(ratio) * (2 if kind == "logvar" else 1)
-    s, t = (x.to(device, torch.float32) for x in (s, t))
+    pairs = log_variance + 2 * torch.log(ratio), log_variance
+    s, t = (scaling(kind).of(x).to(device, torch.float32) for x in pairs)
     given = torch.zeros_like(s), s, torch.zeros_like(s), t
     assert_relative(divergence(kind, *given), truth.kl_elements(kind, *given), LOSS)
 
@@ -200,7 +200,7 @@ def test_the_ends_of_the_number_range(kind: str, device: str) -> None:
         assert got.isnan().nonzero().tolist() == [[3, 4]]
         got[3, 4] = want[3, 4]
         assert torch.equal(got, want)
-    none = torch.full((7, 19), 0.0 if kind == "std" else -math.inf, device=device)
+    none = torch.full((7, 19), scaling(kind).of(torch.tensor(-math.inf)).item(), device=device)
     assert (divergence(kind, mu, none, mean, t) == math.inf).all()
 
 

@@ -45,7 +45,8 @@ def test_normal_of_an_angle_on_an_axis_is_zero() -> None:
 def test_kl_is_exact_near_the_prior(scale: str) -> None:
     """In float32, where the textbook form returns 0 or 6e-8 for a KL of 1e-10, and so does its gradient."""
     steps = torch.tensor([sign * 10.0**-k for k in range(1, 9) for sign in (1, -1)])
-    s = leaf(scaling(scale).prior + steps)
+    s = scaling(scale).prior + steps
+    s = leaf(s[(truth.std(scale, s) - 1).abs() > 4e-9])  # log(e - 1) is within 1e-9 of a float32
     kl = reference.kl_divergence(torch.zeros_like(s), **{scale: s})
     assert_relative(kl, truth.kl_divergence(scale, torch.zeros_like(s), s), KL_REFERENCE_NEAR_PRIOR)
     (slope,) = torch.autograd.grad(kl.sum(), s)

@@ -53,6 +53,10 @@ ELEMENTARY_ULP = {
     "exp_excess": 12.0,
 }
 
+# softplus(s) = max(s, 0) + log(1 + e^-|s|) and its slope through the public functions: exp, the polynomial of the
+# logarithm and their product. What the kernels make of them has the bounds of every scale.
+SOFTPLUS_ULP = {torch.float32: 2.5, torch.float64: 2.5}
+
 # The likelihoods of counts in csrc/math, value and every derivative, relative to the exact one: the contract's bound
 # for float32, wherever it is above COUNTS_BELOW. Where a derivative crosses zero, relative to the larger summand.
 COUNTS = {np.float32: 1e-5, np.float64: 1e-11}

@@ -17,6 +17,13 @@ __device__ __forceinline__ Clamp<T> clamp_of(const LatentOperands& a) {
   return {T(a.low), T(a.high)};
 }
 
+// Blocks a multiprocessor of the kernels over this scale: `general` of the general ones.
+template <class Scale, class Way>
+constexpr int blocks_of(int general) {
+  if (!Way::Access::kGeneral) return Way::kBlocks;
+  return Scale::kLongPrior ? kLongPriorBlocks : general;
+}
+
 // z, and as value the divergence
 template <class Scale, class Way>
 struct Sample {

@@ -6,7 +6,7 @@ namespace cuda {
 namespace {
 
 template <class Scale, class Way>
-__global__ void __launch_bounds__(kThreads, Way::kBlocks)
+__global__ void __launch_bounds__(kThreads, blocks_of<Scale, Way>(Way::kBlocks))
     latent_forward_kernel(const __grid_constant__ LatentForward a) {
   const Sample<Scale, Way> map{a, resolve(a.seed)};
   if (a.seed.out && blockIdx.x == 0 && threadIdx.x == 0) *a.seed.out = int64_t(map.seed);

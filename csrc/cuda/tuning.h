@@ -35,6 +35,8 @@ constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks 
 template <class T>
 constexpr int kGeneralLatentBackwardBlocks = sizeof(T) == 4 ? 2 : 3;
 constexpr int kLargeGradientBlocks = 4;
+// Of a scale whose prior takes many registers, in the sampler's general kernels.
+constexpr int kLongPriorBlocks = 2;
 // And of the kernels by rows in double, whose formulas of counts are long.
 template <class T>
 constexpr int kByRowsBlocks = sizeof(T) == 4 ? kGeneralBlocks : 2;

@@ -1,45 +1,21 @@
-// The Gaussian posterior q(z|x) = N(mu, sigma^2) in the three forms in which encoders give its scale.
+// The Gaussian posterior q(z|x) = N(mu, sigma^2) in the forms in which encoders give its scale.
 //
 //   sample        z  = mu + sigma eps
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
-// Each form says whether its numbers have to be 0 or more, and gives sigma(s), the scale's part of the divergence, and
-// the derivatives of both by s. Where |s| <=
+// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
 // kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form;
 // `spread` is what the two make of the divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior`
 // is what both devices compute of a form.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/softplus.h"
+#include "math/spread.h"
 #include "math/types.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
-
-// The scales' part of the divergence from a prior.
-template <class T>
-struct Spread {
-  T value;  // 1/2 (e^d - 1 - d)
-  T slope;  // 1/2 (e^d - 1), its derivative by d
-};
-
-// f + small, unless f is infinite.
-template <class T>
-PYVAE_HD T corrected(T f, T small) {
-  return absolute(f) < Real<T>::kInfinity ? f + small : f;
-}
-
-// Of d = factor (s - t). e^d would magnify what s - t rounds off by d; that part, which two-sum gives exactly, comes
-// back in first order.
-template <class T>
-PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
-  const T difference = s - t, back = difference - s;
-  const bool finite = absolute(difference) < Real<T>::kInfinity;
-  const T lost = finite ? factor * ((s - (difference - back)) - (t + back)) : T(0);
-  const T d = factor * difference, excess = exp_excess(d), slope = expm1(d);
-  return {T(0.5) * corrected(excess, lost * (excess + d)), T(0.5) * corrected(slope, lost * (slope + T(1)))};
-}
 
 // N(m, p^2): its mean m and, in the posterior's form, its scale t; or the gradients of both.
 template <class T>
@@ -47,10 +23,16 @@ struct Prior {
   T mean, scale;
 };
 
+// What a form says of itself, next to its name: here the usual answers.
+struct FormTraits {
+  static constexpr bool kNonNegative = false;  // its numbers have to be 0 or more
+  static constexpr float kModerate = 0;        // where |s| is not above, sigma and divergence have a shorter way
+  static constexpr bool kLongPrior = false;    // what it makes of a prior takes many registers
+};
+
 // s = log sigma^2
-struct LogVariance {
+struct LogVariance : FormTraits {
   static constexpr const char* kName = "logvar";
-  static constexpr bool kNonNegative = false;
   static constexpr float kModerate = 80;
   template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
@@ -88,21 +70,20 @@ struct LogVariance {
 };
 
 // s = sigma
-struct StandardDeviation {
+struct StandardDeviation : FormTraits {
   static constexpr const char* kName = "std";
   static constexpr bool kNonNegative = true;
-  static constexpr float kModerate = 0;  // nothing is gained
   template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {  // a negative one is none
     return s < T(0) ? T(__builtin_nan("")) : s;
   }
-  // 1/2 (s^2 - 1) - log s. Near 1, with d = s - 1 and log(1 + d) = d - d^2/2 + d^3 P(d), it is d^2 (1 - d P(d)).
+  // 1/2 (s^2 - 1) - log s
   template <bool kModerate = false, class T>
   PYVAE_HD static T divergence(T s) {
     const T d = s - T(1);
     const T near = near_one(d);
     const T far = (T(0.5) * d) * (s + T(1)) - log(s);  // so that the half is finite where s^2 is not
-    return is_near_one(s) ? near : far;
+    return is_near_one(d) ? near : far;
   }
   template <class T>
   PYVAE_HD static T sigma_derivative(T, T) {
@@ -116,17 +97,13 @@ struct StandardDeviation {
   PYVAE_HD static T variance(T s) {  // sigma^2
     return s * s;
   }
-  // The same of the ratio s/t, with e^d = (s/t)^2. Near 1, s/t - 1 comes from s - t, which is exact up to a factor of 2
-  // and rounded beyond; elsewhere the logarithm would show what the quotient rounds off, relative to it.
+  // Near 1, s/t - 1 comes from s - t, which is exact up to a factor of 2 and rounded beyond; elsewhere the logarithm
+  // would show what the quotient rounds off, relative to it.
   template <class T>
   PYVAE_HD static Spread<T> spread(T s, T t) {
-    const T ratio = sigma(s) / sigma(t), d = (s - t) / t;
-    const bool is_exact = (ratio > T(0.5)) & (ratio < T(2));
-    const T slope = T(0.5) * (is_exact ? d * (ratio + T(1)) : fma(ratio, ratio, T(-1)));
+    const T p = sigma(t), ratio = sigma(s) / p;
     const T lost = s > T(0) ? fma(-ratio, t, s) / s : T(0);
-    const T near = near_one(d);
-    const T far = corrected(slope, -(log(ratio) + lost));
-    return {is_near_one(ratio) ? near : far, slope};
+    return spread_of_ratio((sigma(s) - p) / p, log(ratio) + lost);
   }
   template <class T>
   PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2/s
@@ -138,22 +115,11 @@ struct StandardDeviation {
     const double distance = double(mu) - double(prior.mean), t = prior.scale;
     return T(fma(distance, distance, (double(s) - t) * (double(s) + t)) / (t * t) / t);
   }
-
- private:
-  template <class T>
-  PYVAE_HD static bool is_near_one(T ratio) {
-    return (ratio > T(0.75)) & (ratio < T(1.375));
-  }
-  template <class T>
-  PYVAE_HD static T near_one(T d) {
-    return (d * d) * (T(1) - d * log_polynomial(d));
-  }
 };
 
 // s = log sigma
-struct LogStandardDeviation {
+struct LogStandardDeviation : FormTraits {
   static constexpr const char* kName = "logstd";
-  static constexpr bool kNonNegative = false;
   static constexpr float kModerate = 40;
   template <bool kModerate = false, class T>
   PYVAE_HD static T sigma(T s) {
@@ -189,8 +155,58 @@ struct LogStandardDeviation {
   }
 };
 
+// s = rho: sigma = softplus(s) = log(1 + e^s). Of a prior everything is computed in double: its derivatives go with
+// sigma^2 / p^2, for which float would add up more than four units.
+struct Softplus : FormTraits {
+  static constexpr const char* kName = "rho";
+  static constexpr bool kLongPrior = true;
+  template <bool kModerate = false, class T>
+  PYVAE_HD static T sigma(T s) {
+    return softplus(s).value;
+  }
+  template <bool kModerate = false, class T>
+  PYVAE_HD static T divergence(T s) {  // 1/2 (sigma^2 - 1) - log sigma
+    return softplus_divergence(s);
+  }
+  template <class T>
+  PYVAE_HD static T sigma_derivative(T s, T) {  // d sigma / ds = sigmoid(s)
+    return softplus(s).slope;
+  }
+  template <class T>
+  PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = (sigma - 1/sigma) sigmoid(s)
+    return softplus_divergence_derivative(s);
+  }
+  template <class T>
+  PYVAE_HD static T variance(T s) {  // sigma^2
+    const double sigma = softplus(double(s)).value;
+    return T(sigma * sigma);
+  }
+  template <class T>
+  PYVAE_HD static Spread<T> spread(T s, T t) {
+    const Spread<double> exact = spread_in_double(s, t);
+    return {T(exact.value), T(exact.slope)};
+  }
+  template <class T>
+  PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2 sigmoid(s) / sigma
+    return T(2 * double(slope) * softplus(double(s)).relative_slope);
+  }
+  // ((mu - m)^2 / p^2 + e^d - 1) sigmoid(t) / p
+  template <class T>
+  PYVAE_HD static T prior_derivative(T mu, T s, Prior<T> prior, T) {
+    const SoftplusParts<double> p = softplus(double(prior.scale));
+    const double relative = (double(mu) - double(prior.mean)) / p.value;
+    const double slope = spread_in_double(s, prior.scale).slope;
+    return T(fma(relative, relative, 2 * slope) * p.relative_slope);
+  }
+
+ private:
+  PYVAE_HD static Spread<double> spread_in_double(double s, double t) {
+    return spread_of_ratio(softplus_excess(s, t), softplus_log_ratio(s, t));
+  }
+};
+
 // In the order of their codes.
-using Scales = Types<LogVariance, StandardDeviation, LogStandardDeviation>;
+using Scales = Types<LogVariance, StandardDeviation, LogStandardDeviation, Softplus>;
 
 template <class T>
 struct PosteriorGradient {

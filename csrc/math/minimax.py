@@ -1,5 +1,5 @@
-"""Prints the polynomial coefficients of elementary.h, normal.h and gamma.h: minimax fits of the relative error, or
-where it says so of the absolute one, by Remez exchange in mpmath.
+"""Prints the polynomial coefficients of elementary.h, normal.h, gamma.h and softplus.h: minimax fits of the relative
+error, or where it says so of the absolute one, by Remez exchange in mpmath.
 
     python csrc/math/minimax.py
 
@@ -77,6 +77,12 @@ if __name__ == "__main__":
     show("(-log1p(-q) - q) / q^2 on 0 .. 1/2", square, 0, 0.5, (8, 17), square)
     trigamma = safe(lambda y: (mp.psi(1, 1 / y) / y**2 - 1 / y - mp.mpf(1) / 2) / y)
     show("(psi'(1/y) / y^2 - 1/y - 1/2) / y on 0 .. 1, absolute", trigamma, 0, 1, (6, 18), lambda _: mp.mpf(1))
+    one, share = mp.log(mp.e - 1), 1 - mp.exp(-1)  # where softplus is 1, and its slope there
+    above_one = lambda x: mp.log1p(share * mp.expm1(x))  # softplus(one + x) - 1  # noqa: E731
+    value = safe(lambda x: (above_one(x) * (above_one(x) + 2) / 2 - mp.log1p(above_one(x))) / x**2)
+    slope = safe(lambda x: above_one(x) * (1 + 1 / (1 + above_one(x))) / (1 + mp.exp(-one - x)) / x)
+    show("(1/2 (sigma^2 - 1) - log sigma) / x^2, sigma = softplus(one + x), |x| <= 1", value, -1, 1, (8, 19), value)
+    show("its derivative / x", slope, -1, 1, (9, 20), slope)
     half_pi, top = mp.pi / 2, mp.mpf("0.25")
     sine = safe(lambda s: (mp.sin(half_pi * mp.sqrt(s)) / mp.sqrt(s) - half_pi) / s)
     cosine = safe(lambda s: (mp.cos(half_pi * mp.sqrt(s)) - 1) / s)

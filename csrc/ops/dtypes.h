@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <iterator>
 
 #include "math/stored.h"
@@ -47,6 +48,17 @@ inline at::ScalarType kl_type(const ElboArguments& a) {
 }
 
 inline at::ScalarType loss_type(const ElboArguments& a) { return c10::promoteTypes(recon_type(a), kl_type(a)); }
+
+// An upstream gradient on the CPU, [B] or a scalar, as one scalar where all its numbers are equal, as mean() makes
+// them; else as it is.
+inline Tensor as_scalar_if_uniform(const Tensor& upstream) {
+  if (upstream.dim() != 1 || upstream.size(0) == 0) return upstream;
+  const size_t size = upstream.element_size(), rest = size_t(upstream.size(0) - 1);
+  const char* const data = static_cast<const char*>(upstream.const_data_ptr());
+  const bool uniform = upstream.stride(0) == 0 || rest == 0 ||
+                       (upstream.stride(0) == 1 && std::memcmp(data, data + size, rest * size) == 0);
+  return uniform ? upstream.select(0, 0) : upstream;
+}
 
 // Whether a scalar on the CPU, an upstream gradient, is the number 1.
 inline bool is_one(const Tensor& scalar) {

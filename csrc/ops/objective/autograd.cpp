@@ -38,19 +38,14 @@ Gradients compute_gradients(const LikelihoodArguments& a, const ObjectiveFunctio
 bool is_in_16_bits(const Tensor& tensor) { return at::elementSize(tensor.scalar_type()) <= 2; }
 bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && is_in_16_bits(*tensor); }
 
-// True if the saved gradients are d loss / d input for an upstream gradient of 1, and are multiplied in backward. Not
-// those by a likelihood's parameters where each row has an upstream gradient of its own, since they are sums over rows;
-// and not in 16 bits, which would round them before the upstream gradient (a loss scale, say) comes. For the
-// likelihoods without parameters the backward kernel sees to that.
+// True if gradients are computed for an upstream gradient of 1, and multiplied by it afterwards. Not in 16 bits, which
+// would round them before the upstream gradient (a loss scale, say) comes; for recon alone the backward kernel sees to
+// that. And not, but on the CPU, those by a likelihood's parameters where each row has an upstream gradient of its own:
+// they may be sums over rows.
 bool stores_unscaled_gradients(const ElboArguments& a) {
   if (!kTraits[a.likelihood].goes_by_rows) return true;
-  return a.reduction != kNone && !is_in_16_bits(a.recon) && !is_in_16_bits(a.log_library) &&
+  return (a.reduction != kNone || a.recon.is_cpu()) && !is_in_16_bits(a.recon) && !is_in_16_bits(a.log_library) &&
          std::none_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); });
-}
-
-// Not where hooks pack what is saved (torch.utils.checkpoint, offloading), which would not see the gradients.
-bool forward_computes_gradients(const ElboArguments& a) {
-  return !at::SavedTensorDefaultHooks::get_hooks() && stores_unscaled_gradients(a);
 }
 
 // The gradients that autograd asks for by what may have one that the kernels compute.
@@ -58,6 +53,22 @@ int64_t required_gradients(const ElboArguments& a) {
   int64_t mask = requires_grad(a.recon) << kGradRecon | requires_grad(a.log_library) << kGradLogLibrary;
   for (size_t k = 0; k < a.parameters.size(); ++k) {
     mask |= int64_t(requires_grad(a.parameters[k])) << (kGradParameter + int64_t(k));
+  }
+  return mask;
+}
+
+// Whether an upstream gradient can multiply this gradient whatever its numbers are: not sums over rows, where each row
+// has its own.
+bool is_scalable(const ElboArguments& a, int64_t place) { return place < kGradParameter || a.reduction != kNone; }
+
+// The gradients that the forward pass computes. Not where hooks pack what is saved (torch.utils.checkpoint,
+// offloading), which would not see the gradients; nor where a tracer would have to compare the rows' upstream
+// gradients.
+int64_t gradients_in_forward(const ElboArguments& a) {
+  if (at::SavedTensorDefaultHooks::get_hooks() || !stores_unscaled_gradients(a)) return 0;
+  const int64_t mask = required_gradients(a);
+  for (int64_t place = 0; place < kGradients; ++place) {
+    if (is_set(mask, place) && !is_scalable(a, place) && !direct<ObjectiveFunctions>(a.recon, a)) return 0;
   }
   return mask;
 }
@@ -111,7 +122,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
   template <class... Inputs>
   static variable_list forward(AutogradContext* ctx, const ElboArguments* a, bool with_terms, const Inputs&... inputs) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const int64_t output_mask = forward_computes_gradients(*a) ? required_gradients(*a) : 0;
+    const int64_t output_mask = gradients_in_forward(*a);
     auto [loss, recon_term, kl_term, gradients] = pyvae::forward(*a, output_mask, with_terms);
     ctx->set_materialize_grads(false);
     variable_list saved = {value_or_undefined(inputs)...};
@@ -156,7 +167,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
 
     check("elbo", find_error(a));  // hooks may have unpacked anything
     if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kTarget] || needs_grad[kWeight] ||
-        needs_grad[kPosWeight] || needs_grad[kBeta] || (is_batched(grads) && !has_buffers(ctx, needs_grad))) {
+        needs_grad[kPosWeight] || needs_grad[kBeta] || (is_batched(grads) && !has_buffers(ctx, a, needs_grad))) {
       const variable_list gradients = reference_gradient()({"elbo", saved, codes, {a.beta}, grads, needs_grad});
       std::copy(gradients.begin(), gradients.end(), out.begin() + kBefore);
       return out;
@@ -179,12 +190,22 @@ struct Elbo : torch::autograd::Function<Elbo> {
         if (is_set(output_mask, place)) gradient_of(place) = take_buffer(ctx, place);
       }
       const bool unscaled = stores_unscaled_gradients(a);
-      compute_missing_gradients(a, functions, upstream, unscaled, output_mask, gradient_of);
+      const bool on_cpu = upstream.defined() && a.recon.is_cpu();
+      const Tensor factor = on_cpu ? as_scalar_if_uniform(upstream) : upstream;
+      int64_t scaled_places = unscaled ? 0 : output_mask;  // those that are computed with the upstream gradient
+      for (int64_t place = 0; place < kGradients && unscaled && on_cpu && factor.dim() == 1; ++place) {
+        if (is_scalable(a, place) || !is_set(output_mask, place)) continue;
+        scaled_places |= int64_t(1) << place;
+        gradient_of(place) = Tensor();
+      }
+      compute_missing_gradients(a, functions, factor, /*unscaled=*/false, scaled_places, gradient_of);
+      compute_missing_gradients(a, functions, upstream, /*unscaled=*/true, output_mask & ~scaled_places, gradient_of);
       // On the CPU it can be seen here that nothing is to be scaled; CUDA's kernel finds out itself.
-      const bool to_scale = unscaled && !(upstream.defined() && a.recon.is_cpu() && is_one(upstream));
+      const bool to_scale = unscaled && !(on_cpu && is_one(factor));
       c10::SmallVector<Tensor, kGradients> others;
       for (int64_t place = kGradRecon + 1; place < kGradients && to_scale; ++place) {
-        if (gradient_of(place).defined()) others.push_back(gradient_of(place));
+        const bool is_scaled = is_set(scaled_places, place);
+        if (!is_scaled && gradient_of(place).defined()) others.push_back(gradient_of(place));
       }
       const OptionalTensor gradient = to_scale ? optional(gradient_of(kGradRecon)) : std::nullopt;
       if (gradient || !others.empty() || to_kl) {
@@ -195,7 +216,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     } else {
       for (int64_t place = 0; place < kGradients; ++place) {
         const auto entry = ctx->saved_data.find(buffer_name(place));
-        if (!is_set(output_mask, place) || entry == ctx->saved_data.end()) continue;
+        if (!is_set(output_mask, place) || entry == ctx->saved_data.end() || !is_scalable(a, place)) continue;
         const Tensor buffer = entry->second.toTensor();
         if (is_in_16_bits(buffer)) {  // recon's: those of parameters are not stored unscaled
           static const auto op = find_operator<decltype(&elbo_backward)>("pyvae::elbo_backward");
@@ -247,10 +268,11 @@ struct Elbo : torch::autograd::Function<Elbo> {
     return a.kl ? out.to(a.kl->scalar_type()) : out;
   }
 
-  // Whether the forward pass has made all gradients that are needed.
-  static bool has_buffers(const AutogradContext* ctx, const std::vector<bool>& needs_grad) {
+  // Whether the forward pass has made all gradients that are needed, and any upstream gradient can multiply them.
+  static bool has_buffers(const AutogradContext* ctx, const ElboArguments& a, const std::vector<bool>& needs_grad) {
     for (int64_t place = 0; place < kGradients; ++place) {
-      if (needs_grad[input_of(place)] && ctx->saved_data.count(buffer_name(place)) == 0) return false;
+      if (!needs_grad[input_of(place)]) continue;
+      if (!is_scalable(a, place) || ctx->saved_data.count(buffer_name(place)) == 0) return false;
     }
     return true;
   }

@@ -34,7 +34,8 @@ struct ValueSums {
   bool by_row = false;
   Doubles sums;
 
-  Doubles reduced(int64_t rows, int64_t reduction) const {
+  Doubles reduced(int64_t rows, int64_t reduction) && {
+    if (by_row && int64_t(sums.size()) == rows) return std::move(sums);
     const int64_t of = by_row ? rows : 1;
     Doubles out = reduce_rows(of, of > 0 ? int64_t(sums.size()) / of : 0, sums.data(), by_row ? reduction : kSum);
     if (!by_row && reduction == kBatchMean) out[0] /= double(rows);
@@ -101,17 +102,20 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   const int64_t rows = a.recon.size(0);
   ValueSums value{a.reduction == kNone, {}};
   const Gradients gradients = run(a, output_mask, mean_of(a), nullptr, &value);
-  const Doubles recon_term = value.reduced(rows, a.reduction);
+  Doubles recon_term = std::move(value).reduced(rows, a.reduction);
 
-  Doubles kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
+  Doubles kl_term;
   if (a.mu) {
     kl_term = divergence(a.posterior(), a.reduction);
   } else if (a.kl) {
     kl_term = reduce_rows(rows, 1, read_doubles(*a.kl).data(), a.reduction);
+  } else if (with_terms) {
+    kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   }
   const double beta = beta_of(a);
-  Doubles loss(recon_term.size());
-  for (size_t i = 0; i < loss.size(); ++i) loss[i] = negative_elbo(recon_term[i], kl_term[i], beta);
+  Doubles loss(with_terms ? recon_term : Doubles());
+  if (!with_terms) std::swap(loss, recon_term);
+  for (size_t i = 0; i < loss.size(); ++i) loss[i] = negative_elbo(loss[i], kl_term.empty() ? 0 : kl_term[i], beta);
   return {to_tensor(loss, a.reduction, loss_type(a)),
           with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
           with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
@@ -124,16 +128,24 @@ Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t
   return run(a, output_mask, 1, rows.data(), nullptr);
 }
 
+// upstream, [B] or a scalar, as a factor of `gradient` [B, ...].
+Tensor aligned_rows(const Tensor& upstream, const Tensor& gradient) {
+  if (upstream.dim() == 0) return upstream;
+  c10::DimVector sizes(size_t(gradient.dim()), 1);
+  sizes[0] = upstream.size(0);
+  return upstream.reshape(sizes);
+}
+
 std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
                                              at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                              const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                              bool to_kl) {
   const int64_t batch = a.recon.size(0);
   if (gradient || !parameter_gradients.empty()) {
-    const Tensor upstream = upstream_of(grad_loss, grad_recon);
+    const Tensor upstream = as_scalar_if_uniform(upstream_of(grad_loss, grad_recon));
     const bool is_done = is_one(upstream);  // the gradients are as the forward pass wrote them
     for (const Tensor& other : parameter_gradients) {
-      if (!is_done) other.mul_(upstream);
+      if (!is_done) other.mul_(aligned_rows(upstream, other));
     }
     if (is_done || !gradient) {
       // nothing is left to do
@@ -144,9 +156,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
       run(a, tensors, ParameterGradients(a, /*output_mask=*/0, {}), mean_of(a),
           read_doubles(upstream.expand({batch})).data(), nullptr);
     } else {
-      c10::DimVector sizes(upstream.dim() == 0 ? 0 : size_t(a.recon.dim()), 1);
-      if (!sizes.empty()) sizes[0] = batch;
-      gradient->mul_(upstream.reshape(sizes));
+      gradient->mul_(aligned_rows(upstream, *gradient));
     }
   }
   if (!to_kl) return {};

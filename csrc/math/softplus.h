@@ -1,0 +1,114 @@
+// softplus(s) = log(1 + e^s), the standard deviation of the scale form `rho`, and what the divergences need of it.
+//
+// With u = e^-|s| nothing overflows, and both tails are exact:
+//   softplus(s) = max(s, 0) + log(1 + u),  its derivative sigmoid(s) = 1 / (1 + u) if s > 0, else u / (1 + u)
+#pragma once
+
+#include "math/gamma.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+template <class T>
+struct SoftplusParts {
+  T value;           // softplus(s)
+  T less_one;        // softplus(s) - 1, where that is not near 0
+  T slope;           // sigmoid(s)
+  T relative_slope;  // sigmoid(s) / softplus(s), the derivative of log softplus(s)
+  T rest;            // log(1 + u)
+  // value = part e^exponent. For s <= 0 the part is log(1 + u) / u, so that the logarithm needs no e^s: it is finite
+  // where the value is 0, and nearly s.
+  T part, exponent;
+};
+
+template <class T>
+PYVAE_HD SoftplusParts<T> softplus(T s) {
+  const bool positive = s > T(0);
+  const T u = exp_negative(positive ? -s : s), excess = log1p_excess_polynomial(u);
+  const T factor = fma(excess, u, T(1)), rest = fma(u * u, excess, u);
+  const T value = positive ? s + rest : rest, part = positive ? value : factor;
+  return {value,
+          positive ? (s - T(1)) + rest : rest - T(1),
+          (positive ? T(1) : u) / (T(1) + u),
+          T(1) / ((T(1) + u) * part),
+          rest,
+          part,
+          positive ? T(0) : s};
+}
+
+// ---- from N(0, 1) ---------------------------------------------------------------------------------------------------
+
+// (1/2 (sigma^2 - 1) - log sigma) / x^2 of sigma = softplus(log(e - 1) + x), for |x| <= 1
+PYVAE_HD float softplus_divergence_polynomial(float x) {
+  return polynomial(x, 0.3995763996f, 0.06280244472f, -0.005972461809f, -0.002493806984f, 0.0004696740351f,
+                    0.0001475680343f, -4.266360321e-5f, -7.880770994e-6f, 3.206419559e-6f);
+}
+PYVAE_HD double softplus_divergence_polynomial(double x) {
+  return polynomial(
+      x, 0.39957640089372804783, 0.062802457123531842093, -0.0059725148819773380382, -0.0024939817338199675308,
+      0.00047003523068261395897, 0.00014822311598765541335, -0.000043551765066291586641, -8.7857506034978193583e-6,
+      4.1373050777883661208e-6, 4.2115097768160809935e-7, -3.8301854244339640982e-7, -5.0281307288239855674e-9,
+      3.3740096302720228168e-8, -2.4601901362053634126e-9, -2.7678126316270606590e-9, 4.6099343288201613109e-10,
+      2.0089969878876027609e-10, -5.5166304994992465016e-11, -1.0291349375572015001e-11, 3.9417505491669512401e-12);
+}
+
+// (sigma - 1/sigma) sigmoid / x, its derivative, likewise
+PYVAE_HD float softplus_slope_polynomial(float x) {
+  return polynomial(x, 0.7991527951f, 0.1884073822f, -0.02388971919f, -0.01247004362f, 0.002817428516f, 0.001037992368f,
+                    -0.0003403701131f, -7.950917250e-5f, 3.162012798e-5f, 4.669730902e-6f);
+}
+PYVAE_HD double softplus_slope_polynomial(double x) {
+  return polynomial(x, 0.79915280178745609907, 0.18840737137059565475, -0.023890059527910401551,
+                    -0.012469908669107381092, 0.0028202113841430065164, 0.0010375618120430084728,
+                    -0.00034841412130428184501, -0.000079071756437306789170, 0.000041373056931623465292,
+                    4.6326649755297074757e-6, -4.5962497652893911180e-6, -6.5376074259834923920e-8,
+                    4.7243319112860414114e-7, -3.6887484041781537030e-8, -4.4400170402617885665e-8,
+                    7.8233984668685502936e-9, 3.7262220806839910059e-9, -1.0417029942151310991e-9,
+                    -2.6336945467364748582e-10, 8.1479467828289681569e-11, 1.2670744478050105459e-11);
+}
+
+// s - log(e - 1), the number at which softplus is 1. It is kept in two parts: near it the first difference is exact.
+PYVAE_HD float from_softplus_unit(float s) { return (s - 0x1.152888p-1f) - 0x1.89873p-31f; }
+PYVAE_HD double from_softplus_unit(double s) { return (s - 0x1.15288806261ccp-1) - -0x1.4e98fab9069acp-56; }
+
+// 1/2 (sigma^2 - 1) - log sigma, of sigma = softplus(s)
+template <class T>
+PYVAE_HD T softplus_divergence(T s) {
+  const T x = from_softplus_unit(s);
+  const SoftplusParts<T> sigma = softplus(s);
+  const T near = (x * x) * softplus_divergence_polynomial(x);
+  // The half first: it is finite where the square is not.
+  const T far = ((T(0.5) * sigma.less_one) * (sigma.value + T(1)) - log(sigma.part)) - sigma.exponent;
+  return absolute(x) <= T(1) ? near : far;
+}
+
+// Its derivative, (sigma - 1/sigma) sigmoid(s) = (sigma - 1) (sigmoid(s) + sigmoid(s)/sigma): -1 for s -> -inf
+template <class T>
+PYVAE_HD T softplus_divergence_derivative(T s) {
+  const T x = from_softplus_unit(s);
+  const SoftplusParts<T> sigma = softplus(s);
+  const T near = x * softplus_slope_polynomial(x);
+  return absolute(x) <= T(1) ? near : sigma.less_one * (sigma.slope + sigma.relative_slope);
+}
+
+// ---- from another softplus ------------------------------------------------------------------------------------------
+
+// (softplus(s) - softplus(t)) / softplus(t). Near 0 it is log(1 + sigmoid(t) (e^(s - t) - 1)) / softplus(t).
+template <class T>
+PYVAE_HD T softplus_excess(T s, T t) {
+  const SoftplusParts<T> of_s = softplus(s), of_t = softplus(t);
+  const T difference = s - t;
+  const T near = log1p(of_t.slope * expm1(difference)).value;
+  const T far = (at_least(s, T(0)) - at_least(t, T(0))) + (of_s.rest - of_t.rest);
+  return (absolute(difference) <= T(1) ? near : far) / of_t.value;
+}
+
+// log(softplus(s) / softplus(t))
+template <class T>
+PYVAE_HD T softplus_log_ratio(T s, T t) {
+  const SoftplusParts<T> of_s = softplus(s), of_t = softplus(t);
+  return log(of_s.part / of_t.part) + (of_s.exponent - of_t.exponent);
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae
