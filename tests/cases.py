@@ -119,6 +119,14 @@ def to(device: str, value: Any) -> Any:
     return torch.Generator(device) if isinstance(value, torch.Generator) else value
 
 
+def stored(target: Tensor, dtype: torch.dtype) -> Tensor:
+    """A target in this dtype; of integers the nearest that it holds."""
+    if not dtype.is_floating_point:
+        limits = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        target = target.round().clamp(*limits)
+    return target.to(dtype)
+
+
 def data(
     likelihood: str,
     shape: tuple[int, ...],
@@ -126,12 +134,9 @@ def data(
     seed: int = 0,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """recon and target; an integer target is the nearest that its dtype holds."""
+    """recon and target."""
     recon, target = family(likelihood).draw(shape, generator(seed))
-    if dtypes[1] in INTEGERS:
-        low, high = (0, 1) if dtypes[1] == torch.bool else (torch.iinfo(dtypes[1]).min, torch.iinfo(dtypes[1]).max)
-        target = target.round().clamp(low, high)
-    return recon.to(device, dtypes[0]), target.to(device, dtypes[1])
+    return recon.to(device, dtypes[0]), stored(target, dtypes[1]).to(device)
 
 
 def posterior(
@@ -236,8 +241,8 @@ def assert_slope(
     """got is factor * d loss / d recon in units in the last place of that slope; with `summands` in those of the larger
     summand where it is a difference, as always for a likelihood whose kernels subtract."""
     entry = family(likelihood)
-    slope, units = entry.slope_and_units(truth.rows(recon), truth.rows(target), truth.spread(pos_weight, recon))
-    units = units if summands or entry.cancels else slope
+    _, (slope, units) = entry.at(truth.rows(recon), truth.rows(target), pos_weight=truth.spread(pos_weight, recon))
+    units = slope if entry.is_factored and not summands else units
     factor = truth.spread(factor, recon)
     assert (got.dtype, got.shape) == (recon.dtype, recon.shape)
     compare(got, factor * slope, bound, magnitude=(factor * units).abs())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 
+import calls
 import pytest
 import torch
 from gpu import DEVICES, NO_CUDA
@@ -69,6 +71,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     else:
         with pyvae.backend("reference"):
             yield "reference"
+
+
+@pytest.fixture
+def check(backend: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """calls.check with the bounds that the backend keeps."""
+    return partial(calls.check, reference=backend == "reference")
 
 
 @pytest.fixture(autouse=True)

@@ -91,6 +91,7 @@ def install() -> ctypes.CDLL:
 UNSUITED = {
     "test_instruction_sets_give_the_same_bits": "there are no instruction sets in this build",
     "test_numbers_of_threads_give_the_same_bits": "launches do not use the CPU's threads",
+    "test_a_likelihood_gives_the_same_bits_with_any_number_of_threads": "likewise",
     "test_negative_counts_are_refused": "without a look at the data they give NaN",
     "test_what_is_selected_is_still_refused": "likewise",
     "test_a_negative_std_is_refused_on_the_cpu": "likewise",

@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 import truth
+from calls import call
 from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
-from families import LIKELIHOODS, SCALES, family
-from parametric import COUNTS
-from parametric_calls import call
+from families import COUNTS, PLAIN, SCALES, family
 from tolerances import LOSS, SCALED_GRADIENT_ULP
 
 import pyvae
@@ -107,7 +106,7 @@ def test_a_nan_beside_a_large_logvar() -> None:
     assert z[0, :4].tolist()[0] == math.inf and z[0, 4] == 0
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300_001), (3, 70_003), (901, 3), (300, 1024), (300, 1025)], ids=str)
 def test_one_launch_for_the_textbook_loss(shape: tuple[int, ...], likelihood: str) -> None:
     """elbo_loss(recon, x, mu, logvar): the sum over two segments is that of two calls."""
@@ -143,7 +142,7 @@ WEIGHTS = {
 @pytest.mark.parametrize("features", [16, 1032, 2050])  # whole vectors to a row: short, long; and not
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("dtypes", MIXED_DTYPES, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_factors_and_types_beside_recon(
     likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], weight: str, features: int
 ) -> None:

@@ -1,33 +1,30 @@
 """The registry: all that the suites know of each likelihood and of each scale of the posterior.
 
 A new member of the library needs one entry here, and every suite runs over it; without one, each of them says so.
-The formulas are the contract's in closed form, written independently of pyvae.reference: float64 in and out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import family_formulas as formulas
 import softplus_truth
 import torch
 import torch.nn.functional as F
+from family_formulas import Shape, Sided, excess, normal
 from softplus_truth import softplus
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Categorical, Laplace, NegativeBinomial, Normal, Poisson
 
+import pyvae
 from pyvae import _likelihoods
 from pyvae._checks import SCALES as SCALES
 
-# Those without parameters or counts; the others go by rows (parametric.py).
-LIKELIHOODS = tuple(
-    name for name, member in _likelihoods.LIKELIHOODS.items() if not (member.parameters or member.is_count)
-)
-
-Formula = Callable[[Tensor, Tensor, Tensor | float], Tensor]  # of recon, target and pos_weight
-Shape = tuple[int, ...]
-Entry = TypeVar("Entry")
+LIKELIHOODS = tuple(_likelihoods.LIKELIHOODS)  # a name's place is its code
+_Entry = TypeVar("_Entry")
 
 
 class Range(NamedTuple):
@@ -39,26 +36,38 @@ class Range(NamedTuple):
         return x.clamp(self.low + margin, self.high - margin)
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    value: Formula  # -log p(target | recon) of each element, less what the contract leaves out
-    slope: Formula  # d value / d recon
-    torch: Callable[[Tensor, Tensor], Tensor]  # the same value by torch's own functions, in float64
-    draw: Callable[[Shape, Generator], tuple[Tensor, Tensor]]  # recon and target in float64, differentiable there
+class Sweep(NamedTuple):
+    """Where a likelihood is right to units in the last place: numbers for tests of its whole range."""
+
     recon: Range  # in which finite differences and random values make sense, in float16 too
     target: Range
-    dense: Range  # of recon: to be swept in small steps, because there the formula changes its ways
+    dense: Range  # of recon: in small steps, because there the formula changes its ways
     extremes: tuple[float, ...]  # of recon: the ends of the number range
-    targets: tuple[float, ...] = (0.0, 1.0, 0.5, 0.1, 0.999, 1e-3, 1e-4)  # to be met by sweeps; first the special ones
-    # Where the slope is a difference: the larger of the two summands. Finite precision is right to units of that.
-    summand: Formula | None = None
-    cancels: bool = False  # whether the kernels form that difference, as the reference's autograd does anyway
+    targets: tuple[float, ...] = (0.0, 1.0, 0.5, 0.1, 0.999, 1e-3, 1e-4)  # first the special ones
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A likelihood. Its formulas and its draws are in float64."""
+
+    make: Callable[..., Any]  # the argument: a name; or an object of parameters and, if it takes one, log_library
+    # Of recon, target and parameters, and of pos_weight if it takes one: the value, its derivatives by recon and by
+    # each parameter. With a softmax recon is a log probability, and plus log_library the log of a mean.
+    terms: Callable[..., list[Sided]]
+    torch: Callable[..., Tensor]  # the same value by torch's own functions
+    draw: Callable[[Shape, Generator], tuple[Tensor, Tensor]]  # recon and target, differentiable there
+    parameters: tuple[tuple[str, Callable[[Shape, Generator], Tensor]], ...] = ()  # as many as there are
+    softmax: str = "never"  # or "optional", with a log_library; or "always"
+    counts: bool = False
     probabilities: bool = False  # recon outside of [0, 1] is refused, or answered by NaN
     takes_pos_weight: bool = False
+    # Of its slope's difference the kernels make a product, which is right to units of itself, and not of its summands.
+    is_factored: bool = False
+    sweep: Sweep | None = None
 
-    def slope_and_units(self, x: Tensor, t: Tensor, pos_weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        slope = self.slope(x, t, pos_weight)
-        return slope, slope.abs() if self.summand is None else self.summand(x, t, pos_weight)
+    def at(self, recon: Tensor, target: Tensor, *own: Tensor, pos_weight: Tensor | float = 1.0) -> list[Sided]:
+        """The terms, of a pos_weight too if there may be one."""
+        return self.terms(recon, target, *own, *([pos_weight] if self.takes_pos_weight else []))
 
     def legal(self, recon: Tensor) -> Tensor:
         """Those of the numbers that may be a recon."""
@@ -67,14 +76,14 @@ class Likelihood:
 
     def anywhere(self, uniform: Tensor) -> Tensor:
         """Numbers of [0, 1], stretched over the targets."""
-        low, high = min(self.targets), max(self.targets)
+        low, high = min(self.sweep.targets), max(self.sweep.targets)
         return uniform if (low, high) == (0, 1) else low + (high - low) * uniform
 
-    def sweep(self, dtype: torch.dtype) -> Tensor:
+    def swept(self, dtype: torch.dtype) -> Tensor:
         """Both tails of recon, everything between, and the smallest numbers."""
         small = torch.logspace(-44, -1, 400, dtype=torch.float64)
-        wide = torch.linspace(*self.dense, 8801, dtype=torch.float64)
-        extremes = torch.tensor(self.extremes, dtype=torch.float64)
+        wide = torch.linspace(*self.sweep.dense, 8801, dtype=torch.float64)
+        extremes = torch.tensor(self.sweep.extremes, dtype=torch.float64)
         return self.legal(torch.cat([wide, small, -small, 1 - small, extremes]).to(dtype))
 
 
@@ -107,93 +116,109 @@ class Scale:
         return values[self.spread(values.double()).isfinite()]
 
 
-# ---- formulas --------------------------------------------------------------------------------------------------------
-
-
-def excess(x: Tensor) -> Tensor:
-    """e^x - 1 - x, by its series where the difference would cancel."""
-    series = x * x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7)))))
-    return torch.where(x.abs() < 1e-2, series, torch.expm1(x) - x)
-
-
-def _variance(p: Tensor) -> Tensor:
-    return (p * (1 - p)).clamp(min=1e-12)
-
-
-# ---- samples ---------------------------------------------------------------------------------------------------------
-
-
-def _normal(shape: Shape, draw: Generator) -> Tensor:
-    return 3 * torch.randn(shape, generator=draw, dtype=torch.float64)
-
-
-def _logits(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
-    """Two thirds of the targets are 0 or 1, the others between."""
-    recon = _normal(shape, draw)
-    soft, hard = (torch.rand(shape, generator=draw, dtype=torch.float64) for _ in range(2))
-    return recon, torch.where(hard < 2 / 3, soft.round(), soft)
-
-
-def _probabilities(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
-    recon, target = _logits(shape, draw)
-    return torch.sigmoid(recon), target
-
-
-def _apart(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
-    """At least 1/4 from each other: there is a kink where they meet, which sweeps and random values come upon."""
-    recon, distance = _normal(shape, draw), _normal(shape, draw)
-    return recon, recon + distance + torch.where(distance < 0, -0.25, 0.25)
-
-
 # ---- the entries -----------------------------------------------------------------------------------------------------
 
-ENTRIES: dict[str, Likelihood] = {
-    "bernoulli": Likelihood(
-        value=lambda p, t, _: -t * torch.log(p).clamp(min=-100) - (1 - t) * torch.log1p(-p).clamp(min=-100),
-        slope=lambda p, t, _: (p - t) / _variance(p),
-        summand=lambda p, t, _: torch.maximum(p * (1 - t), t * (1 - p)) / _variance(p),
+UNIT = Range(0, 1)
+REAL = Range(-1024, 1024)
+ENTRIES: dict[str, Entry] = {
+    "bernoulli": Entry(
+        make=lambda: "bernoulli",
+        terms=formulas.bernoulli,
         torch=lambda p, t: -Bernoulli(p, validate_args=False).log_prob(t),
-        draw=_probabilities,
-        recon=Range(0, 1),
-        target=Range(0, 1),
-        dense=Range(0, 1),
-        extremes=(0.0, -0.0, 1.0, 1e-45, 1e-38, 1e-12, 1 - 2**-24, 2**-24, 0.5),
+        draw=formulas.probabilities,
         probabilities=True,
+        is_factored=True,
+        sweep=Sweep(UNIT, UNIT, UNIT, (0.0, -0.0, 1.0, 1e-45, 1e-38, 1e-12, 1 - 2**-24, 2**-24, 0.5)),
     ),
-    "bernoulli_logits": Likelihood(
-        value=lambda x, t, pos_weight: (1 - t) * softplus(x) + pos_weight * t * softplus(-x),
-        slope=lambda x, t, pos_weight: torch.sigmoid(x) * (1 - t) - pos_weight * torch.sigmoid(-x) * t,
-        summand=lambda x, t, w: torch.maximum(torch.sigmoid(x) * (1 - t), w * torch.sigmoid(-x) * t),
-        cancels=True,
+    "bernoulli_logits": Entry(
+        make=lambda: "bernoulli_logits",
+        terms=formulas.bernoulli_logits,
         torch=lambda x, t: -Bernoulli(logits=x, validate_args=False).log_prob(t),
-        draw=_logits,
-        recon=Range(-2048, 2048),
-        target=Range(0, 1),
-        dense=Range(-110, 110),
-        extremes=(1e4, -1e4, 88.0, -88.0, 103.9, -103.9, 0.0, -0.0, 1e-45, -1e-45, 1e30, -1e30, 1e38, -1e38),
+        draw=formulas.logits,
         takes_pos_weight=True,
+        sweep=Sweep(
+            Range(-2048, 2048),
+            UNIT,
+            Range(-110, 110),
+            (1e4, -1e4, 88.0, -88.0, 103.9, -103.9, 0.0, -0.0, 1e-45, -1e-45, 1e30, -1e30, 1e38, -1e38),
+        ),
     ),
-    "gaussian": Likelihood(
-        value=lambda x, t, _: (x - t) ** 2 / 2,
-        slope=lambda x, t, _: x - t,
+    "gaussian": Entry(
+        make=lambda: "gaussian",
+        terms=formulas.gaussian,
         torch=lambda x, t: F.mse_loss(x, t, reduction="none") / 2,
-        draw=lambda shape, draw: (_normal(shape, draw), _normal(shape, draw)),
-        recon=Range(-1024, 1024),
-        target=Range(-1024, 1024),
-        dense=Range(-1e4, 1e4),
-        extremes=(1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e18, -1e18),
+        draw=formulas.two_normals,
+        sweep=Sweep(REAL, REAL, Range(-1e4, 1e4), (1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e18, -1e18)),
     ),
-    "laplace": Likelihood(
-        value=lambda x, t, _: (x - t).abs(),
-        slope=lambda x, t, _: torch.sign(x - t),
+    "laplace": Entry(
+        make=lambda: "laplace",
+        terms=formulas.laplace,
         torch=lambda x, t: F.l1_loss(x, t, reduction="none"),
-        draw=_apart,
-        recon=Range(-1024, 1024),
-        target=Range(-1024, 1024),
-        dense=Range(-1e4, 1e4),
-        extremes=(1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e38, -1e38),
+        draw=formulas.apart,
+        sweep=Sweep(REAL, REAL, Range(-1e4, 1e4), (1e4, -1e4, 0.0, -0.0, 1e-19, 1e-45, 1e38, -1e38)),
+    ),
+    "gaussian_logvar": Entry(
+        make=pyvae.Gaussian,
+        terms=formulas.gaussian_logvar,
+        torch=lambda m, x, s: -Normal(m, torch.exp(s / 2)).log_prob(x) - math.log(2 * math.pi) / 2,
+        draw=formulas.with_normals,
+        parameters=(("logvar", normal),),
+    ),
+    "laplace_logscale": Entry(
+        make=pyvae.Laplace,
+        terms=formulas.laplace_logscale,
+        torch=lambda m, x, s: -Laplace(m, torch.exp(s)).log_prob(x) - math.log(2),
+        draw=formulas.with_normals,
+        parameters=(("logscale", normal),),
+    ),
+    "poisson": Entry(
+        make=pyvae.Poisson,
+        terms=formulas.poisson,
+        torch=lambda a, x: -Poisson(torch.exp(a)).log_prob(x),
+        draw=formulas.with_counts,
+        softmax="optional",
+        counts=True,
+    ),
+    "negative_binomial": Entry(
+        make=pyvae.NegativeBinomial,
+        terms=formulas.negative_binomial,
+        torch=lambda a, x, r: -NegativeBinomial(torch.exp(r), logits=a - r).log_prob(x),
+        draw=formulas.with_counts,
+        parameters=(("log_theta", formulas.log_theta),),
+        softmax="optional",
+        counts=True,
+    ),
+    "zero_inflated_negative_binomial": Entry(
+        make=pyvae.ZeroInflatedNegativeBinomial,
+        terms=formulas.zero_inflated_negative_binomial,
+        torch=formulas.zero_inflated_by_torch,
+        draw=formulas.with_counts,
+        parameters=(("log_theta", formulas.log_theta), ("zi_logits", lambda shape, draw: 2 * normal(shape, draw))),
+        softmax="optional",
+        counts=True,
+    ),
+    "multinomial": Entry(
+        make=pyvae.Multinomial,
+        terms=formulas.multinomial,
+        torch=lambda a, x: -x * Categorical(logits=a).logits,
+        draw=formulas.with_counts,
+        softmax="always",
+        counts=True,
     ),
 }
+# Those whose losses and slopes are held to units in the last place. Of the others value and derivatives are sums of
+# functions with bounds of their own: tolerances.IN_UNITS.
+PLAIN = tuple(name for name, entry in ENTRIES.items() if entry.sweep)
+OTHERS = tuple(name for name in LIKELIHOODS if name not in PLAIN)
+WITH_PARAMETERS = tuple(name for name, entry in ENTRIES.items() if entry.parameters)
+COUNTS = tuple(name for name, entry in ENTRIES.items() if entry.counts)
+WITH_LIBRARY = tuple(name for name, entry in ENTRIES.items() if entry.softmax == "optional")
+HOLDING = tuple(name for name in OTHERS if name in WITH_PARAMETERS or name in WITH_LIBRARY)  # objects that hold tensors
+WITH_SOFTMAX = tuple(name for name, entry in ENTRIES.items() if entry.softmax != "never")
+# Each likelihood, and each that may have a log_library with one.
+WAYS = tuple(
+    (name, library) for name in LIKELIHOODS for library in (False, True) if not library or name in WITH_LIBRARY
+)
 
 SCALE_ENTRIES: dict[str, Scale] = {
     "logvar": Scale(
@@ -259,13 +284,13 @@ SCALE_ENTRIES: dict[str, Scale] = {
 }
 
 
-def _entry(entries: Mapping[str, Entry], kind: str, name: str) -> Entry:
+def _entry(entries: Mapping[str, _Entry], kind: str, name: str) -> _Entry:
     if name not in entries:
         raise LookupError(f"{kind} {name!r} has no entry in tests/families.py, which has {', '.join(entries)}")
     return entries[name]
 
 
-def family(name: str) -> Likelihood:
+def family(name: str) -> Entry:
     return _entry(ENTRIES, "likelihood", name)
 
 

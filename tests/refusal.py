@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from families import LIKELIHOODS, SCALES, family
+from families import PLAIN, SCALES, family
 
 OBJECTIVES = ("reconstruction_loss", "elbo_loss", "elbo_terms")
 WITH_KL = ("elbo_loss", "elbo_terms")
@@ -22,10 +22,15 @@ class Refusal(NamedTuple):
     error: type[Exception]
     words: str  # what follows "function: "
 
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether it is for numbers, which the CPU alone looks at."""
+        return "must hold probabilities" in self.words or "must lie in [0, 1]" in self.words
+
 
 ANY = "float16, bfloat16, float32, float64"
 NO_POSTERIOR = {"mu": None, "logvar": None}
-POSITIVE = next(name for name in LIKELIHOODS if family(name).takes_pos_weight)
+POSITIVE = next(name for name in PLAIN if family(name).takes_pos_weight)
 
 
 # ---- what is refused alike of many arguments -------------------------------------------------------------------------

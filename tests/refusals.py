@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+import refusal
 import torch
 from cases import INTEGERS, data
-from families import LIKELIHOODS, family
+from families import PLAIN, family
 from refusal import (
     ANY,
     NO_POSTERIOR,
@@ -19,14 +20,7 @@ from refusal import (
     WITH_KL,
     WITH_POSTERIOR,
     Refusal,
-    device,
-    dtype,
     each_scale,
-    kind,
-    no_tensor,
-    one_of,
-    shapes,
-    value,
 )
 from refusals_latent import NOISE, POSTERIORS, PRIOR, RANGE, WITH_PRIOR, ones
 
@@ -61,27 +55,27 @@ CLASSES = {
     pyvae.Multinomial: "pyvae.Multinomial()",
 }
 DATA = [
-    no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
-    no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
-    *(dtype(OBJECTIVES, "recon", (4, 2, 3), came, ".float()") for came in (*INTEGERS, *ILL_TYPED)),
-    *(dtype(OBJECTIVES, "target", (4, 2, 3), came, ".float()", DATA_DTYPES) for came in ILL_TYPED),
+    refusal.no_tensor(OBJECTIVES, "recon", [0.5], "a list"),
+    refusal.no_tensor(OBJECTIVES, "target", np.ones((4, 2, 3)), "a ndarray"),
+    *(refusal.dtype(OBJECTIVES, "recon", (4, 2, 3), came, ".float()") for came in (*INTEGERS, *ILL_TYPED)),
+    *(refusal.dtype(OBJECTIVES, "target", (4, 2, 3), came, ".float()", DATA_DTYPES) for came in ILL_TYPED),
     *(
-        kind(OBJECTIVES, "target", x, f"be a dense (strided) Tensor, but {came}")
+        refusal.kind(OBJECTIVES, "target", x, f"be a dense (strided) Tensor, but {came}")
         for x, came in (
             (torch.ones(4, 6).to_sparse(), "has layout torch.sparse_coo"),
             (torch.nested.nested_tensor([torch.ones(2, 3)] * 4), "is a nested one"),
         )
     ),
-    *(shapes(OBJECTIVES, name, [()], "have a batch dimension, (B, ...)")[0] for name in ("recon", "target")),
-    *shapes(OBJECTIVES, "target", MISSHAPEN, "have recon's shape (4, 2, 3) or its flattened form"),
-    device(OBJECTIVES, "target", torch.ones(4, 2, 3), "recon"),
+    *(refusal.shapes(OBJECTIVES, name, [()], "have a batch dimension, (B, ...)")[0] for name in ("recon", "target")),
+    *refusal.shapes(OBJECTIVES, "target", MISSHAPEN, "have recon's shape (4, 2, 3) or its flattened form"),
+    refusal.device(OBJECTIVES, "target", torch.ones(4, 2, 3), "recon"),
     *(
-        value(OBJECTIVES, "recon", recon, PROBABILITIES.format(bad), target=torch.ones(2, 2), **NO_POSTERIOR)
+        refusal.value(OBJECTIVES, "recon", recon, PROBABILITIES.format(bad), target=torch.ones(2, 2), **NO_POSTERIOR)
         for bad in (1.5, -0.25)
         for recon in [torch.tensor([[math.nan, 0.5], [bad, 1.0]])]
     ),
     *(
-        value(
+        refusal.value(
             OBJECTIVES,
             "target",
             target,
@@ -105,10 +99,10 @@ DATA = [
 ]
 
 OPTIONS = [
-    *one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int", OBJECTS),
-    one_of(OBJECTIVES, "likelihood", NAMES, (torch.ones(3),), "a tuple", OBJECTS)[1],
+    *refusal.one_of(OBJECTIVES, "likelihood", NAMES, 1, "an int", OBJECTS),
+    refusal.one_of(OBJECTIVES, "likelihood", NAMES, (torch.ones(3),), "a tuple", OBJECTS)[1],
     *(
-        kind(
+        refusal.kind(
             OBJECTIVES,
             "likelihood",
             cls,
@@ -116,8 +110,8 @@ OPTIONS = [
         )
         for cls, made in CLASSES.items()
     ),
-    *one_of(OBJECTIVES, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
-    value(
+    *refusal.one_of(OBJECTIVES, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
+    refusal.value(
         REDUCED,
         "reduction",
         "mean",
@@ -126,10 +120,10 @@ OPTIONS = [
         'of each sample\'s sum, or "sum" for the sum over everything',
     ),
     *(
-        value(
+        refusal.value(
             OBJECTIVES, "pos_weight", 2.0, f'come with likelihood="{POSITIVE}", but likelihood is "{x}"', likelihood=x
         )
-        for x in LIKELIHOODS
+        for x in PLAIN
         if not family(x).takes_pos_weight
     ),
 ]
@@ -139,29 +133,31 @@ no_weight = "be a Tensor or a number, but is"
 SETTINGS = [  # which a module refuses when it is made
     *OPTIONS,
     *(
-        kind(OBJECTIVES, name, came, f"{no_weight} {what}", likelihood=POSITIVE)
+        refusal.kind(OBJECTIVES, name, came, f"{no_weight} {what}", likelihood=POSITIVE)
         for name in ("weight", "pos_weight")
         for came, what in (("2", "a str"), (True, "a bool"), (np.bool_(True), "a bool"), (np.ones(()), "a ndarray"))
     ),
-    dtype(OBJECTIVES, "weight", (3,), torch.uint16, ".to(recon.dtype)", DATA_DTYPES),
-    dtype(OBJECTIVES, "pos_weight", (3,), torch.complex64, ".to(recon.dtype)", DATA_DTYPES, likelihood=POSITIVE),
+    refusal.dtype(OBJECTIVES, "weight", (3,), torch.uint16, ".to(recon.dtype)", DATA_DTYPES),
+    refusal.dtype(
+        OBJECTIVES, "pos_weight", (3,), torch.complex64, ".to(recon.dtype)", DATA_DTYPES, likelihood=POSITIVE
+    ),
     *(
-        kind(WITH_KL, "beta", came, f"{no_number}, but is {what}")
+        refusal.kind(WITH_KL, "beta", came, f"{no_number}, but is {what}")
         for came, what in (("1", "a str"), (np.ones(()), "a ndarray"), (np.bool_(True), "a bool"), (1j, "a complex"))
     ),
-    kind(WITH_KL, "beta", torch.tensor(1j), "be real, but has dtype torch.complex64"),
-    kind(WITH_KL, "beta", 10**400, f"{no_number}, but is an int"),  # no float holds it
-    kind(OBJECTIVES, "weight", 10**400, "be a Tensor or a number, but is an int"),
-    *shapes(WITH_KL, "beta", [(1,)], no_number),
+    refusal.kind(WITH_KL, "beta", torch.tensor(1j), "be real, but has dtype torch.complex64"),
+    refusal.kind(WITH_KL, "beta", 10**400, f"{no_number}, but is an int"),  # no float holds it
+    refusal.kind(OBJECTIVES, "weight", 10**400, "be a Tensor or a number, but is an int"),
+    *refusal.shapes(WITH_KL, "beta", [(1,)], no_number),
 ]
 
 broadcast = "broadcast to recon's shape (4, 2, 3)"
 OPTIONS = [
     *SETTINGS,
-    *one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"),
-    *shapes(OBJECTIVES, "weight", [(2,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
+    *refusal.one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"),
+    *refusal.shapes(OBJECTIVES, "weight", [(2,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
     *(
-        value(
+        refusal.value(
             OBJECTIVES,
             "weight",
             torch.ones(shape, dtype=torch.bool),
@@ -170,10 +166,10 @@ OPTIONS = [
         )
         for shape, nones in (((4,), "None, None"), ((4, 2), "None"))
     ),
-    device(OBJECTIVES, "weight", torch.ones(3), "recon"),
-    *shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
-    device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
-    device(WITH_KL, "beta", torch.ones(()), "recon"),
+    refusal.device(OBJECTIVES, "weight", torch.ones(3), "recon"),
+    *refusal.shapes(OBJECTIVES, "pos_weight", [(2,)], broadcast, likelihood=POSITIVE),
+    refusal.device(OBJECTIVES, "pos_weight", torch.ones(3), "recon", likelihood=POSITIVE),
+    refusal.device(WITH_KL, "beta", torch.ones(()), "recon"),
 ]
 
 by_name = f"come with one of {each_scale}, but came alone; if it is each sample's KL, give it by name, `kl=kl`"
@@ -184,16 +180,16 @@ several_samples = (
 alone = "be given without a posterior, but came with"
 one_a_sample = "have shape (4,), one value a sample"
 KL = [
-    value(WITH_KL, "kl", torch.ones(4), f"{alone} `mu` and `logvar`"),
-    value(WITH_KL, "kl", torch.ones(4), f"{alone} `std`", **NO_POSTERIOR, std=torch.ones(4, 3)),
-    no_tensor(WITH_KL, "kl", 1.0, "a float", **NO_POSTERIOR),
-    dtype(WITH_KL, "kl", (4,), torch.float16, ".float()", "float32, float64", **NO_POSTERIOR),
-    *shapes(WITH_KL, "kl", [(), (1,), (4, 3), (4, 1), (5,)], one_a_sample, **NO_POSTERIOR),
-    device(WITH_KL, "kl", torch.ones(4), "recon", **NO_POSTERIOR),
-    value(WITH_KL, "mu", None, "be given with `logvar`, but is None"),
-    value(WITH_KL, "mu", torch.ones(4), by_name, logvar=None),
+    refusal.value(WITH_KL, "kl", torch.ones(4), f"{alone} `mu` and `logvar`"),
+    refusal.value(WITH_KL, "kl", torch.ones(4), f"{alone} `std`", **NO_POSTERIOR, std=torch.ones(4, 3)),
+    refusal.no_tensor(WITH_KL, "kl", 1.0, "a float", **NO_POSTERIOR),
+    refusal.dtype(WITH_KL, "kl", (4,), torch.float16, ".float()", "float32, float64", **NO_POSTERIOR),
+    *refusal.shapes(WITH_KL, "kl", [(), (1,), (4, 3), (4, 1), (5,)], one_a_sample, **NO_POSTERIOR),
+    refusal.device(WITH_KL, "kl", torch.ones(4), "recon", **NO_POSTERIOR),
+    refusal.value(WITH_KL, "mu", None, "be given with `logvar`, but is None"),
+    refusal.value(WITH_KL, "mu", torch.ones(4), by_name, logvar=None),
     *(
-        value(WITH_KL, "mu", torch.ones(n, 3), several_samples.format((n, 3)), logvar=torch.ones(n, 3))
+        refusal.value(WITH_KL, "mu", torch.ones(n, 3), several_samples.format((n, 3)), logvar=torch.ones(n, 3))
         for n in (5, 8, 2)
     ),
     *(
@@ -204,7 +200,7 @@ KL = [
             (None, f"`{name}` must come with a posterior, `mu` and its scale, but came alone"),
         )
     ),
-    device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
+    refusal.device(WITH_KL, "mu", torch.ones(4, 3), "recon", logvar=torch.ones(4, 3, device="meta")),
 ]
 
 REFUSALS = [*DATA, *OPTIONS, *KL, *POSTERIORS, *NOISE, *PRIOR, *RANGE]
@@ -222,7 +218,7 @@ ACCEPTED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (OBJECTIVES, {"likelihood": POSITIVE, "pos_weight": torch.tensor(True)}),
     *(
         (OBJECTIVES, {"likelihood": name} | dict(zip(("recon", "target"), data(name, (4, 60)), strict=True)))
-        for name in LIKELIHOODS
+        for name in PLAIN
     ),
     (WITH_KL, NO_POSTERIOR),
     (WITH_KL, {"kl": torch.ones(4).double(), **NO_POSTERIOR}),

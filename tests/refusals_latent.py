@@ -6,68 +6,60 @@ import math
 from typing import Any
 
 import numpy as np
+import refusal
 import torch
 from families import SCALES
-from refusal import (
-    ANY,
-    SAMPLERS,
-    WITH_KL,
-    WITH_POSTERIOR,
-    Refusal,
-    device,
-    dtype,
-    exactly_one,
-    kind,
-    no_tensor,
-    shapes,
-    value,
-)
+from refusal import ANY, SAMPLERS, WITH_KL, WITH_POSTERIOR, Refusal, exactly_one
 
 # ---- the posterior and the noise -------------------------------------------------------------------------------------
 
 every_one = " and ".join(f"`{scale}`" for scale in SCALES)
 POSTERIORS = [
-    no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
-    dtype(WITH_POSTERIOR, "mu", (4, 3), torch.int64, ".float()"),
-    *shapes(WITH_POSTERIOR, "mu", [()], "have a batch dimension, (B, ...)"),
+    refusal.no_tensor(WITH_POSTERIOR, "mu", 0.0, "a float"),
+    refusal.dtype(WITH_POSTERIOR, "mu", (4, 3), torch.int64, ".float()"),
+    *refusal.shapes(WITH_POSTERIOR, "mu", [()], "have a batch dimension, (B, ...)"),
     Refusal(WITH_POSTERIOR, {"logvar": None}, ValueError, f"{exactly_one} none"),
     Refusal(WITH_POSTERIOR, dict.fromkeys(SCALES, torch.ones(4, 3)), ValueError, f"{exactly_one} {every_one}"),
 ]
 for scale in SCALES:
     others = {} if scale == "logvar" else {"logvar": None}
     POSTERIORS += [
-        *shapes(WITH_POSTERIOR, scale, [(), (3,), (4, 2), (1, 3), (4, 3, 1)], "have mu's shape (4, 3)", **others),
-        no_tensor(WITH_POSTERIOR, scale, 1.0, "a float", **others),
-        dtype(WITH_POSTERIOR, scale, (4, 3), torch.int32, ".to(mu.dtype)", **others),
-        device(WITH_POSTERIOR, scale, torch.ones(4, 3), "mu", **others),
+        *refusal.shapes(
+            WITH_POSTERIOR, scale, [(), (3,), (4, 2), (1, 3), (4, 3, 1)], "have mu's shape (4, 3)", **others
+        ),
+        refusal.no_tensor(WITH_POSTERIOR, scale, 1.0, "a float", **others),
+        refusal.dtype(WITH_POSTERIOR, scale, (4, 3), torch.int32, ".to(mu.dtype)", **others),
+        refusal.device(WITH_POSTERIOR, scale, torch.ones(4, 3), "mu", **others),
     ]
 
 the_noise = "not be given with `eps`, which is the noise itself"
 whole = "be an int or an int64 Tensor, but"
 NOISE = [
-    no_tensor(SAMPLERS, "eps", 0.5, "a float"),
-    dtype(SAMPLERS, "eps", (4, 3), torch.int64, ".to(mu.dtype)"),
-    *shapes(SAMPLERS, "eps", [(3,)], "have mu's shape (4, 3)"),
-    device(SAMPLERS, "eps", torch.ones(4, 3), "mu"),
+    refusal.no_tensor(SAMPLERS, "eps", 0.5, "a float"),
+    refusal.dtype(SAMPLERS, "eps", (4, 3), torch.int64, ".to(mu.dtype)"),
+    *refusal.shapes(SAMPLERS, "eps", [(3,)], "have mu's shape (4, 3)"),
+    refusal.device(SAMPLERS, "eps", torch.ones(4, 3), "mu"),
     *(
-        value(SAMPLERS, name, came, the_noise, eps=torch.zeros(4, 3))
+        refusal.value(SAMPLERS, name, came, the_noise, eps=torch.zeros(4, 3))
         for name, came in (("seed", 0), ("generator", torch.Generator()), ("row_offset", 4))
     ),
-    value(SAMPLERS, "generator", torch.Generator(), "not be given with `seed`, which decides the noise alone", seed=1),
-    kind(SAMPLERS, "seed", True, f"{whole} is a bool"),
-    kind(SAMPLERS, "seed", 1.0, f"{whole} is a float"),
-    kind(SAMPLERS, "seed", np.ones((), np.int64), f"{whole} is a ndarray"),
-    kind(SAMPLERS, "seed", torch.ones(1), f"{whole} has dtype torch.float32"),
-    kind(SAMPLERS, "seed", torch.ones(1).int(), f"{whole} has dtype torch.int32"),
-    *(value(SAMPLERS, "seed", n, f"be in [-2**63, 2**64), but is {n}") for n in (-(2**63) - 1, 2**64)),
-    value(SAMPLERS, "seed", torch.tensor([1, 2]), "have one element, but has shape (2,)"),
-    device(SAMPLERS, "seed", torch.tensor([1]), "mu"),
-    kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
-    kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
-    kind(SAMPLERS, "row_offset", np.ones((), np.int64), "be an int, but is a ndarray"),
-    *(value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
+    refusal.value(
+        SAMPLERS, "generator", torch.Generator(), "not be given with `seed`, which decides the noise alone", seed=1
+    ),
+    refusal.kind(SAMPLERS, "seed", True, f"{whole} is a bool"),
+    refusal.kind(SAMPLERS, "seed", 1.0, f"{whole} is a float"),
+    refusal.kind(SAMPLERS, "seed", np.ones((), np.int64), f"{whole} is a ndarray"),
+    refusal.kind(SAMPLERS, "seed", torch.ones(1), f"{whole} has dtype torch.float32"),
+    refusal.kind(SAMPLERS, "seed", torch.ones(1).int(), f"{whole} has dtype torch.int32"),
+    *(refusal.value(SAMPLERS, "seed", n, f"be in [-2**63, 2**64), but is {n}") for n in (-(2**63) - 1, 2**64)),
+    refusal.value(SAMPLERS, "seed", torch.tensor([1, 2]), "have one element, but has shape (2,)"),
+    refusal.device(SAMPLERS, "seed", torch.tensor([1]), "mu"),
+    refusal.kind(SAMPLERS, "row_offset", 1.0, "be an int, but is a float"),
+    refusal.kind(SAMPLERS, "row_offset", True, "be an int, but is a bool"),
+    refusal.kind(SAMPLERS, "row_offset", np.ones((), np.int64), "be an int, but is a ndarray"),
+    *(refusal.value(SAMPLERS, "row_offset", n, f"be in [0, 2**63), but is {n}") for n in (-1, 2**63)),
     *(
-        value(
+        refusal.value(
             SAMPLERS,
             "row_offset",
             n,
@@ -75,17 +67,17 @@ NOISE = [
         )
         for n in (2**63 // 3 - 3, 2**62, 2**63 - 1)
     ),
-    kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
+    refusal.kind(SAMPLERS, "generator", 1, "be a torch.Generator, but is an int"),
 ]
 
 WITH_PRIOR = ("reparameterize_kl", "kl_divergence", *WITH_KL)
 ones = torch.ones(4, 3)
 pair, bounds = "be a pair (mean, scale)", "be a pair (low, high)"
 PRIOR = [
-    kind(WITH_PRIOR, "prior", ones, f"{pair} or None, but is a Tensor"),
-    kind(WITH_PRIOR, "prior", 0.5, f"{pair} or None, but is a float"),
-    value(WITH_PRIOR, "prior", (ones,), f"{pair}, but has length 1"),
-    value(WITH_PRIOR, "prior", (0, 1, 2), f"{pair}, but has length 3"),
+    refusal.kind(WITH_PRIOR, "prior", ones, f"{pair} or None, but is a Tensor"),
+    refusal.kind(WITH_PRIOR, "prior", 0.5, f"{pair} or None, but is a float"),
+    refusal.value(WITH_PRIOR, "prior", (ones,), f"{pair}, but has length 1"),
+    refusal.value(WITH_PRIOR, "prior", (0, 1, 2), f"{pair}, but has length 3"),
 ]
 for i, name in enumerate(("prior[0]", "prior[1]")):
 
@@ -104,16 +96,20 @@ for i, name in enumerate(("prior[0]", "prior[1]")):
     PRIOR.append(Refusal(WITH_PRIOR, beside(ones.to("meta")), ValueError, words))
 
 RANGE = [
-    kind(WITH_POSTERIOR, "logvar_range", 20, f"{bounds} or None, but is an int"),
-    value(WITH_POSTERIOR, "logvar_range", (-30,), f"{bounds}, but has length 1"),
-    kind(WITH_POSTERIOR, "logvar_range", (True, 20), "hold two numbers or None, but holds a bool"),
-    kind(WITH_POSTERIOR, "logvar_range", (torch.zeros(()), 20), "hold two numbers or None, but holds a Tensor"),
-    kind(WITH_POSTERIOR, "logvar_range", (np.zeros(()), 20), "hold two numbers or None, but holds a ndarray"),
-    value(WITH_POSTERIOR, "logvar_range", (-30, math.inf), "hold finite numbers, or None for no bound, but holds inf"),
-    value(WITH_POSTERIOR, "logvar_range", (math.nan, 20.0), "hold finite numbers, or None for no bound, but holds nan"),
-    value(WITH_POSTERIOR, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
+    refusal.kind(WITH_POSTERIOR, "logvar_range", 20, f"{bounds} or None, but is an int"),
+    refusal.value(WITH_POSTERIOR, "logvar_range", (-30,), f"{bounds}, but has length 1"),
+    refusal.kind(WITH_POSTERIOR, "logvar_range", (True, 20), "hold two numbers or None, but holds a bool"),
+    refusal.kind(WITH_POSTERIOR, "logvar_range", (torch.zeros(()), 20), "hold two numbers or None, but holds a Tensor"),
+    refusal.kind(WITH_POSTERIOR, "logvar_range", (np.zeros(()), 20), "hold two numbers or None, but holds a ndarray"),
+    refusal.value(
+        WITH_POSTERIOR, "logvar_range", (-30, math.inf), "hold finite numbers, or None for no bound, but holds inf"
+    ),
+    refusal.value(
+        WITH_POSTERIOR, "logvar_range", (math.nan, 20.0), "hold finite numbers, or None for no bound, but holds nan"
+    ),
+    refusal.value(WITH_POSTERIOR, "logvar_range", (20, -30), "be (low, high) with low <= high, but is (20, -30)"),
     *(
-        value(
+        refusal.value(
             WITH_POSTERIOR,
             "logvar_range",
             (-30, 20),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from calls import call, of
 from cases import INTEGERS, assert_whole, data, generator, leaf, posterior, prior, step_inputs
-from families import LIKELIHOODS, SCALES
+from families import SCALES, WAYS, WITH_LIBRARY
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor, nn
 from torch._dynamo import compiled_autograd
@@ -57,15 +58,42 @@ def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
         assert_whole(a, b)
 
 
-@pytest.mark.parametrize(
-    ("likelihood", "compiler"), [*((x, "aot_eager") for x in LIKELIHOODS), ("bernoulli_logits", "inductor")]
-)
-def test_compiled_training_step(likelihood: str, compiler: str, device: str) -> None:
-    compiled = torch.compile(step, fullgraph=True, backend=compiler)
-    given = inputs(device, likelihood)
-    want = run(step, given, likelihood)
+# Likelihoods differ in the operator's arguments alone, which aot_eager traces as inductor does.
+COMPILED = [*((way, "aot_eager") for way in WAYS), (("bernoulli_logits", False), "inductor")]
+COMPILED += [((name, name in WITH_LIBRARY), "inductor") for name in ("gaussian_logvar", "negative_binomial")]
+
+
+@pytest.mark.parametrize(("way", "compiler"), COMPILED, ids=str)
+def test_compiled_training_step(way: tuple[str, bool], compiler: str, device: str) -> None:
+    """By recon, parameters and the posterior; the second call is that of the code as it was compiled."""
+    given = call(way[0], (6, 70), library=way[1], device=device)
+    posterior_of = [leaf(x) for x in posterior("logvar", (6, 9), device=device)]
+    seed = torch.tensor([17], device=device)
+
+    def whole(mu: Tensor, logvar: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        z, kl = pyvae.reparameterize_kl(mu, logvar, seed=seed)
+        case = given.with_differentiable([tensors[0] * torch.sigmoid(z.mean(1, keepdim=True)), *tensors[1:]])
+        return case.elbo_loss(kl=kl, beta=0.5), z
+
+    compiled = torch.compile(whole, fullgraph=True, backend=compiler)
+    leaves = [*posterior_of, *given.leaves().differentiable]
+    want = run(whole, leaves)
+    assert len(want) == 2 + len(leaves)
     for _ in range(2):
-        assert_same(run(compiled, given, likelihood), want)
+        assert_same(run(compiled, leaves), want)
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "gaussian_logvar"])
+def test_compiled_losses_of_each_sample(name: str, device: str) -> None:
+    """With an upstream gradient of its own for each."""
+    given = call(name, (6, 70), library=True, device=device).leaves()
+    compiled = torch.compile(of(given, "none"), fullgraph=True, backend="aot_eager", dynamic=False)
+    upstream = torch.linspace(0.5, 2, 6, device=device)
+    got, want = (
+        [loss.detach(), *torch.autograd.grad(loss, given.differentiable, upstream)]
+        for loss in (compiled(*given.differentiable), given.elbo_loss(reduction="none"))
+    )
+    assert_same(got, want)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)

@@ -45,26 +45,29 @@ def refusal(function: Callable[[Tensor, Tensor, Tensor], Any]) -> Exception:
     return caught.value
 
 
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("start", list(CASES))
-def test_the_same_error_as_in_eager_mode(start: str, dynamic: bool, compiler: str) -> None:
+# The refusal is raised while dynamo traces, before a backend is asked: no other backend can make it another one. Sizes
+# that dynamo keeps symbolic are printed by it, so one case that has them in its words is traced so.
+SETTINGS = [*((start, False) for start in CASES), ("elbo_loss: `target`", True)]
+
+
+@pytest.mark.parametrize(("start", "dynamic"), SETTINGS)
+def test_a_compiled_call_raises_the_error_of_the_eager_one(start: str, dynamic: bool) -> None:
     want = refusal(CASES[start])
     assert str(want).startswith(start)
-    got = refusal(torch.compile(CASES[start], dynamic=dynamic, backend=compiler))
+    got = refusal(torch.compile(CASES[start], dynamic=dynamic, backend="eager"))
     assert (type(got), str(got)) == (type(want), str(want))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("start", list(CASES))
-def test_one_graph_tells_it_too(start: str, dynamic: bool) -> None:
-    """Within the compiler's own error; sizes that it keeps symbolic have their symbols there, so not beyond a shape."""
+def test_one_graph_tells_the_error_within_the_compilers_own(dynamic: bool) -> None:
+    """Sizes that it keeps symbolic have their symbols there, so not beyond a shape."""
+    start = "elbo_loss: `target`"
     want = str(refusal(CASES[start]))
     got = str(refusal(torch.compile(CASES[start], fullgraph=True, dynamic=dynamic, backend="eager")))
     assert (start if dynamic else want.partition("(")[0]) in got.replace("\\'", "'")
 
 
-def test_data_that_a_kernel_refuses() -> None:
+def test_a_compiled_call_names_the_functions_whose_data_the_kernel_refuses() -> None:
     """The compiled call knows the operator alone: its error names the public functions that end there, one of which was
     called; the eager call's has that one."""
 

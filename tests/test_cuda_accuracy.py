@@ -11,7 +11,7 @@ import pytest
 import torch
 import truth
 from cases import assert_losses, assert_slope, generator, leaf
-from families import LIKELIHOODS, family
+from families import PLAIN, family
 from gpu import needs_cuda
 from tolerances import GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
@@ -45,11 +45,11 @@ def check(
 
 @pytest.mark.parametrize("target_dtype", ("same", torch.float32), ids=str)
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_every_number_of_16_bits(likelihood: str, dtype: torch.dtype, target_dtype: torch.dtype | str) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     values = family(likelihood).legal(every)
-    for t in family(likelihood).targets:
+    for t in family(likelihood).sweep.targets:
         target = torch.full_like(values, t, dtype=dtype if target_dtype == "same" else target_dtype)
         check(likelihood, values, target)
         check(likelihood, values, target, factor=1024.0)  # computed again, not rounded twice
@@ -81,16 +81,18 @@ def sweep(likelihood: str) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("t", (0, 1, None))
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_float32_of_every_binade(likelihood: str, t: int | None) -> None:
     """The first two of the targets; None: targets anywhere between the least and the largest."""
     for values in sweep(likelihood):
         anywhere = family(likelihood).anywhere(torch.rand(values.shape, generator=generator(5)))
-        check(likelihood, values, anywhere if t is None else torch.full_like(values, family(likelihood).targets[t]))
+        check(
+            likelihood, values, anywhere if t is None else torch.full_like(values, family(likelihood).sweep.targets[t])
+        )
 
 
 def test_the_sweep_is_as_wide_as_it_says() -> None:
-    for likelihood in LIKELIHOODS:
+    for likelihood in PLAIN:
         pieces = list(sweep(likelihood))
         assert sum(len(piece) for piece in pieces) >= 1 << 24
         exponents = torch.cat([torch.frexp(piece).exponent.unique() for piece in pieces]).unique()
@@ -98,7 +100,7 @@ def test_the_sweep_is_as_wide_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("pos_weight", (0.25, 3.0))
-@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if family(name).takes_pos_weight])
+@pytest.mark.parametrize("likelihood", [name for name in PLAIN if family(name).takes_pos_weight])
 def test_pos_weight(likelihood: str, pos_weight: float) -> None:
     for values in (patterns(2**-20, 110.0, 1 << 20), -patterns(2**-20, 110.0, 1 << 20)):
         anywhere = family(likelihood).anywhere(torch.rand(values.shape, generator=generator(6)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, REDUCTIONS, all_equal, assert_whole, generator, leaf, step_inputs
-from families import LIKELIHOODS, SCALES, cycled
+from families import PLAIN, SCALES, cycled
 from gpu import assert_same_at_the_same_time, capture, copies, needs_cuda, step
 from torch import Tensor
 from torch.autograd import grad
@@ -48,7 +48,7 @@ def assert_replays_are_eager(work: Callable[[], list[Tensor]], count: int, **opt
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_replays_are_the_eager_calls(dtype: torch.dtype, reduction: str, shape: tuple[int, ...]) -> None:
     """Sample, loss, gradients; and no two replays draw the same."""
-    for likelihood, scale in cycled(LIKELIHOODS, SCALES):
+    for likelihood, scale in cycled(PLAIN, SCALES):
         given = inputs(likelihood, shape, dtype, scale)
         work = lambda g=given, n=likelihood, k=scale: step(g, n, k, reduction=reduction, beta=0.5)  # noqa: E731
         replayed = assert_replays_are_eager(work, 4)
@@ -87,7 +87,7 @@ def test_forward_and_backward_in_graphs_of_their_own(dtype: torch.dtype, factor:
         assert all_equal(got, [*eager, *backward(*eager)])
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_make_graphed_callables(likelihood: str) -> None:
     given = inputs(likelihood)
 

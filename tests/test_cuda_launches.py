@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, leaf, step_inputs
-from families import LIKELIHOODS
+from families import PLAIN
 from gpu import launches, needs_cuda
 from torch import Tensor
 from torch.autograd import grad
@@ -87,7 +87,7 @@ def test_a_step_has_two_launches_each_way(name: str, dtype: torch.dtype, factor:
 
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_the_drop_in_is_one_launch(likelihood: str, dtype: torch.dtype, name: str) -> None:
     """Likelihood, KL and both sums; per sample, where the rows of both are summed by themselves, it is two."""
     recon, target, mu, logvar = inputs(likelihood, MANY_BLOCKS, dtype)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import truth
 from cases import DTYPES, assert_losses, assert_relative, data
-from families import LIKELIHOODS, SCALES, family, scaling
+from families import PLAIN, SCALES, family, scaling
 from tolerances import LOSS
 
 import pyvae
@@ -17,22 +17,22 @@ import pyvae
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_the_whole_range_of_recon(likelihood: str, device: str) -> None:
     """One element a row, so that nothing hides behind a larger neighbor."""
     entry = family(likelihood)
-    recon = entry.sweep(torch.float32).to(device)
-    for t, pos_weight in itertools.product(entry.targets, (None, 2.5) if entry.takes_pos_weight else (None,)):
+    recon = entry.swept(torch.float32).to(device)
+    for t, pos_weight in itertools.product(entry.sweep.targets, (None, 2.5) if entry.takes_pos_weight else (None,)):
         target = torch.full_like(recon, t)
         got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, pos_weight=pos_weight)
         assert_losses(got, truth.reconstruction(likelihood, recon, target, pos_weight=pos_weight or 1.0))
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_nan_and_inf_go_through(likelihood: str, device: str) -> None:
     """The loss of that sample, and of no other, is not finite."""
     bad = (math.nan,) if family(likelihood).probabilities else (math.nan, math.inf, -math.inf)
-    for value, t, dtype in itertools.product(bad, family(likelihood).targets[:3], DTYPES):
+    for value, t, dtype in itertools.product(bad, family(likelihood).sweep.targets[:3], DTYPES):
         recon, target = data(likelihood, (3, 40), (dtype, dtype), device=device)
         want = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
         recon[1, 17], target[1, 17] = value, t

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import pytest
 import torch
+from calls import call
 from cases import data, generator, leaf
-from families import ENTRIES, LIKELIHOODS, SCALE_ENTRIES, SCALES, cycled, family, scaling
-from parametric import ENTRIES as BY_ROWS
-from parametric_calls import call
-from tolerances import BY_ROWS as BY_ROWS_BOUND
-from tolerances import FLOAT64_ROUNDING
+from families import ENTRIES, LIKELIHOODS, PLAIN, SCALE_ENTRIES, SCALES, cycled, family, scaling
+from tolerances import FLOAT64_ROUNDING, IN_UNITS
 from torch.autograd import grad
 
 from pyvae import _likelihoods, _posterior
+from pyvae.likelihoods import resolve
 
 
 def test_every_member_has_an_entry_and_every_entry_is_a_member() -> None:
     assert set(ENTRIES) == set(LIKELIHOODS)
-    assert not set(ENTRIES) & set(BY_ROWS)
-    assert {*ENTRIES, *BY_ROWS} == set(_likelihoods.LIKELIHOODS)
-    for name, entry in BY_ROWS.items():
-        member = _likelihoods.LIKELIHOODS[name]
-        assert tuple(parameter for parameter, _ in entry.parameters) == member.parameters
-        assert (entry.counts, entry.softmax) == (member.is_count, member.softmax)
     assert set(SCALE_ENTRIES) == set(SCALES)
     assert tuple(_posterior.FORMS) == SCALES
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_an_entry_says_the_same_of_a_likelihood_as_the_library(name: str) -> None:
+    entry, member = family(name), _likelihoods.LIKELIHOODS[name]
+    assert tuple(parameter for parameter, _ in entry.parameters) == member.parameters
+    assert (entry.counts, entry.softmax) == (member.is_count, member.softmax)
+    assert (entry.probabilities, entry.takes_pos_weight) == (member.is_probability, member.takes_pos_weight)
+    assert (name in PLAIN) == (not member.parameters and not member.is_count)
+    given = call(name, (2, 3), library=True)
+    assert given.target.min() >= 0 or not entry.counts
+    assert resolve(given.likelihood).name == name
 
 
 @pytest.mark.parametrize(("lookup", "kind"), [(family, "likelihood"), (scaling, "scale")])
@@ -33,26 +38,33 @@ def test_an_unknown_name_is_no_other(lookup: object, kind: str) -> None:
         lookup("unheard-of")  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_samples_lie_in_their_ranges(likelihood: str) -> None:
     entry = family(likelihood)
-    for values, (low, high) in zip(data(likelihood, (1, 20_000)), (entry.recon, entry.target), strict=True):
+    sweep = entry.sweep
+    for values, (low, high) in zip(data(likelihood, (1, 20_000)), (sweep.recon, sweep.target), strict=True):
         assert low <= values.min() < values.max() <= high
-    assert entry.target.low <= min(entry.targets) < max(entry.targets) <= entry.target.high
-    assert len(entry.legal(torch.tensor(entry.extremes))) == len(entry.extremes)
+    assert sweep.target.low <= min(sweep.targets) < max(sweep.targets) <= sweep.target.high
+    assert len(entry.legal(torch.tensor(sweep.extremes))) == len(sweep.extremes)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_slopes_are_those_of_the_values(likelihood: str) -> None:
-    entry, double = family(likelihood), (torch.float64, torch.float64)
-    recon, target = data(likelihood, (1, 2000), double)
-    x = leaf(recon)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_values_are_torchs_and_slopes_are_those_of_the_values(name: str) -> None:
+    entry, given = family(name), call(name, (1, 2000), (1, 2000), (torch.float64,) * 3)
+    target, recon = given.target, torch.log_softmax(given.recon, 1) if given.has_softmax else given.recon
+    at = [leaf(recon), *map(leaf, given.parameters)]
+    bound = FLOAT64_ROUNDING if name in PLAIN else IN_UNITS[torch.float64]
+    # What autograd makes of the value by log theta is a difference of numbers that grow with theta.
+    others = 0.0 if name in PLAIN else 1e-2
     for pos_weight in (1.0, 2.5):
-        slope, units = entry.slope_and_units(recon, target, pos_weight)
-        (want,) = grad(entry.value(x, target, pos_weight).sum(), x)
-        assert ((slope - want).abs() <= FLOAT64_ROUNDING * units).all()
-        assert (units >= slope.abs() * (1 - FLOAT64_ROUNDING)).all()
-    takes = not torch.equal(entry.value(recon, target, 1.0), entry.value(recon, target, 2.5))
+        (value, size), *slopes = entry.at(at[0], target, *at[1:], pos_weight=pos_weight)
+        assert (size >= value.abs()).all()
+        if pos_weight == 1:
+            torch.testing.assert_close(value, entry.torch(at[0], target, *at[1:]), rtol=bound, atol=bound)
+        for got, (want, unit) in zip(grad(value.sum(), at), slopes, strict=True):
+            assert ((got - want).abs() <= bound * (unit + others)).all()
+            assert (unit >= want.abs() * (1 - FLOAT64_ROUNDING)).all()
+    takes = not torch.equal(*(entry.at(at[0], target, *at[1:], pos_weight=w)[0][0] for w in (1.0, 2.5)))
     assert takes == entry.takes_pos_weight
 
 
@@ -68,19 +80,3 @@ def test_scales_are_one_distribution(scale: str) -> None:
 
 def test_cycled_pairs_have_every_member() -> None:
     assert cycled((1, 2, 3), ("a", "b")) == [(1, "a"), (2, "b"), (3, "a")]
-
-
-@pytest.mark.parametrize("name", BY_ROWS)
-def test_those_by_rows_agree_with_torch_and_their_slopes_with_their_values(name: str) -> None:
-    given = call(name, (1, 2000), (1, 2000), (torch.float64,) * 3)
-    recon, target = given.recon, given.target
-    if BY_ROWS[name].softmax == "always":
-        recon = torch.log_softmax(recon, 1)
-    at = [leaf(recon), *map(leaf, given.parameters)]
-    (value, _), *slopes = BY_ROWS[name].terms(at[0], target, *at[1:])
-    bound = BY_ROWS_BOUND[torch.float64]
-    torch.testing.assert_close(value, BY_ROWS[name].torch(at[0], target, *at[1:]), rtol=bound, atol=bound)
-    for got, (want, unit) in zip(grad(value.sum(), at), slopes, strict=True):
-        # What autograd makes of the value by log theta is a difference of numbers that grow with theta.
-        assert ((got - want).abs() <= bound * (unit + 1e-2)).all()
-        assert (unit >= want.abs() * (1 - FLOAT64_ROUNDING)).all()

@@ -1,22 +1,23 @@
-"""Gradients against float64 closed forms in units in the last place, and against finite differences."""
+"""Gradients against float64 closed forms in units in the last place, and against finite differences. Those of the data
+term, by shape, dtype and layout: test_likelihoods.py."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import truth
+from calls import call, of
 from cases import (
     DENSE_LAYOUTS,
     DTYPES,
     LAYOUTS,
-    MIXED_DTYPES,
     REDUCTIONS,
-    SHAPES,
     Bound,
     assert_slope,
     assert_ulp,
@@ -24,7 +25,7 @@ from cases import (
     leaf,
     posterior,
 )
-from families import LIKELIHOODS, SCALES, cycled, family, scaling
+from families import OTHERS, PLAIN, SCALES, WAYS, cycled, family, scaling
 from tolerances import GRADCHECK, GRADIENT_ULP, REFERENCE_GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
 from torch.autograd import grad
@@ -59,13 +60,13 @@ def compare_recon(backend: str, compare: Compare) -> Compare:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_recon_gradient_over_the_whole_range(
     likelihood: str, dtype: torch.dtype, device: str, compare_recon: Compare
 ) -> None:
     entry = family(likelihood)
-    values = entry.sweep(dtype)
-    for t, pos_weight in itertools.product(entry.targets, (1.0, 2.5) if entry.takes_pos_weight else (1.0,)):
+    values = entry.swept(dtype)
+    for t, pos_weight in itertools.product(entry.sweep.targets, (1.0, 2.5) if entry.takes_pos_weight else (1.0,)):
         recon = leaf(values.repeat(3, 1).to(device))
         target = torch.full_like(recon, t, requires_grad=False)
         options = {"likelihood": likelihood, "pos_weight": pos_weight if entry.takes_pos_weight else None}
@@ -73,58 +74,17 @@ def test_recon_gradient_over_the_whole_range(
         compare_recon(got, likelihood, recon, target, pos_weight=pos_weight)
 
 
-@pytest.mark.parametrize("dtypes", MIXED_DTYPES, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_recon_gradient_of_every_dtype_and_reduction(
-    likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], device: str, compare_recon: Compare
-) -> None:
-    recon, target = data(likelihood, (8, 67), dtypes, device=device)
-    mu, logvar = posterior("logvar", (8, 5), dtypes[0], device=device)
-    for reduction in REDUCTIONS:
-        x = leaf(recon)
-        loss = pyvae.elbo_loss(x, target, mu, logvar, likelihood=likelihood, beta=0.3, reduction=reduction)
-        upstream = torch.tensor([2.0, 1.0, -0.5, 0.0, 4.0, 1.0, 8.0, 1.0]).to(loss) if reduction == "none" else None
-        (got,) = grad(loss, x, upstream)
-        factor = upstream[:, None] if upstream is not None else 0.125 if reduction == "batchmean" else 1.0
-        compare_recon(got, likelihood, recon, target, factor)
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_upstream_gradient_scales(reduction: str, dtype: torch.dtype, device: str, compare_recon: Compare) -> None:
-    """A factor that is no power of two, weights, and a batch that is none either."""
-    recon, target = data("bernoulli_logits", (7, 41), (dtype, dtype), device=device)
-    weight = torch.rand(41, device=device) + 0.5
-    x = leaf(recon)
-    loss = pyvae.reconstruction_loss(x, target, likelihood="bernoulli_logits", weight=weight, reduction=reduction)
-    upstream = (torch.rand(loss.shape, device=device) + 0.3).to(loss)
-    (got,) = grad(loss, x, upstream)
-    factor = truth.exact(upstream)[:, None] if reduction == "none" else truth.exact(upstream)
-    factor = factor * truth.exact(weight) / (7 if reduction == "batchmean" else 1)
-    compare_recon(got, "bernoulli_logits", recon, target, factor, SCALED_GRADIENT_ULP)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_recon_gradient_of_every_shape(shape: tuple[int, ...], device: str, compare_recon: Compare) -> None:
-    for likelihood, dtype in itertools.product(LIKELIHOODS, (torch.float32, torch.bfloat16)):
-        recon, target = data(likelihood, shape, (dtype, torch.float32), device=device)
-        x = leaf(recon)
-        (got,) = grad(pyvae.elbo_loss(x, target, likelihood=likelihood), x)
-        compare_recon(got, likelihood, recon, target)
-
-
-@pytest.mark.parametrize(("recon_layout", "target_layout"), list(itertools.product(LAYOUTS, LAYOUTS)))
-def test_recon_gradient_of_every_layout(
-    recon_layout: str, target_layout: str, device: str, backend: str, compare_recon: Compare
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_upstream_gradient_scales(
+    name: str, library: bool, reduction: str, dtype: torch.dtype, device: str, check: Compare
 ) -> None:
-    for likelihood in LIKELIHOODS:
-        recon, target = data(likelihood, (3, 4, 5, 6), device=device)
-        recon, target = LAYOUTS[recon_layout](recon), LAYOUTS[target_layout](target)
-        for x in (leaf(recon), leaf(recon) * 1):
-            (got,) = grad(pyvae.reconstruction_loss(x, target, likelihood=likelihood).sum(), x)
-            compare_recon(got, likelihood, recon, target)
-            if recon_layout in DENSE_LAYOUTS:
-                assert got.stride() == x.stride() or backend == "reference"
+    """A factor that is no power of two, weights, and a batch that is none either."""
+    given = call(name, (7, 41), None, (dtype, dtype, dtype), library, device=device)
+    given = replace(given, weight=torch.rand(41, device=device) + 0.5)
+    upstream = torch.rand(7 if reduction == "none" else (), device=device) + 0.3
+    check(given, upstream, reduction)
 
 
 # ---- posterior -------------------------------------------------------------------------------------------------------
@@ -208,9 +168,9 @@ def functions(device: str) -> Iterator[tuple[str, Callable[..., Any], tuple[Tens
         yield f"eps-{scale}", lambda m, s, e, k=scale: pyvae.reparameterize_kl(m, **{k: s}, eps=e), (mu, s, eps)
         yield f"z-{scale}", lambda m, s, k=scale: pyvae.reparameterize(m, **{k: s}, seed=7, row_offset=3), (mu, s)
     beta, kl, weight = (torch.tensor(x, dtype=double[0], device=device) for x in (0.7, [0.3, 1.2], [0.6, 1.0, 1.4]))
-    for likelihood in LIKELIHOODS:
+    for likelihood in PLAIN:
         recon, target = data(likelihood, shape, double, device=device)
-        target = family(likelihood).target.inside(target, 0.1)
+        target = family(likelihood).sweep.target.inside(target, 0.1)
         extra = {"pos_weight": weight} if family(likelihood).takes_pos_weight else {}
         for scale, reduction in cycled(SCALES, REDUCTIONS):
             mu, s = posterior(scale, shape, torch.float64, device=device)
@@ -239,3 +199,13 @@ def test_gradcheck_and_gradgradcheck(name: str, device: str) -> None:
     batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
     assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, **batched, **GRADCHECK)
     assert torch.autograd.gradgradcheck(function, inputs, check_fwd_over_rev=True, **GRADCHECK)
+
+
+@pytest.mark.parametrize("form", [(3,), (2, 1), (2, 3), ()], ids=str)
+@pytest.mark.parametrize(("name", "library"), [way for way in WAYS if way[0] in OTHERS])
+def test_gradcheck_by_parameters_of_every_shape(name: str, library: bool, form: tuple[int, ...], device: str) -> None:
+    """And gradgradcheck."""
+    given = call(name, (2, 3), form, (torch.float64,) * 3, library, device=device).leaves()
+    function, inputs = of(given, "none"), tuple(given.differentiable)
+    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, **GRADCHECK)
+    assert torch.autograd.gradgradcheck(function, inputs, **GRADCHECK)

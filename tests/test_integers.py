@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 from cases import INTEGERS, LAYOUTS, MIXED_DTYPES, REDUCTIONS, assert_whole, data, leaf, posterior
-from families import LIKELIHOODS, family
+from families import PLAIN, family
 from gpu import rows_share_blocks
 from tolerances import FLOAT32_ROUNDING, SIXTEEN_BITS
 from torch import Tensor
@@ -106,7 +106,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Options], list[Tensor]]] = {
 
 
 @pytest.mark.parametrize("dtypes", PAIRS, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 @pytest.mark.parametrize("way", list(WAYS))
 def test_as_the_same_numbers_in_floating_point(
     way: str, likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], device: str
@@ -122,7 +122,7 @@ def test_as_the_same_numbers_in_floating_point(
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("dtypes", PAIRS, ids=str)
 def test_layouts(dtypes: tuple[torch.dtype, torch.dtype], layout: str, device: str) -> None:
-    for likelihood in LIKELIHOODS:
+    for likelihood in PLAIN:
         recon, target = data(likelihood, SHAPE, dtypes, device=device)
         target = LAYOUTS[layout](target)
         for recon_layout in ("contiguous", "channels_last", "odd_offset"):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from calls import call
 from cases import ulp
-from parametric import ENTRIES
-from test_masks import NAMES, inputs, likelihood
+from families import LIKELIHOODS, OTHERS
 from torch import Tensor
 from torch.autograd import grad
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,17 +63,17 @@ WAYS: dict[str, tuple[Callable[..., tuple[Tensor, ...]], Callable[[], AbstractCo
 
 HALVES = (torch.float16, torch.bfloat16)
 CASES = [
-    *((name, dtype, way, REDUCTIONS) for name in NAMES for dtype in HALVES for way in WAYS if way != "aot_eager"),
+    *((name, dtype, way, REDUCTIONS) for name in LIKELIHOODS for dtype in HALVES for way in WAYS if way != "aot_eager"),
     # Compiling takes seconds: in each type half of them, by one reduction each.
-    *((name, HALVES[i % 2], "aot_eager", REDUCTIONS[i % 3 :][:1]) for i, name in enumerate(NAMES)),
+    *((name, HALVES[i % 2], "aot_eager", REDUCTIONS[i % 3 :][:1]) for i, name in enumerate(LIKELIHOODS)),
 ]
 
 
 @pytest.mark.parametrize(("name", "dtype", "way", "reductions"), CASES, ids=str)
 def test_small_gradients_survive(name: str, dtype: torch.dtype, way: str, reductions: tuple[str, ...]) -> None:
     """Derivatives down to where 16 bits know no number: each times the scale is as of float32, rounded once."""
-    given = inputs(name, shape=(3, 40))
-    recon = given.recon if name in ENTRIES or name == "bernoulli" else 4 * given.recon
+    given = call(name, (3, 40))
+    recon = given.recon if name in OTHERS or name == "bernoulli" else 4 * given.recon
     given = given.with_differentiable([x.to(dtype) for x in (recon, *given.differentiable[1:])]).leaves()
     weight = torch.logspace(-9, -5, 40)  # of the order of a mean over many elements
     run, mode = WAYS[way]
@@ -82,7 +82,7 @@ def test_small_gradients_survive(name: str, dtype: torch.dtype, way: str, reduct
         def loss(*tensors: Tensor, call: Any = given, reduction: str = reduction) -> Tensor:
             case = call.with_differentiable([*tensors])
             return pyvae.elbo_loss(
-                case.recon, case.target, likelihood=likelihood(case), weight=weight, reduction=reduction
+                case.recon, case.target, likelihood=case.likelihood, weight=weight, reduction=reduction
             )
 
         got = run(loss, given.differentiable, mode())
@@ -105,7 +105,7 @@ def test_the_derivative_that_float16_would_lose() -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_inductor(reduction: str) -> None:
-    given = inputs("bernoulli_logits", shape=(3, 40))
+    given = call("bernoulli_logits", (3, 40))
     recon = (6 * given.recon).half().requires_grad_()
 
     def loss(r: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from calls import Call, call
 from cases import REDUCTIONS, all_equal, assert_whole, generator, leaf
-from families import LIKELIHOODS, family
-from parametric import ENTRIES
-from parametric_calls import Call, call
+from families import LIKELIHOODS, WITH_SOFTMAX, family
 from tolerances import FLOAT32_ROUNDING, SIXTEEN_BITS
 from torch import Tensor
 from torch.autograd import grad
@@ -20,28 +19,16 @@ from torch.autograd import grad
 import pyvae
 
 BATCH, FEATURES = 5, 600  # a row is more than a chunk
-NAMES = (*LIKELIHOODS, *ENTRIES)
 ABSENT = {"nan": math.nan, "inf": math.inf, "sentinel": -1.0, "large sentinel": -999.0}
-EACH = pytest.mark.parametrize("name", NAMES)
+EACH = pytest.mark.parametrize("name", LIKELIHOODS)
 
 
-def inputs(name: str, library: bool = False, shape: tuple[int, ...] = (BATCH, FEATURES), seed: int = 0) -> Call:
-    if name in ENTRIES:
-        return call(name, shape, shape[1:], library=library, seed=seed)
-    recon, target = (x.float() for x in family(name).draw(shape, generator(seed)))
-    return Call(name, recon, target, ())
-
-
-def likelihood(given: Call) -> Any:
-    return given.likelihood if given.name in ENTRIES else given.name
+def inputs(name: str, library: bool = False, shape: tuple[int, ...] = (BATCH, FEATURES)) -> Call:
+    return call(name, shape, library=library)
 
 
 def loss(given: Call, weight: Tensor | None, **options: Any) -> Tensor:
-    return pyvae.elbo_loss(given.recon, given.target, likelihood=likelihood(given), weight=weight, **options)
-
-
-def has_softmax(given: Call) -> bool:
-    return given.log_library is not None or (given.name in ENTRIES and ENTRIES[given.name].softmax == "always")
+    return pyvae.elbo_loss(given.recon, given.target, likelihood=given.likelihood, weight=weight, **options)
 
 
 def moved(given: Call, device: str) -> Call:
@@ -75,7 +62,7 @@ def test_what_is_left_out_is_not_looked_at(name: str, reduction: str, device: st
         for absent in (None, *ABSENT.values()):
             case = given
             if absent is not None:
-                recon = given.recon if has_softmax(given) else hidden(given.recon, mask, absent)
+                recon = given.recon if given.has_softmax else hidden(given.recon, mask, absent)
                 case = replace(given, recon=recon, target=hidden(given.target, mask, absent))
                 own = [hidden(p, mask, absent) if mask.shape == p.shape else p for p in given.parameters]
                 case = replace(case, parameters=tuple(own))
@@ -83,7 +70,7 @@ def test_what_is_left_out_is_not_looked_at(name: str, reduction: str, device: st
             value = loss(case, mask, reduction=reduction)
             gradients = grad(value.sum(), case.differentiable)
             assert all(x.isfinite().all() for x in (value, *gradients))
-            if not has_softmax(case):
+            if not case.has_softmax:
                 assert (gradients[0][~mask.expand(case.recon.shape)] == 0).all()
             for parameter, gradient in zip(case.parameters, gradients[1:], strict=True):
                 if mask.shape == parameter.shape:
@@ -125,7 +112,7 @@ def test_kernels_and_reference_agree(name: str, device: str) -> None:
             torch.testing.assert_close(got, expected, rtol=1e2 * FLOAT32_ROUNDING, atol=1e2 * FLOAT32_ROUNDING)
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if ENTRIES[name].softmax != "never"])
+@pytest.mark.parametrize("name", WITH_SOFTMAX)
 def test_under_a_softmax_scores_stay_in_the_normalizer(name: str, device: str, backend: str) -> None:
     """The sum of the terms that are left, each with the log softmax over all scores; a score of -inf has no share, and
     a NaN shows."""
@@ -143,7 +130,7 @@ def test_under_a_softmax_scores_stay_in_the_normalizer(name: str, device: str, b
         terms = torch.stack([
             pyvae.reconstruction_loss(
                 log_mean[:, i : i + 1], given.target[:, i : i + 1],
-                likelihood=ENTRIES[name].make(*(p[:, i : i + 1] for p in alone.parameters)),
+                likelihood=family(name).make(*(p[:, i : i + 1] for p in alone.parameters)),
             )
             for i in range(40)
         ], 1)  # fmt: skip
@@ -175,7 +162,7 @@ def test_under_a_softmax_scores_stay_in_the_normalizer(name: str, device: str, b
 
 
 @pytest.mark.parametrize("score", [math.nan, -math.inf, math.inf])
-@pytest.mark.parametrize("name", [name for name in ENTRIES if ENTRIES[name].softmax != "never"])
+@pytest.mark.parametrize("name", WITH_SOFTMAX)
 def test_a_row_that_is_left_out_as_a_whole(name: str, score: float, device: str, backend: str) -> None:
     """Padding, say, whose scores are anything: nobody needs its normalizer."""
     given = moved(inputs(name, library=True), device)

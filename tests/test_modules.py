@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calls import call
 from cases import all_equal, data, leaf, posterior
-from families import SCALES
+from families import SCALES, WAYS
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -35,7 +36,17 @@ def test_settings_reach_the_loss(scale: str, device: str) -> None:
             assert all_equal(terms, want)
 
 
-def test_tensors_are_buffers_and_parameters_are_learned(device: str) -> None:
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_every_likelihood_reaches_the_loss(name: str, library: bool, device: str) -> None:
+    """By its name or as an object, which its repr shows."""
+    given = call(name, (4, 90), library=library, device=device)
+    criterion = pyvae.ELBOLoss(likelihood=given.likelihood, reduction="batchmean").to(device)
+    assert torch.equal(criterion(given.recon, given.target), given.elbo_loss(reduction="batchmean"))
+    likelihood = given.likelihood
+    assert (repr(likelihood) if isinstance(likelihood, str) else type(likelihood).__name__) in repr(criterion)
+
+
+def test_settings_are_buffers_and_parameters_are_learned(device: str) -> None:
     criterion = pyvae.ELBOLoss(beta=torch.tensor(2.0), weight=torch.ones(6))
     assert set(criterion.state_dict()) == {"beta", "weight"}
     assert {value.device.type for value in criterion.to(device).buffers()} == {device}

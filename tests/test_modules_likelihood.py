@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from calls import Call, call
 from cases import assert_whole, leaf
-from parametric import WITH_LIBRARY, WITH_PARAMETERS
-from parametric_calls import Call, call
+from families import HOLDING, WITH_LIBRARY
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -20,7 +20,7 @@ from pyvae._objects import held
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-EACH = pytest.mark.parametrize("name", [*WITH_PARAMETERS, "poisson"])
+EACH = pytest.mark.parametrize("name", HOLDING)
 
 
 def given_to(name: str, device: str) -> Call:

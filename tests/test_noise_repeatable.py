@@ -17,7 +17,7 @@ import probe
 import pytest
 import torch
 from cases import DTYPES, all_equal, posterior, rng_state
-from families import LIKELIHOODS, SCALES
+from families import PLAIN, SCALES
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -50,7 +50,7 @@ def digests(device: str = "cpu") -> dict[str, str]:
             each = pyvae.kl_divergence(mu, **{kind: scale}, **options, reduction="elements")
             four = torch.autograd.grad(each, [mu, scale, mean, width], (scale * scale).to(each).detach())
             results[f"{kind} {shape} {dtype} prior"] = [each, *four]
-        for likelihood in LIKELIHOODS:
+        for likelihood in PLAIN:
             recon, target = inputs(shape, dtype, device)
             loss = pyvae.elbo_loss(recon.requires_grad_(), target, likelihood=likelihood)
             rows = pyvae.elbo_loss(recon, target, likelihood=likelihood, reduction="none")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import LAYOUTS, assert_whole, data, leaf, posterior, step_inputs
+from families import cycled
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +25,10 @@ FRACTIONS = (np.float16, np.float32, np.float64)
 WHOLES = (np.int8, np.uint8, np.int32, np.int64)  # torch.compile itself takes no uint64
 
 
-@pytest.fixture(params=["kernels", "operators", "reference", "compiled"])
+WAYS = ("kernels", "operators", "reference", "compiled")
+
+
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """How a function of tensors and numbers is run."""
     if request.param != "reference":
@@ -48,6 +53,18 @@ def within(context: Callable[[], AbstractContextManager[Any]]) -> Callable[[Call
     return wrap
 
 
+def settings(*each: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """All of `each` by every way; compiled, which takes seconds, a few: each member of each once, and of numpy's types
+    one of each kind, since they are told from each other by their kinds alone."""
+    eager = [(*values, way) for *values, way in itertools.product(*each, WAYS[:-1])]
+    few = [tuple(x for x in values if x not in (np.float16, np.float64, np.int8, np.int32)) for values in each]
+    return [*eager, *((*values, "compiled") for values in cycled(*few))]
+
+
+def of_numbers(names: str, *each: Sequence[Any]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize((*names.split(), "way"), settings(*each), indirect=["way"], ids=str)
+
+
 class Listening(TorchDispatchMode):
     """Nothing goes around the dispatcher."""
 
@@ -67,8 +84,7 @@ def assert_equal(got: list[Tensor], want: list[Tensor]) -> None:
         assert_whole(a, b)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("weight", [2, 0.25, 0, -1.5])
+@of_numbers("weight dtype", [2, 0.25, 0, -1.5], [torch.float32, torch.float64, torch.bfloat16])
 def test_a_weight_may_be_a_number(way: Any, weight: float, dtype: torch.dtype, device: str) -> None:
     """What a tensor of that number gives; float64 numbers do not widen the loss."""
 
@@ -112,7 +128,7 @@ def test_second_derivatives_by_a_number(functions: Any, device: str) -> None:
     assert torch.equal(torch.autograd.grad(first.sum(), recon)[0], torch.full_like(recon, 3))
 
 
-@pytest.mark.parametrize("kind", [*FRACTIONS, *WHOLES], ids=lambda kind: kind.__name__)
+@of_numbers("kind", [*FRACTIONS, *WHOLES])
 def test_numbers_of_numpy_in_the_objective(way: Any, kind: Any, device: str) -> None:
     value = 2 if kind in WHOLES else 0.75
 
@@ -128,7 +144,7 @@ def test_numbers_of_numpy_in_the_objective(way: Any, kind: Any, device: str) -> 
     assert_equal(with_gradients(way(loss), given, kind(value), kind(value), kind(value)), want)
 
 
-@pytest.mark.parametrize("kind", [*FRACTIONS, *WHOLES], ids=lambda kind: kind.__name__)
+@of_numbers("kind", [*FRACTIONS, *WHOLES])
 def test_numbers_of_numpy_in_a_prior(way: Any, kind: Any, device: str) -> None:
     value = 2 if kind in WHOLES else 0.75
 
@@ -163,9 +179,7 @@ def of_tensors(make: Callable[..., Any], x: float, rows: int, device: str) -> An
     return replace(given, **held)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("x", [-1.5, 0, 2])
-@pytest.mark.parametrize("name", OF_NUMBERS)
+@of_numbers("name x dtype", list(OF_NUMBERS), [-1.5, 0, 2], [torch.float32, torch.float64, torch.bfloat16])
 def test_a_likelihood_may_hold_numbers(way: Any, name: str, x: float, dtype: torch.dtype, device: str) -> None:
     """What tensors of that number give; float64 numbers do not widen the loss."""
     recon, target = leaf(torch.randn(4, 60, device=device).to(dtype)), torch.arange(240.0, device=device).reshape(4, 60)
@@ -177,8 +191,7 @@ def test_a_likelihood_may_hold_numbers(way: Any, name: str, x: float, dtype: tor
     assert_equal(got, want)
 
 
-@pytest.mark.parametrize("kind", [*FRACTIONS, *WHOLES], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("name", ["Gaussian", "ZeroInflatedNegativeBinomial, softmax"])
+@of_numbers("name kind", ["Gaussian", "ZeroInflatedNegativeBinomial, softmax"], [*FRACTIONS, *WHOLES])
 def test_numbers_of_numpy_in_a_likelihood(way: Any, name: str, kind: Any, device: str) -> None:
     x, make = 2 if kind in WHOLES else 0.75, OF_NUMBERS[name]
     given = [leaf(torch.randn(4, 60, device=device)), torch.arange(240.0, device=device).reshape(4, 60)]

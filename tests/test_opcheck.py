@@ -1,14 +1,17 @@
-"""torch's own check of every registered operator: torch.library.opcheck. Those by rows: test_parametric_torch.py."""
+"""torch's own check of every registered operator: torch.library.opcheck."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from cases import INTEGERS, LAYOUTS, data, leaf, posterior, prior
-from families import LIKELIHOODS, SCALES, cycled, family
+from calls import call, data_term, full_mask, operands
+from cases import INTEGERS, LAYOUTS, leaf, posterior, prior, stored
+from families import PLAIN, SCALES, WAYS, cycled, family
 
 from pyvae._checks import KL_REDUCTIONS, REDUCTIONS
 
@@ -20,11 +23,10 @@ OPERATORS = sorted(
     for schema in torch._C._jit_get_all_schemas()
     if schema.name.startswith("pyvae::")
 )
-NO_PARAMETERS = ((), None)  # and no log_library
 
 
-def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Samples of every operator: each code, each optional argument there and absent, and layouts."""
+def latent_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Each scale, each optional argument there and absent, and layouts."""
     seed = torch.tensor([3], device=device)
     for (kind, scale), dtype in cycled(tuple(enumerate(SCALES)), (torch.float32, torch.bfloat16, torch.float64)):
         mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
@@ -54,48 +56,49 @@ def operator_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
     yield "reference_normal", (seed, (3, 4), torch.float32, 0)
     yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
-    for (code, likelihood), reduction in cycled(tuple(enumerate(LIKELIHOODS)), tuple(range(len(REDUCTIONS)))):
-        recon, target = data(likelihood, (3, 4, 2, 5), device=device)
-        recon = LAYOUTS["channels_last" if code == 1 else "batch_last"](recon)
+
+
+def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Every likelihood, and beside it, in turn, what does not depend on that: reductions, layouts, which upstream
+    gradients there are, where the KL comes from."""
+    upstreams = tuple(c for n in (1, 2, 3) for c in itertools.combinations(("loss", "recon", "kl"), n))
+    turns = cycled(WAYS, tuple(range(len(REDUCTIONS))), ("channels_last", "batch_last"), upstreams, (0, 1))
+    for i, ((name, library), reduction, layout, used, with_posterior) in enumerate(turns):
+        given = call(name, (3, 4, 2, 5), (2, 1), library=library, device=device)
+        weight, beta = torch.rand(4, 1, 5, device=device), torch.tensor(0.5, device=device)
+        positive = weight if family(name).takes_pos_weight else None
+        given = replace(given, recon=LAYOUTS[layout](given.recon), weight=weight, pos_weight=positive)
         mu, s = posterior("std", (3, 4), device=device)
-        weight = torch.rand(4, 1, 5, device=device)
-        positive = weight if family(likelihood).takes_pos_weight else None
-        beta = torch.tensor(0.5, device=device)
-        own = (code, *NO_PARAMETERS)
-        no_kl, factors = (None, None, 0, None), (weight, positive)
-        settings = (2.0, beta, *factors, reduction)
-        for mask in (1, 0):
-            yield "elbo_forward", (recon, target, mu, s, 1, None, *own, *settings, mask)
-        flat = target.flatten(1)
-        yield "elbo_gradient", (recon, flat, *own, *factors, torch.rand(3, device=device), 1)
-        upstream = torch.rand(3 if reduction == 0 else (), device=device)
-        gradient = torch.randn_like(recon)
-        others = [] if reduction == 0 else [torch.randn(4, device=device), torch.randn((), device=device).double()]
-        for grads in (
-            (gradient, [], upstream, None, None),
-            (gradient, others, None, upstream, None),
-            (None, others, upstream, upstream, upstream),
-            (None, [], None, None, upstream),
-        ):
-            for kl in ((mu, s, 1, None), (None, None, 0, torch.rand(3, device=device))):
-                to_kl = grads[2] is not None or grads[4] is not None
-                yield "elbo_backward_", (recon, target, *kl, *own, *settings, *grads, to_kl)
-        for grads in ((upstream, None), (None, upstream), (upstream, upstream)):
-            made = gradient.half() if code % 2 else gradient
-            yield "elbo_backward", (recon.to(made), target, *kl, *own, *settings, made, *grads)
-        mu, s, recon, kl = leaf(mu), leaf(s), leaf(recon), leaf(torch.rand(3, device=device))
-        plain = (0.5, None, None, None, reduction)
-        yield "elbo", (recon, target, mu, s, 1, None, *own, *plain)
-        whole = data(likelihood, (3, 4, 2, 5), (torch.float32, INTEGERS[code % len(INTEGERS)]), device=device)[1]
-        yield "elbo", (recon, whole, mu, s, 1, None, *own, *plain)
-        yield "elbo", (recon, target, *no_kl[:3], kl, *own, 1.0, beta, *factors, reduction)
+        kl = torch.rand(3, device=device)
+        source = {"posterior": (mu, s, 1)} if with_posterior else {"kl": kl}
+        settings: dict[str, Any] = {"reduction": reduction, "beta": 2.0, "beta_tensor": beta} | source
+        for mask in (full_mask(given), 0):
+            yield "elbo_forward", (*operands(given, **settings), mask)
+        flat = replace(given, target=given.target.flatten(1))
+        yield "elbo_gradient", (*data_term(flat), torch.rand(3, device=device), full_mask(given))
+        gradient = torch.randn_like(given.recon)
+        upstream = {name: torch.rand(3 if reduction == 0 else (), device=device) for name in used}
+        grads = [upstream.get(name) for name in ("loss", "recon", "kl")]
+        of_data, to_kl = "loss" in used or "recon" in used, "loss" in used or "kl" in used
+        scaled = [torch.randn(4, device=device), torch.randn((), device=device).double()]
+        made = (gradient if of_data else None, scaled if of_data and reduction else [])
+        yield "elbo_backward_", (*operands(given, **settings), *made, *grads, to_kl)
+        half = gradient.half() if i % 2 and name in PLAIN else gradient  # of others 16 bits are not made apart
+        grads = grads[:2] if of_data else [upstream["kl"], None]
+        yield "elbo_backward", (*operands(replace(given, recon=given.recon.to(half)), **settings), half, *grads)
+        leaves = given.leaves()
+        yield "elbo", operands(leaves, reduction, kl=leaf(kl), beta_tensor=beta)
+        whole = stored(given.target, INTEGERS[i % len(INTEGERS)])
+        plain = replace(leaves, target=whole, weight=None, pos_weight=None)
+        yield "elbo", operands(plain, reduction, (leaf(mu), leaf(s), 1), beta=0.5)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_opcheck(name: str, device: str) -> None:
     """Schema, autograd registration, fake kernel, AOTAutograd with dynamic shapes."""
     operator = getattr(torch.ops.pyvae, name).default
-    calls = [arguments for called, arguments in operator_calls(device) if called == name]
+    every = itertools.chain(latent_calls(device), objective_calls(device))
+    calls = [arguments for called, arguments in every if called == name]
     assert calls
     for arguments in calls:
         # AOTAutograd's check compares two runs, between which it puts back the state of torch's own generators alone.

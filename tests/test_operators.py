@@ -9,12 +9,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from calls import LIBRARY_BIT, Call, call, data_term, full_mask, operands
 from cases import data, leaf
+from families import LIKELIHOODS, OTHERS, WITH_LIBRARY
 from fuzz_operators import OPERATORS
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -88,7 +91,7 @@ def test_gradients_of_parameters_that_cannot_be_scaled(other: Tensor, changed: d
 def test_upstream_gradients_of_another_device_are_refused() -> None:
     like = torch.full((3, 4), 0.5)
     with pytest.raises(ValueError, match=r"^pyvae::elbo_gradient: upstream must have shape \(B,\), on recon's device$"):
-        torch.ops.pyvae.elbo_gradient(like, like, 0, (), None, None, None, torch.ones(3, device="meta"), 1)
+        torch.ops.pyvae.elbo_gradient(*data_term(Call("bernoulli", like, like)), torch.ones(3, device="meta"), 1)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +153,39 @@ def test_what_hooks_unpack_wrongly_is_an_error_in_words(name: str, broken: str) 
         with pytest.raises((RuntimeError, ValueError, TypeError), match=match):
             loss.backward()
         assert unpacked
+
+
+# ---- a likelihood's own ----------------------------------------------------------------------------------------------
+
+
+def elbo(given: Call, **changed: Any) -> Any:
+    return torch.ops.pyvae.elbo(*operands(replace(given, **changed)))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_another_number_of_parameters_is_refused(name: str) -> None:
+    """Fewer and more than the likelihood has, and one that is none."""
+    given = call(name, (4, 6), library=True)
+    one, own = torch.zeros(6), given.parameters
+    wrong = [(one,) * n for n in (0, 1, 2, 3, 9) if n != len(own)]
+    wrong += [(*own, None), *((*own[:k], None, *own[k + 1 :]) for k in range(len(own)))]  # type: ignore[list-item]
+    for parameters in wrong:
+        with pytest.raises(ValueError, match="the likelihood has another number of parameters"):
+            elbo(given, parameters=parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name not in WITH_LIBRARY])
+def test_a_log_library_without_its_softmax_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="takes no log_library"):
+        elbo(call(name, (4, 6)), log_library=torch.zeros(4))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_gradients_that_are_not_there_are_refused(name: str) -> None:
+    given = call(name, (4, 6))  # without a log_library
+    there = full_mask(given)
+    for mask in (*(1 << k for k in range(6) if not there >> k & 1), there | LIBRARY_BIT, -1):
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_forward(*operands(given), mask)
+        with pytest.raises(ValueError, match="output_mask has"):
+            torch.ops.pyvae.elbo_gradient(*data_term(given), torch.ones(4), mask)

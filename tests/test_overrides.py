@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from calls import call
 from cases import all_equal, data, posterior
-from families import LIKELIHOODS, SCALES
-from parametric import ENTRIES
-from parametric_calls import call
+from families import SCALES, WAYS
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -80,7 +79,7 @@ def test_a_default_device_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_nor_for_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_device_changes_nothing_for_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its functions have no mode set aside for them."""
     for public in PUBLIC:
         monkeypatch.setattr(pyvae, public, getattr(pyvae.reference, public))
@@ -100,21 +99,12 @@ def test_a_default_device_draws_the_same_noise(functions: Any, draw: str) -> Non
     assert all_equal(got, want)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_every_likelihood_under_a_default_device(functions: Any, likelihood: str) -> None:
-    recon, target = data(likelihood, (4, 6))
-    want = functions.reconstruction_loss(recon, target, likelihood=likelihood, weight=0.5)
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_every_likelihood_under_a_default_device(functions: Any, name: str, library: bool) -> None:
+    given = call(name, (4, 6), library=library)
+    want = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood, weight=0.5)
     with torch.device("meta"):
-        got = functions.reconstruction_loss(recon, target, likelihood=likelihood, weight=0.5)
-    assert torch.equal(got, want)
-
-
-@pytest.mark.parametrize("likelihood", ENTRIES)
-def test_every_likelihood_with_parameters_under_a_default_device(functions: Any, likelihood: str) -> None:
-    given = call(likelihood, (4, 6), library=True)
-    want = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood)
-    with torch.device("meta"):
-        got = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood)
+        got = functions.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood, weight=0.5)
     assert torch.equal(got, want)
 
 
@@ -142,8 +132,13 @@ def test_gradients_under_a_default_device() -> None:
     assert all_equal(got, want)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_compiled_under_a_default_device(name: str) -> None:
+# Of the reference a function a side, since all of one share its code.
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "kernels") for name in PUBLIC), *((name, "reference") for name in ("reparameterize_kl", "elbo_terms"))],
+    indirect=["backend"],
+)
+def test_compiled_under_a_default_device(name: str, backend: str) -> None:
     torch._dynamo.reset()
     want = CALLS[name](RECON, MU)
     with torch.device("meta"):

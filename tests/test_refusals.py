@@ -6,15 +6,19 @@ One is of the CPU alone, that of probabilities outside [0, 1]: see test_cuda_ref
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
+import calls
 import pytest
 import torch
 from cases import to
+from families import LIKELIHOODS, WITH_PARAMETERS, family
 from refusal import LATENTS, OBJECTIVES, Refusal
 from refusals import ACCEPTED, REFUSALS, SETTINGS
+from refusals_likelihood import OWN, SHAPE, OwnRefusal
 
 import pyvae
 
@@ -47,14 +51,62 @@ def of_each(table: Iterable[tuple]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("function", "case"), of_each(REFUSALS))
-def test_refusal(functions: ModuleType, function: str, case: Refusal, device: str) -> None:
-    if device != "cpu" and any(words in case.words for words in ("must hold probabilities", "must lie in [0, 1]")):
-        return  # what CUDA answers instead is tested in test_cuda_refusals.py
+def assert_refused(run: Callable[[], Any], error: type[Exception], words: str, device: str) -> None:
     with pytest.raises(Exception) as caught:  # the type is compared below: a subclass would be another answer
-        call(functions, function, case.changed, device)
-    words = case.words.replace("device cpu", f"device {torch.empty(0, device=device).device}")
-    assert (type(caught.value), str(caught.value)) == (case.error, f"{function}: {words}")
+        run()
+    words = words.replace("device cpu", f"device {torch.empty(0, device=device).device}")
+    assert (type(caught.value), str(caught.value)) == (error, words)
+
+
+@pytest.mark.parametrize(("function", "case"), of_each(case for case in REFUSALS if not case.looks_at_data))
+def test_each_mistake_is_refused_in_its_own_words(
+    functions: ModuleType, function: str, case: Refusal, device: str
+) -> None:
+    assert_refused(
+        lambda: call(functions, function, case.changed, device), case.error, f"{function}: {case.words}", device
+    )
+
+
+@pytest.mark.parametrize(("function", "case"), of_each(case for case in REFUSALS if case.looks_at_data))
+def test_data_outside_of_0_to_1_are_refused_on_the_cpu(functions: ModuleType, function: str, case: Refusal) -> None:
+    """What CUDA answers instead: test_cuda_refusals.py."""
+    assert_refused(
+        lambda: call(functions, function, case.changed, "cpu"), case.error, f"{function}: {case.words}", "cpu"
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "case"), [pytest.param(*x, id=f"{x[0]}-{i}-{x[1].part}") for i, x in enumerate(OWN)]
+)
+def test_each_mistake_in_a_likelihoods_own_is_refused(
+    functions: ModuleType, function: str, case: OwnRefusal, device: str
+) -> None:
+    given = calls.call(case.likelihood, SHAPE, device=device)
+    legal = {part: x for (part, _), x in zip(family(case.likelihood).parameters, given.parameters, strict=True)}
+    likelihood = family(case.likelihood).make(**legal | {case.part: to(device, case.came)})
+    assert_refused(
+        lambda: getattr(functions, function)(given.recon, given.target, likelihood=likelihood),
+        case.error, f"{function}: {case.words}", device,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_a_name_with_parameters_is_refused_as_a_string(functions: ModuleType, name: str, device: str) -> None:
+    given = calls.call(name, (4, 6), device=device)
+    parameters = ", ".join(parameter for parameter, _ in family(name).parameters)
+    words = f'`likelihood` "{name}" has parameters ({parameters}), so it must be given as an object'
+    with pytest.raises(ValueError, match=re.escape(words)):
+        functions.elbo_loss(given.recon, given.target, likelihood=name)
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if not family(name).takes_pos_weight])
+def test_pos_weight_is_refused_by_every_other_likelihood(functions: ModuleType, name: str, device: str) -> None:
+    given = calls.call(name, (4, 6), device=device)
+    words = f'elbo_loss: `pos_weight` must come with likelihood="bernoulli_logits", but likelihood is "{name}"'
+    assert_refused(
+        lambda: functions.elbo_loss(given.recon, given.target, likelihood=given.likelihood, pos_weight=2.0),
+        ValueError, words, device,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("function", LATENTS)

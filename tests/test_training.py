@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from calls import call, of
 from cases import all_equal, data, step_inputs
-from families import LIKELIHOODS, family
+from families import PLAIN, WAYS, family
 from tolerances import FLOAT32_ROUNDING, TRAJECTORY
 from torch import Tensor, nn
 from torch.autograd import grad
+from torch.utils.checkpoint import checkpoint
 
 import pyvae
 
@@ -129,7 +131,7 @@ class VAE(nn.Module):
         return self.decoder(z), kl
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_autocast(likelihood: str, device: str) -> None:
     """bfloat16 activations against float32 data: nothing is cast down, losses are float32, as without autocast."""
     x = data(likelihood, (6, 130), device=device)[1]
@@ -216,3 +218,16 @@ def test_a_gradient_scaler_changes_nothing(device: str) -> None:
         trained.append([p.detach() for p in model.parameters()])
     assert all_equal(*trained)
     assert not all_equal(trained[0], [p.detach() for p in start.parameters()])
+
+
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_autocast_and_checkpoints_change_no_bit(name: str, library: bool, device: str) -> None:
+    """bfloat16 activations beside float32 parameters and data; and the forward pass run again."""
+    dtypes = (torch.bfloat16, torch.float32, torch.float32)
+    given = call(name, (4, 90), dtypes=dtypes, library=library, device=device).leaves()
+    want = [loss := given.elbo_loss(), *grad(loss, given.differentiable)]
+    with torch.autocast(device, torch.bfloat16):
+        loss = given.elbo_loss()
+    assert all_equal([loss, *grad(loss, given.differentiable)], want)
+    loss = checkpoint(of(given), *given.differentiable, use_reentrant=False)
+    assert all_equal([loss, *grad(loss, given.differentiable)], want)  # type: ignore[list-item]

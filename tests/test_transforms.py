@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
 import truth
+from calls import call, of
 from cases import assert_whole, data, leaf, posterior
-from families import LIKELIHOODS, SCALES
+from families import PLAIN, SCALES, WAYS
 from tolerances import FLOAT32_ROUNDING
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -42,7 +44,7 @@ def objective(likelihood: str, scale: str, reduction: str = "sum") -> Any:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", PLAIN)
 def test_func_grad_vjp_and_jvp(likelihood: str, scale: str, device: str) -> None:
     step, given = objective(likelihood, scale), inputs(device, likelihood, scale)
     leaves = [leaf(x) for x in given]
@@ -60,16 +62,36 @@ def test_func_grad_vjp_and_jvp(likelihood: str, scale: str, device: str) -> None
     assert (tangent - parts.sum()).abs() <= 10 * FLOAT32_ROUNDING * parts.abs().sum()
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_per_sample_gradients(likelihood: str, device: str) -> None:
-    """vmap over grad, the usual way to them, and jacrev and jacfwd of the unreduced loss."""
-    step, given = objective(likelihood, "logvar"), inputs(device, likelihood)
-    each = vmap(lambda *sample: grad(step)(*(x[None] for x in sample))[0])(*given)
-    assert_whole(each, grad(step)(*given))
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_transforms_by_recon_and_parameters(name: str, library: bool, device: str) -> None:
+    """torch.func.grad, vmap over it (the usual way to per-sample gradients), jacrev, jacfwd, jvp and forward mode, all
+    against reverse mode."""
+    given = call(name, (4, 30), (4, 30), library=library, device=device)
+    tensors = given.differentiable
+    places = tuple(range(len(tensors)))
+    leaves = [leaf(x) for x in tensors]
+    want = torch.autograd.grad(of(given)(*leaves), leaves)
+    for got, expected in zip(grad(of(given), places)(*tensors), want, strict=True):
+        assert_whole(got, expected)
+
+    def one(target: Tensor, *sample: Tensor) -> Tensor:
+        return replace(given.with_differentiable([x[None] for x in sample]), target=target[None]).elbo_loss()
+
+    each = vmap(grad(one, tuple(p + 1 for p in places)))(given.target, *tensors)
+    for got, expected in zip(each, want, strict=True):
+        assert_whole(got, expected)
     for jacobian in (jacrev, jacfwd):
-        full = jacobian(lambda x: pyvae.reconstruction_loss(x, given[1], likelihood=likelihood))(given[0])
-        assert_whole(full.sum(0), grad(step)(*given))
+        full = jacobian(of(given, "none"))(*tensors)
+        assert_whole(full.sum(0), want[0])
         assert not full[0, 1:].any()
+    directions = [torch.rand_like(x) * g.sign() for x, g in zip(tensors, want, strict=True)]  # no cancellation
+    slope = sum((g * d).sum() for g, d in zip(want, directions, strict=True))
+    value, tangent = jvp(of(given), tuple(tensors), tuple(directions))
+    assert_whole(tangent, torch.as_tensor(slope))
+    assert_whole(value, of(given)(*tensors))
+    with fwAD.dual_level():
+        duals = [fwAD.make_dual(x, d) for x, d in zip(tensors, directions, strict=True)]
+        assert_whole(fwAD.unpack_dual(of(given)(*duals)).tangent, torch.as_tensor(slope))
 
 
 def test_hessian(device: str) -> None:
@@ -85,12 +107,28 @@ def test_hessian(device: str) -> None:
     assert not lm.any()
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_vmap_of_every_function(likelihood: str, device: str) -> None:
-    many = [torch.stack(x) for x in zip(*(inputs(device, likelihood) for _ in range(3)), strict=True)]
-    recon, target, mu, logvar, eps = many
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_vmap_of_the_objective(name: str, library: bool, device: str) -> None:
+    """Over everything, parameters and KL included: as call by call."""
+    calls = [call(name, (4, 15), library=library, seed=seed, device=device) for seed in range(3)]
+    posteriors = [posterior("logvar", (4, 6), seed=seed, device=device) for seed in range(3)]
+    many = [torch.stack(x) for x in zip(*(c.differentiable for c in calls), strict=True)]
+
+    def terms(target: Tensor, mu: Tensor, logvar: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = replace(calls[0].with_differentiable(list(tensors)), target=target)
+        return pyvae.elbo_terms(given.recon, given.target, mu, logvar, likelihood=given.likelihood)
+
+    targets, mus, logvars = (torch.stack(x) for x in ([c.target for c in calls], *zip(*posteriors, strict=True)))
+    got = vmap(terms)(targets, mus, logvars, *many)
+    wants = [terms(c.target, *p, *c.differentiable) for c, p in zip(calls, posteriors, strict=True)]
+    for value, each in zip(got, zip(*wants, strict=True), strict=True):
+        assert_whole(value, torch.stack([*each]))
+
+
+def test_vmap_of_the_encoders_side(device: str) -> None:
+    many = [torch.stack(x) for x in zip(*(inputs(device) for _ in range(3)), strict=True)]
+    _, _, mu, logvar, eps = many
     functions = {
-        "terms": (lambda x, t, m, s: pyvae.elbo_terms(x, t, m, s, likelihood=likelihood), (recon, target, mu, logvar)),
         "kl": (pyvae.kl_divergence, (mu, logvar)),
         "eps": (lambda m, s, e: pyvae.reparameterize_kl(m, s, eps=e), (mu, logvar, eps)),
         "seed": (lambda m, s: pyvae.reparameterize_kl(m, s, seed=3), (mu, logvar)),

@@ -1,4 +1,5 @@
-"""Values against float64 formulas, torch.distributions and torch's own losses."""
+"""Values against float64 formulas, torch.distributions and torch's own losses. By shape, dtype and layout of the data:
+test_likelihoods.py."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import itertools
 import pytest
 import torch
 import truth
-from cases import DTYPES, LAYOUTS, MIXED_DTYPES, REDUCTIONS, SHAPES, assert_relative, data, posterior, result_dtype
-from families import LIKELIHOODS, SCALES, cycled, family
-from tolerances import FLOAT32_ROUNDING, GIVEN_NOISE_EPS, LOSS
+from calls import assert_sided, call
+from cases import DTYPES, LAYOUTS, REDUCTIONS, SHAPES, assert_relative, data, posterior, result_dtype
+from families import LIKELIHOODS, PLAIN, SCALES, WAYS, cycled, family
+from tolerances import FLOAT32_ROUNDING, GIVEN_NOISE_EPS, IN_UNITS, LOSS
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
@@ -23,18 +25,7 @@ def scalars(value: float, device: str, dtype: torch.dtype = torch.float32) -> li
     return [torch.tensor(value, dtype=dtype, device=place) for place in dict.fromkeys((device, "cpu"))]
 
 
-# ---- every likelihood x scale x dtype x reduction --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtypes", MIXED_DTYPES, ids=str)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_reconstruction_loss(likelihood: str, dtypes: tuple[torch.dtype, torch.dtype], device: str) -> None:
-    recon, target = data(likelihood, (5, 3, 6, 7), dtypes, device=device)
-    for reduction in REDUCTIONS:
-        got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, reduction=reduction)
-        assert got.dtype == result_dtype(recon, target)
-        assert got.device == recon.device
-        assert_relative(got, truth.reconstruction(likelihood, recon, target, reduction=reduction), LOSS)
+# ---- every scale x dtype x reduction, with every likelihood ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -49,34 +40,39 @@ def test_kl_divergence(scale: str, dtype: torch.dtype, device: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_objective(likelihood: str, scale: str, dtype: torch.dtype, device: str) -> None:
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_objective(name: str, library: bool, scale: str, dtype: torch.dtype, device: str) -> None:
     """elbo_terms and elbo_loss, the KL from the posterior or given, beta as a number and as tensors."""
-    recon, target = data(likelihood, (7, 33), (dtype, dtype), device=device)
+    given = call(name, (7, 33), None, (dtype,) * 3, library, device=device)
     mu, s = posterior(scale, (7, 5), dtype, device=device)
-    kl = pyvae.kl_divergence(mu, **{scale: s})
+    kl, exact_kl = pyvae.kl_divergence(mu, **{scale: s}), truth.kl_divergence(scale, mu, s)
     betas = (1, 0.7, 0, *scalars(0.7, device), *scalars(2.5, device, torch.float64))
+    bound, exactly = LOSS if name in PLAIN else IN_UNITS, (*given.truth().loss, exact_kl)
     for reduction, beta in itertools.product(REDUCTIONS, betas):
+        value, unit, divergence = (truth.reduce(x, reduction) for x in exactly)
+        weighted = truth.exact(beta) * divergence
+        context = {"reduction": reduction, "beta": beta}
         for source in ({"mu": mu, scale: s}, {"kl": kl}):
-            options = {"likelihood": likelihood, "beta": beta, "reduction": reduction} | source
-            exact_kl = truth.kl_divergence(scale, mu, s)
-            want = truth.objective(likelihood, recon, target, exact_kl, beta, reduction=reduction)
-            got = pyvae.elbo_terms(recon, target, **options)
-            for name, value, expected in zip(want._fields, got, want, strict=True):
-                assert value.dtype == result_dtype(recon), name
-                assert_relative(value, expected, LOSS, term=name, reduction=reduction, beta=beta)
-            assert torch.equal(pyvae.elbo_loss(recon, target, **options), got.loss)
+            options = {"likelihood": given.likelihood, "beta": beta, "reduction": reduction} | source
+            got = pyvae.elbo_terms(given.recon, given.target, **options)
+            assert {x.dtype for x in got} == {result_dtype(given.recon)}
+            assert_sided(got.recon, (value, unit), bound, **context)
+            assert_relative(got.kl, divergence, LOSS, **context)
+            assert_sided(got.loss, (value + weighted, unit + weighted), bound, **context)
+            assert torch.equal(pyvae.elbo_loss(given.recon, given.target, **options), got.loss)
 
 
-def test_objective_without_kl_is_the_reconstruction(device: str) -> None:
-    recon, target = data("bernoulli_logits", (4, 9), device=device)
+@pytest.mark.parametrize(("name", "library"), WAYS)
+def test_objective_without_kl_is_the_reconstruction(name: str, library: bool, device: str) -> None:
+    given = call(name, (4, 9), library=library, device=device)
     for reduction in REDUCTIONS:
-        options = {"likelihood": "bernoulli_logits", "reduction": reduction}
-        terms = pyvae.elbo_terms(recon, target, beta=3.0, **options)
-        want = pyvae.reconstruction_loss(recon, target, **options)
+        options = {"likelihood": given.likelihood, "reduction": reduction}
+        terms = pyvae.elbo_terms(given.recon, given.target, beta=3.0, **options)
+        want = pyvae.reconstruction_loss(given.recon, given.target, **options)
         assert torch.equal(terms.loss, want)
         assert torch.equal(terms.recon, want)
         assert torch.equal(terms.kl, torch.zeros_like(want))
+        assert torch.equal(given.elbo_loss(reduction=reduction), want)
 
 
 def test_mu_and_scale_of_different_dtypes(device: str) -> None:
@@ -126,7 +122,7 @@ def test_reparameterize_with_given_noise(scale: str, dtype: torch.dtype, device:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_shapes(shape: tuple[int, ...], device: str) -> None:
-    for likelihood, scale in cycled(LIKELIHOODS, SCALES):
+    for likelihood, scale in cycled(PLAIN, SCALES):
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             recon, target = data(likelihood, shape, (dtype, dtype), device=device)
             mu, s = posterior(scale, shape, dtype, device=device)
@@ -136,16 +132,6 @@ def test_shapes(shape: tuple[int, ...], device: str) -> None:
                 got = pyvae.elbo_terms(recon, target, mu, **{scale: s}, likelihood=likelihood, reduction=reduction)
                 for value, expected in zip(got, want, strict=True):
                     assert_relative(value, expected, LOSS, likelihood=likelihood, dtype=dtype, reduction=reduction)
-
-
-@pytest.mark.parametrize(("recon_layout", "target_layout"), list(itertools.product(LAYOUTS, LAYOUTS)))
-def test_layouts_of_the_data(recon_layout: str, target_layout: str, device: str) -> None:
-    pairs = (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.float32, torch.uint8)
-    for likelihood, dtypes in itertools.product(LIKELIHOODS, pairs):
-        recon, target = data(likelihood, (3, 4, 5, 6), dtypes, device=device)
-        recon, target = LAYOUTS[recon_layout](recon), LAYOUTS[target_layout](target)
-        got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
-        assert_relative(got, truth.reconstruction(likelihood, recon, target), LOSS, likelihood=likelihood)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "flattened"])
@@ -162,24 +148,6 @@ def test_layouts_of_the_posterior(layout: str, scale: str, device: str, backend:
         assert torch.equal(z, plain)
         assert_relative(kl, truth.exact(plain_kl), LOSS)
         assert torch.equal(kl, plain_kl) or backend == "reference"
-
-
-@pytest.mark.parametrize(
-    "shape", [(), (6,), (5, 6), (3, 1, 1), (3, 5, 6), (4, 1, 1, 1), (1, 3, 5, 6), (4, 3, 5, 6)], ids=str
-)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_weight_and_pos_weight_broadcast(likelihood: str, shape: tuple[int, ...], device: str) -> None:
-    recon, target = data(likelihood, (4, 3, 5, 6), device=device)
-    numbers = torch.rand(shape).to(device) + 0.5
-    weights: list[Tensor] = [numbers, numbers > 1, numbers.double(), numbers.bfloat16(), -numbers]
-    for weight in weights:
-        want = truth.reconstruction(likelihood, recon, target, weight)
-        assert_relative(pyvae.reconstruction_loss(recon, target, likelihood=likelihood, weight=weight), want, LOSS)
-        if family(likelihood).takes_pos_weight:
-            options = {"weight": weight, "pos_weight": weight if weight.dtype == torch.bool else weight.abs()}
-            want = truth.reconstruction(likelihood, recon, target, **options)
-            got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood, **options)
-            assert_relative(got, want, LOSS)
 
 
 @pytest.mark.parametrize("dtype", (torch.bool, torch.bfloat16, torch.float32, torch.float64), ids=str)
@@ -216,11 +184,14 @@ def test_textbook_loss_function(device: str) -> None:
     torch.testing.assert_close(got, textbook, rtol=FLOAT32_ROUNDING, atol=0)
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_losses_of_torch(likelihood: str, device: str) -> None:
-    recon, target = data(likelihood, (6, 40), (torch.float64, torch.float64), device=device)
-    got = pyvae.reconstruction_loss(recon, target, likelihood=likelihood)
-    assert_relative(got, family(likelihood).torch(recon, target).sum(1), LOSS)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_losses_of_torch(name: str, device: str) -> None:
+    given = call(name, (6, 40), None, (torch.float64,) * 3, device=device)
+    recon, target, *own = (x.cpu() for x in (given.recon, given.target, *given.parameters))
+    recon = torch.log_softmax(recon, 1) if given.has_softmax else recon
+    want = family(name).torch(recon, target, *own).sum(1)
+    bound = LOSS if name in PLAIN else IN_UNITS
+    assert_sided(given.elbo_loss(reduction="none"), (want, given.truth().loss[1]), bound)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -98,9 +98,10 @@ KL_NEAR_A_PRIOR = {torch.float32: 1e-6, torch.float64: 1e-6}
 PRIOR_GRADIENT_WHOLE = {torch.float64: 1e-15, torch.float32: 1e-6, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 REFERENCE_PRIOR_WHOLE = {**PRIOR_GRADIENT_WHOLE, torch.float32: FLOAT32_ROUNDING}
 
-# Likelihoods by rows, losses and gradients relative to their units (tests/parametric.py): the contract's bound for
-# float32; in 16 bits one rounding on top; of float64 what the truth's own differences of digammas and lgammas leave.
-BY_ROWS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2.0**-11 + 1e-5, torch.bfloat16: 2.0**-8 + 1e-5}
+# Likelihoods with parameters or of counts, losses and gradients relative to their units (family_formulas.py): the
+# contract's bound for float32; in 16 bits one rounding on top; of float64 what the truth's own differences of digammas
+# and lgammas leave.
+IN_UNITS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2.0**-11 + 1e-5, torch.bfloat16: 2.0**-8 + 1e-5}
 
 # pyvae.reference's count likelihoods, whose slopes autograd derives in float64: absolute, of the largest of the terms
 # that cancel in them (x lgamma, log(theta + mean) ...), a few roundings.

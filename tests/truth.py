@@ -9,7 +9,8 @@ import math
 from typing import NamedTuple
 
 import torch
-from families import excess, family, scaling
+from families import family, scaling
+from family_formulas import excess
 from torch import Tensor
 
 
@@ -87,7 +88,7 @@ def reconstruction(
     reduction: str = "none",
 ) -> Tensor:
     """-log p(target | recon), less the constants that the contract leaves out."""
-    value = family(name).value(rows(recon), rows(target), spread(pos_weight, recon))
+    (value, _), *_ = family(name).at(rows(recon), rows(target), pos_weight=spread(pos_weight, recon))
     return reduce((spread(weight, recon) * value).sum(1), reduction)
 
 

@@ -79,7 +79,7 @@ FIRST = (
     "tests/test_values.py::test_objective",
     "tests/test_values.py::test_kl_divergence",
     "tests/test_gradients.py::test_recon_gradient_over_the_whole_range",
-    "tests/test_gradients.py::test_recon_gradient_of_every_dtype_and_reduction",
+    "tests/test_likelihoods.py::test_every_dtype_and_reduction",
     "tests/test_gradients.py::test_kl_gradient_over_the_whole_range",
     "tests/test_gradients.py::test_sampler_gradient",
     "tests/test_cuda_sanitized.py",

@@ -12,10 +12,10 @@ import counts_truth
 import mpmath as mp
 import pytest
 import torch
+from calls import Call, assert_sided, call
 from counts_truth import DIGITS
-from parametric import COUNTS, ENTRIES, WITH_LIBRARY
-from parametric_calls import Call, assert_sided, call
-from tolerances import BY_ROWS, COUNTS_BELOW, REFERENCE_COUNTS
+from families import COUNTS, WITH_LIBRARY, family
+from tolerances import COUNTS_BELOW, IN_UNITS, REFERENCE_COUNTS
 from torch import Tensor
 
 import pyvae
@@ -41,7 +41,7 @@ def corners(name: str) -> tuple[Tensor, Table]:
     """Points as float32 has them: [N, recon, target, parameters]."""
     thetas = torch.tensor((*THETAS, *FAR_THETAS)).log()
     axes = [torch.tensor(MEANS).log(), torch.tensor(TARGETS), thetas, torch.tensor(LOGITS)]
-    points = torch.cartesian_prod(*axes[: 2 + len(ENTRIES[name].parameters)]).float()
+    points = torch.cartesian_prod(*axes[: 2 + len(family(name).parameters)]).float()
     return points, exactly(name, points.tolist())
 
 
@@ -65,12 +65,12 @@ def test_corners(name: str, device: str, backend: str) -> None:
     points, (exact, unit) = corners(name)
     unit = unit.clone()
     if name.startswith("zero_inflated"):
-        unit[:, 1:3] *= 1 + slack(points, (exact, unit))[:, None] / BY_ROWS[torch.float32]
+        unit[:, 1:3] *= 1 + slack(points, (exact, unit))[:, None] / IN_UNITS[torch.float32]
     below = exact.abs() < COUNTS_BELOW
     exact = exact.where(~below, 0.0)
-    unit = unit.where(~below, COUNTS_BELOW / BY_ROWS[torch.float32])
+    unit = unit.where(~below, COUNTS_BELOW / IN_UNITS[torch.float32])
     if backend == "reference":  # derived by autograd in float64: to 16 digits of the terms that cancel
-        unit = unit + REFERENCE_COUNTS / BY_ROWS[torch.float32] * largest_terms(points)[:, None]
+        unit = unit + REFERENCE_COUNTS / IN_UNITS[torch.float32] * largest_terms(points)[:, None]
     for copies, (recon, target, *parameters) in by_one(points, device):
         given = Call(name, recon, target, tuple(parameters)).leaves()
         loss = given.elbo_loss(reduction="none")
@@ -140,7 +140,7 @@ def test_theta_beyond_its_range_is_poisson(device: str) -> None:
         theta = torch.tensor(theta, device=device)
         want = pyvae.reconstruction_loss(recon, given.target, likelihood="poisson")
         got = pyvae.reconstruction_loss(recon, given.target, likelihood=pyvae.NegativeBinomial(theta))
-        torch.testing.assert_close(got, want, rtol=BY_ROWS[torch.float32], atol=0)
+        torch.testing.assert_close(got, want, rtol=IN_UNITS[torch.float32], atol=0)
 
 
 @pytest.mark.parametrize("log_theta", [30.0, 35.0, 40.0, 60.0, -60.0, 2.5])

@@ -1,43 +1,56 @@
-"""Likelihoods with parameters, of counts, and through a softmax: values and gradients against closed forms."""
+"""Every likelihood's losses and gradients against closed forms: shapes, dtypes, layouts, weights, special data."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from cases import INTEGERS, LAYOUTS, REDUCTIONS, generator, leaf, posterior
-from parametric import COUNTS, ENTRIES, NAMES, WITH_LIBRARY, WITH_PARAMETERS
-from parametric_calls import assert_sided, call, check
-from tolerances import BY_ROWS, REFERENCE_COUNTS
+from calls import call
+from cases import DENSE_LAYOUTS, LAYOUTS, MIXED_DTYPES, REDUCTIONS, SHAPES, generator, leaf
+from families import COUNTS, OTHERS, PLAIN, WAYS, WITH_LIBRARY, WITH_PARAMETERS, WITH_SOFTMAX, family
+from tolerances import IN_UNITS, REFERENCE_COUNTS
 from torch import Tensor
 
 import pyvae
 
 pytestmark = pytest.mark.usefixtures("backend")
-F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
-WAYS = [(name, library) for name in NAMES for library in (False, True) if not library or name in WITH_LIBRARY]
 EACH_WAY = pytest.mark.parametrize(("name", "library"), WAYS)
 UPSTREAM = torch.tensor([1.0, 3.0, -0.7, 0.0, 2.5])
+Check = Callable[..., tuple[Tensor, ...]]
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
 
 
-@EACH_WAY
-@pytest.mark.parametrize("features", [1, 7, 511, 512, 513, 1030, 20_000])
-def test_features(name: str, library: bool, features: int, device: str, backend: str) -> None:
+# Of very many numbers some lie in the far tails of counts, which are test_counts_hard.py's.
+FEW = [*(shape for shape in SHAPES if math.prod(shape) < 50_000), (0, 0), (3, 2, 0)]
+SHAPED = [
+    *((name, library, shape, 1) for shape in FEW for name, library in WAYS),
+    *((name, False, shape, 1) for shape in SHAPES if shape not in FEW for name in PLAIN),
+    *((name, library, (3, 20_000), 0) for name, library in WAYS if name in OTHERS),
+]
+
+
+@pytest.mark.parametrize(("name", "library", "shape", "seed"), SHAPED, ids=str)
+def test_every_shape(
+    name: str, library: bool, shape: tuple[int, ...], seed: int, device: str, backend: str, check: Check
+) -> None:
     slack = math.exp(5) * REFERENCE_COUNTS if backend == "reference" else 0.0  # its terms are as large as theta
-    for batch, reduction in ((3, "none"), (1, "sum")):
-        given = call(name, (batch, features), library=library, device=device)
-        check(given, reduction=reduction, slack=slack, batch=batch)
+    forms = (None, ()) if family(name).parameters else (None,)
+    for dtype, form in itertools.product((F32, BF16), forms):
+        given = call(name, shape, form, (dtype, F32, F32), library, seed, device)
+        for reduction in ("none", "sum"):
+            check(given, reduction=reduction, slack=slack, dtype=dtype, form=form)
 
 
-@EACH_WAY
+@pytest.mark.parametrize(("name", "library"), [way for way in WAYS if way[0] in OTHERS])
 @pytest.mark.parametrize("batch", [1, 3, 33, 129, 700])
-def test_batches(name: str, library: bool, batch: int, device: str) -> None:
+def test_sums_of_gradients_over_every_batch(name: str, library: bool, batch: int, device: str, check: Check) -> None:
     """Groups of rows for sums per column, and rests of them."""
     for shape, parameter_shape in itertools.product(((batch, 17), (batch,)), ((), None)):
         for reduction in REDUCTIONS:
@@ -56,13 +69,13 @@ FORMS = {
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", WITH_PARAMETERS)
-def test_parameters_of_every_shape(name: str, reduction: str, device: str) -> None:
+def test_parameters_of_every_shape(name: str, reduction: str, device: str, check: Check) -> None:
     """Their gradients come back in it; each alone as well."""
     for shape, forms in FORMS.items():
         for form in forms:
             given = call(name, shape, form, library=True, device=device)
             upstream = UPSTREAM[: shape[0]] if reduction == "none" else torch.tensor(3.0)
-            check(given, upstream.to(device), reduction, shape=shape, form=form)
+            together = check(given, upstream.to(device), reduction, shape=shape, form=form)
             if reduction != "sum":
                 continue
             wanted = given.leaves()
@@ -71,91 +84,71 @@ def test_parameters_of_every_shape(name: str, reduction: str, device: str) -> No
                 assert torch.equal(torch.autograd.grad(wanted.elbo_loss(), parameter)[0], gradient)
 
 
-def test_two_parameters_of_different_shapes(device: str) -> None:
+@pytest.mark.parametrize("name", [name for name in WITH_PARAMETERS if len(family(name).parameters) > 1])
+def test_parameters_of_different_shapes(name: str, device: str, check: Check) -> None:
+    """Any two shapes, of parameters that are neighbors."""
     for shape, forms in FORMS.items():
-        for first, second in itertools.product(forms, forms):
-            given, other = (
-                call("zero_inflated_negative_binomial", shape, form, device=device) for form in (first, second)
-            )
-            check(replace(given, parameters=(given.parameters[0], other.parameters[1])), first=first, second=second)
-
-
-@EACH_WAY
-@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0,), (0, 0), (3, 2, 0)], ids=str)
-def test_empty(name: str, library: bool, shape: tuple[int, ...], device: str) -> None:
-    for form, reduction in itertools.product((None, ()), ("none", "sum")):
-        check(call(name, shape, form, library=library, device=device), reduction=reduction)
+        for pair in itertools.product(forms, forms):
+            calls = [call(name, shape, form, device=device) for form in pair]
+            parameters = tuple(calls[i % 2].parameters[i] for i in range(len(calls[0].parameters)))
+            check(replace(calls[0], parameters=parameters), forms=pair)
 
 
 @pytest.mark.parametrize("name", WITH_LIBRARY)
-def test_log_library_as_a_column(name: str, device: str) -> None:
+def test_log_library_as_a_column(name: str, device: str, check: Check) -> None:
     given = call(name, (4, 33), library=True, device=device)
     assert given.log_library is not None
     check(replace(given, log_library=given.log_library[:, None]), UPSTREAM[:4].to(device))
 
 
-# ---- terms, KL and beta ----------------------------------------------------------------------------------------------
-
-
-@EACH_WAY
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_objective(name: str, library: bool, reduction: str, device: str) -> None:
-    """elbo_terms and their gradients, with the KL of a posterior, given, and without."""
-    mu, logvar = (leaf(x) for x in posterior("logvar", (5, 4), device=device))
-    kl = leaf(pyvae.kl_divergence(mu, logvar))
-    given = call(name, (5, 70), library=library, device=device).leaves()
-    sources, mean = given.differentiable, 1 / 5 if reduction == "batchmean" else 1.0
-    want = given.truth(1.7 * mean)
-    value, unit = want.loss
-    expected = (value, unit) if reduction == "none" else (mean * value.sum(), mean * unit.sum())
-    for source, beta in itertools.product(({"mu": mu, "logvar": logvar}, {"kl": kl}, {}), (0.5, torch.tensor(0.5))):
-        options = {"likelihood": given.likelihood, "beta": beta, "reduction": reduction} | source
-        terms = pyvae.elbo_terms(given.recon, given.target, **options)
-        assert_sided(terms.recon, expected)
-        whole = 0.0 if not source else kl.detach() if reduction == "none" else mean * kl.detach().sum()
-        torch.testing.assert_close(terms.kl, torch.as_tensor(whole).to(terms.kl).expand(terms.kl.shape))
-        torch.testing.assert_close(terms.loss, terms.recon + 0.5 * terms.kl)
-        torch.testing.assert_close(pyvae.elbo_loss(given.recon, given.target, **options), terms.loss)
-        upstream = [torch.full_like(x, factor) for x, factor in zip(terms, (1.0, 0.7, 2.0), strict=True)]
-        others = list(source.values())
-        outputs = terms if source else terms[:2]
-        got = torch.autograd.grad(outputs, [*sources, *others], upstream[: len(outputs)])
-        for gradient, sided in zip(got, want.gradients, strict=False):
-            assert_sided(gradient, sided)
-        slopes = {"kl": torch.ones(5), "mu": mu, "logvar": torch.expm1(logvar) / 2}
-        for key, gradient in zip(source, got[len(sources) :], strict=True):  # 1/2 from the loss, 2 from the KL itself
-            torch.testing.assert_close(gradient, 2.5 * mean * slopes[key].detach().to(gradient))
-        alone = pyvae.reconstruction_loss(given.recon, given.target, likelihood=given.likelihood, reduction=reduction)
-        assert torch.equal(
-            alone, pyvae.elbo_loss(given.recon, given.target, **options | {"mu": None, "logvar": None, "kl": None})
-        )
-
-
 # ---- dtypes, layouts, weights ----------------------------------------------------------------------------------------
 
+OF_PARAMETERS = {(F32, BF16): F16, (F32, F64): F32, (F64, F16): BF16, (F16, torch.bool): BF16}
 DTYPES = [
-    *((x, x, x) for x in (F16, BF16, F32, F64)),
-    *((BF16, F32, F32), (F16, F32, F32), (F32, BF16, F16), (F32, F64, F32), (F64, F32, BF16), (F32, F32, F64)),
-    *((F32, x, F32) for x in INTEGERS),
-    *((BF16, torch.uint8, F32), (F64, torch.int64, F64), (F16, torch.bool, BF16)),
+    *((*pair, OF_PARAMETERS.get(pair, pair[0] if pair[0] == pair[1] else F32)) for pair in MIXED_DTYPES),
+    *((F64, F32, BF16), (F32, F32, F64), (F64, torch.int64, F64)),
 ]
 
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
 @EACH_WAY
-def test_dtypes(name: str, library: bool, dtypes: tuple[torch.dtype, ...], device: str) -> None:
-    for form, reduction in itertools.product((None, (5, 70), (5, 1), ()), REDUCTIONS):
-        given = call(name, (5, 70), form, dtypes, library, device=device)  # type: ignore[arg-type]
-        upstream = UPSTREAM.abs() if reduction == "none" else torch.tensor(1.5)
+def test_every_dtype_and_reduction(
+    name: str, library: bool, dtypes: tuple[torch.dtype, ...], device: str, check: Check
+) -> None:
+    """Of recon, target and parameters. A batch and upstream gradients by which products are not rounded."""
+    forms = (None, (8, 67), (8, 1), ()) if family(name).parameters else (None,)
+    for form, reduction in itertools.product(forms, REDUCTIONS):
+        given = call(name, (8, 67), form, dtypes, library, seed=1, device=device)  # type: ignore[arg-type]
+        upstream = torch.tensor([2.0, 1.0, -0.5, 0.0, 4.0, 1.0, 8.0, 1.0] if reduction == "none" else 2.0)
         check(given, upstream.to(device), reduction, form=form)
+
+
+# The combinations of layouts matter to what reads two tensors at once: for each kind of likelihood.
+LAID_OUT = (*((name, False) for name in PLAIN), ("gaussian_logvar", False), ("negative_binomial", True))
+
+
+@pytest.mark.parametrize(("recon_layout", "target_layout"), list(itertools.product(LAYOUTS, LAYOUTS)))
+def test_layouts_of_recon_and_target(
+    recon_layout: str, target_layout: str, device: str, backend: str, check: Check
+) -> None:
+    """And the gradient of a dense recon has its strides."""
+    for (name, library), pair in itertools.product(LAID_OUT, ((F32, F32), (BF16, F32), (F32, torch.uint8))):
+        given = call(name, (3, 4, 5, 6), (6,), (*pair, F32), library, device=device)
+        if recon_layout == "flattened":
+            given = replace(given, parameters=tuple(x.expand(4, 5, 6).reshape(120) for x in given.parameters))
+        recon, target = LAYOUTS[recon_layout](given.recon), LAYOUTS[target_layout](given.target)
+        gradient, *_ = check(replace(given, recon=recon, target=target), name=name, pair=pair)
+        if recon_layout in DENSE_LAYOUTS and backend == "kernels":
+            assert gradient.stride() == recon.stride()
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @EACH_WAY
-def test_layouts(name: str, library: bool, layout: str, device: str) -> None:
+def test_layouts_of_parameters(name: str, library: bool, layout: str, device: str, check: Check) -> None:
+    """And of long rows: of recon, of the target, of parameters, and of all of them."""
+    way = LAYOUTS[layout]
     for which in ("recon", "target", "parameters", "all"):
         given = call(name, (3, 4, 5, 40), (3, 4, 5, 40), library=library, device=device)
-        way = LAYOUTS[layout]
         recon = way(given.recon) if which in ("recon", "all") and layout != "flattened" else given.recon
         target = way(given.target) if which in ("target", "all") else given.target
         parameters = given.parameters
@@ -165,7 +158,7 @@ def test_layouts(name: str, library: bool, layout: str, device: str) -> None:
 
 
 @EACH_WAY
-def test_flattened_recon_and_wider_rows(name: str, library: bool, device: str) -> None:
+def test_flattened_recon_and_wider_rows(name: str, library: bool, device: str, check: Check) -> None:
     given = call(name, (3, 60), library=library, device=device)
     check(replace(given, target=given.target.reshape(3, 3, 4, 5)))
     wide = call(name, (3, 700), library=library, device=device)
@@ -186,10 +179,27 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @EACH_WAY
-def test_weights(name: str, library: bool, weight: str, device: str) -> None:
-    for form in (None, (5, 1), (5, 600)):
+def test_weights(name: str, library: bool, weight: str, device: str, check: Check) -> None:
+    for form in (None, (5, 1), (5, 600)) if family(name).parameters else (None,):
         given = call(name, (5, 600), form, library=library, device=device)
         check(replace(given, weight=WEIGHTS[weight](generator(4)).to(device)), UPSTREAM.to(device), form=form)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (6,), (5, 6), (3, 1, 1), (3, 5, 6), (4, 1, 1, 1), (1, 3, 5, 6), (4, 3, 5, 6)], ids=str
+)
+@EACH_WAY
+def test_weight_and_pos_weight_broadcast(
+    name: str, library: bool, shape: tuple[int, ...], device: str, check: Check
+) -> None:
+    given = call(name, (4, 3, 5, 6), library=library, device=device)
+    numbers = torch.rand(shape).to(device) + 0.5
+    weights: list[Tensor] = [numbers, numbers > 1, numbers.double(), numbers.bfloat16(), -numbers]
+    for weight in weights:
+        check(replace(given, weight=weight), dtype=weight.dtype)
+        if family(name).takes_pos_weight:
+            positive = weight if weight.dtype == torch.bool else weight.abs()
+            check(replace(given, weight=weight, pos_weight=positive), dtype=weight.dtype)
 
 
 # ---- refused and special data ----------------------------------------------------------------------------------------
@@ -224,7 +234,7 @@ def test_nan_goes_to_its_sample_alone(name: str, library: bool, place: str, devi
         tensor[1, 650] = before
 
 
-@pytest.mark.parametrize("name", [name for name in COUNTS if ENTRIES[name].softmax != "never"])
+@pytest.mark.parametrize("name", WITH_SOFTMAX)
 def test_infinite_scores_are_as_torchs_softmax(name: str, device: str) -> None:
     """-inf is a probability of 0, impossible where something is counted; inf and rows of -inf are NaN."""
     for value, everywhere in ((-math.inf, False), (math.inf, False), (-math.inf, True)):
@@ -241,12 +251,12 @@ def test_infinite_scores_are_as_torchs_softmax(name: str, device: str) -> None:
             keep = torch.arange(600, device=device) != 550
             rest = replace(given, recon=given.recon[:, keep], target=given.target[:, keep])
             rest = replace(rest, parameters=tuple(p[keep] for p in rest.parameters))
-            torch.testing.assert_close(got[1], rest.elbo_loss(reduction="none")[1], rtol=BY_ROWS[F32], atol=0)
+            torch.testing.assert_close(got[1], rest.elbo_loss(reduction="none")[1], rtol=IN_UNITS[F32], atol=0)
             given.target[1, 550] = 3
             assert given.elbo_loss(reduction="none")[1] == math.inf
 
 
-def test_counts_need_not_be_integers(device: str) -> None:
+def test_counts_need_not_be_integers(device: str, check: Check) -> None:
     for name in COUNTS:
         given = call(name, (5, 600), library=True, device=device)
         check(replace(given, target=(given.target * 0.37).to(device)))
