@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli
 
-from pyvae import _likelihoods
+from pyvae import likelihoods as _likelihoods
 from pyvae._checks import SCALES as SCALES
 
 # Those without parameters or counts; the others go by rows (parametric.py).

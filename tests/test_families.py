@@ -12,7 +12,7 @@ from tolerances import BY_ROWS as BY_ROWS_BOUND
 from tolerances import FLOAT64_ROUNDING
 from torch.autograd import grad
 
-from pyvae import _likelihoods
+from pyvae import likelihoods as _likelihoods
 
 
 def test_every_member_has_an_entry_and_every_entry_is_a_member() -> None:

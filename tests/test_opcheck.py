@@ -10,7 +10,7 @@ import torch
 from cases import INTEGERS, LAYOUTS, data, leaf, posterior, prior
 from families import LIKELIHOODS, SCALES, cycled, family
 
-from pyvae._checks import KL_REDUCTIONS, REDUCTIONS
+from pyvae._codes import KL_REDUCTIONS, REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

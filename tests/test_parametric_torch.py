@@ -19,7 +19,7 @@ from torch.autograd import forward_ad, grad
 from torch.utils.checkpoint import checkpoint
 
 import pyvae
-from pyvae import _likelihoods
+from pyvae import likelihoods as _likelihoods
 
 WAYS = [(name, library) for name in NAMES for library in (False, True) if not library or name in WITH_LIBRARY]
 EACH_WAY = pytest.mark.parametrize(("name", "library"), WAYS)
