@@ -1,5 +1,8 @@
 // Decoder side on the CPU: allocate and run. The forward pass already writes the gradient.
 #include "ops/latent/cpu.h"
+
+#include <algorithm>
+
 #include "math/elbo.h"
 #include "ops/dtypes.h"
 #include "ops/layout.h"
