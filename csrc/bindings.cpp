@@ -165,6 +165,23 @@ py::tuple listed(const Names& names) {
   return py::tuple(out);
 }
 
+// ((name, traits), ...), the traits by their names in pyvae/likelihoods/_member.py.
+py::tuple listed_likelihoods() {
+  py::list out;
+  for (int code = 0; code < Likelihoods::kCount; ++code) {
+    const Trait& trait = kTraits.values[code];
+    py::dict traits;
+    traits["parameters"] = trait.parameters;
+    traits["takes_pos_weight"] = trait.takes_pos_weight;
+    traits["is_probability"] = trait.is_probability;
+    traits["has_unit_target"] = trait.has_unit_target;
+    traits["is_count"] = trait.is_count;
+    traits["softmax"] = kSoftmaxNames[int64_t(trait.softmax)];
+    out.append(py::make_tuple(kLikelihoodNames[code], traits));
+  }
+  return py::tuple(out);
+}
+
 }  // namespace
 }  // namespace pyvae
 
@@ -176,7 +193,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_reference_gradient", &set_reference_gradient);
   m.def("cuda_runnable", [](int index) { return is_runnable(at::kCUDA, index); });
   m.def("isa", [] { return cpu::instruction_set() ? cpu::instruction_set()->name : "none"; });
-  m.attr("LIKELIHOODS") = listed(kLikelihoodNames);
+  m.attr("LIKELIHOODS") = listed_likelihoods();
   m.attr("SCALES") = listed(kScaleNames);
   m.attr("REDUCTIONS") = listed(kDivergenceReductionNames);
 }

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIKELIHOODS: tuple[str, ...]
+LIKELIHOODS: tuple[tuple[str, dict[str, Any]], ...]  # names, and what C++ says of them
 SCALES: tuple[str, ...]
 REDUCTIONS: tuple[str, ...]
 

@@ -16,7 +16,7 @@ NO_POSTERIOR = (None,) * (len(SCALES) + 4)
 
 Range = tuple[float | None, float | None]  # low and high, either of which may be missing
 
-# What an editor and a type checker offer; _checks.py makes its lists of the reductions, and test_typing.py compares.
+# What an editor and a type checker offer; _codes.py makes its lists of the reductions, and test_typing.py compares.
 LikelihoodName = Literal["bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial"]
 Reduction = Literal["none", "sum", "batchmean"]
 DivergenceReduction = Literal["none", "sum", "batchmean", "elements"]
@@ -51,7 +51,7 @@ class ObjectiveArguments(NamedTuple):
     logvar_range: Range | None
     prior: tuple[Tensor | float, Tensor | float] | None
     kl: Tensor | None
-    likelihood: Any  # a name, or an object of likelihoods.py
+    likelihood: Any  # a name, or an object of likelihoods/
     beta: float | Tensor
     weight: Tensor | float | None
     pos_weight: Tensor | float | None

@@ -8,14 +8,14 @@ the argument in backticks, what was expected, what came. Those of the encoder si
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _latent_checks
-from ._arguments import SCALES as SCALES
-from ._arguments import DivergenceReduction, ObjectiveArguments, Posterior, Reduction
+from ._arguments import ObjectiveArguments, Posterior
+from ._codes import LIKELIHOODS, NAMES, REDUCTIONS, SCALES
 from ._expect import (
     FLOATS,
     INTEGERS,
@@ -29,14 +29,8 @@ from ._expect import (
     tensor,
     what,
 )
-from ._likelihoods import LIKELIHOODS
 from ._objects import example
-from .likelihoods import CLASSES, OTHER_NAMES, WITH_PARAMETERS, resolve, with_own_numbers
-
-# The position of a name is its code in the compiled kernels.
-REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
-NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)
-KL_REDUCTIONS: tuple[DivergenceReduction, ...] = get_args(DivergenceReduction)
+from .likelihoods import CLASSES, OBJECTS, OTHER_NAMES, resolve, with_own_numbers
 
 
 def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIONS) -> None:
@@ -63,7 +57,7 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
             names = ", ".join(LIKELIHOODS[likelihood].parameters)
             raise ValueError(
                 f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object: '
-                f"`likelihood=pyvae.{WITH_PARAMETERS[likelihood].__name__}({names})`"
+                f"`likelihood=pyvae.{OBJECTS[likelihood].__name__}({names})`"
             )
         if isinstance(likelihood, str) and likelihood in OTHER_NAMES:
             raise ValueError(
@@ -76,11 +70,6 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
     if pos_weight is not None and not LIKELIHOODS[likelihood].takes_pos_weight:
         takers = " or ".join(f'likelihood="{name}"' for name, member in LIKELIHOODS.items() if member.takes_pos_weight)
         raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
-
-
-def likelihood_code(name: str) -> int:
-    """The likelihood's code in the compiled kernels."""
-    return tuple(LIKELIHOODS).index(name)
 
 
 def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArguments, Posterior | None]:

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pyvae._arguments import SCALES
-from pyvae._checks import KL_REDUCTIONS
-from pyvae._likelihoods import LIKELIHOODS
+from pyvae import _codes
 from pyvae._version import __version__
 
 _BUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .`"
@@ -60,10 +58,9 @@ def _load(record: ModuleType | None) -> tuple[ModuleType | None, str | None]:
         extension = import_module("pyvae._C")
     except Exception as error:  # whatever is wrong with a binary, the reference still works
         return None, f"the extension does not load ({type(error).__name__}: {error}): rebuild with {_BUILD}"
-    # A code is a place in a list: another list, and a call would reach another formula.
-    for name, here in (("LIKELIHOODS", tuple(LIKELIHOODS)), ("SCALES", SCALES), ("REDUCTIONS", KL_REDUCTIONS)):
-        if getattr(extension, name, None) != here:
-            return None, f"the extension was built from sources with other {name.lower()}: rebuild with {_BUILD}"
+    other = _codes.difference(extension)
+    if other is not None:
+        return None, f"the extension was built from sources with {other}: rebuild with {_BUILD}"
     return extension, None
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._arguments import SCALES, LatentArguments, Posterior, Prior
-from ._checks import KL_REDUCTIONS, REDUCTIONS
+from ._arguments import LatentArguments, Posterior, Prior
+from ._codes import KL_REDUCTIONS, LIKELIHOODS, REDUCTIONS, SCALES
 from ._extension import _C
-from ._likelihoods import LIKELIHOODS
 from .likelihoods import Resolved, restore
 
 Outputs = tuple[Tensor, ...]

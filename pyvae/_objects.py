@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.utils import _pytree
@@ -16,6 +16,8 @@ from torch.utils import _pytree
 
 class Object:
     """The base of them all; subclasses are `dataclass(frozen=True, eq=False, repr=False)`."""
+
+    _members: ClassVar[tuple[Any, ...]] = ()  # of the family (`Likelihood`), those that an object may stand for
 
     def __init_subclass__(cls) -> None:
         _pytree.register_pytree_node(

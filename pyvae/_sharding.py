@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from ._arguments import ELBO, SCALES, LatentArguments, ObjectiveArguments, Posterior
-from ._likelihoods import LIKELIHOODS
 from ._noise import seed_tensor
 from ._objects import held
-from .likelihoods import resolve
+from .likelihoods import LIKELIHOODS, resolve
 
 
 def among(*tensors: Tensor | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _latent_checks, _route, _sharding, reference
+from . import _checks, _codes, _latent_checks, _route, _sharding, reference
 from ._arguments import SCALES, DivergenceReduction, LatentArguments, Posterior
 from ._expect import scalar
 from ._extension import _C
@@ -211,7 +211,7 @@ def kl_divergence(
     if _route.overridden(given):
         return _route.override(kl_divergence, given._asdict() | {"reduction": reduction})
     posterior = _latent_checks.posterior("kl_divergence", given)
-    _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
+    _checks.reduction("kl_divergence", reduction, _codes.KL_REDUCTIONS)
     return divergence("kl_divergence", posterior, reduction)
 
 
@@ -222,7 +222,7 @@ def divergence(function: str, posterior: Posterior, reduction: str) -> Tensor:
         return _sharding.divergence(kl_divergence, function, posterior, reduction)
     if not _route.operators(*tensors):
         return reference.divergence(function, posterior, reduction)
-    return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _checks.KL_REDUCTIONS.index(reduction))
+    return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _codes.KL_REDUCTIONS.index(reduction))
 
 
 def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any) -> Any:

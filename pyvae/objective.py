@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _route, _sharding, latent, reference
+from . import _checks, _codes, _route, _sharding, latent, reference
 from ._arguments import ELBO, NO_POSTERIOR, SCALES, LikelihoodName, ObjectiveArguments, Reduction
 from ._expect import scalar
 from ._extension import _C
@@ -212,14 +212,14 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
             scale,
             SCALES.index(kind),
             call.kl,
-            _checks.likelihood_code(like.name),
+            _codes.likelihood_code(like.name),
             like.parameters,
             like.log_library,
             1.0 if symbolic else float(call.beta),
             beta,
             weight,
             pos_weight,
-            _checks.REDUCTIONS.index(call.reduction),
+            _codes.REDUCTIONS.index(call.reduction),
         )
     return ELBO(*out) if terms else out[0]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _latent_checks
+from . import _checks, _codes, _latent_checks
 from ._arguments import (
     ELBO,
     NO_POSTERIOR,
@@ -29,10 +29,9 @@ from ._arguments import (
     Reduction,
 )
 from ._expect import is_readable
-from ._likelihoods import LIKELIHOODS
 from ._noise import normal, seed_tensor
 from ._posterior import compute_dtype, in_compute_dtype, kl_elements, sigma
-from .likelihoods import LikelihoodObject, resolve, with_tensors
+from .likelihoods import LIKELIHOODS, LikelihoodObject, resolve, with_tensors
 
 __all__ = [
     "ELBO",
@@ -101,7 +100,7 @@ def kl_divergence(
     """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
     call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior)
     posterior = _latent_checks.posterior("kl_divergence", call)
-    _checks.reduction("kl_divergence", reduction, _checks.KL_REDUCTIONS)
+    _checks.reduction("kl_divergence", reduction, _codes.KL_REDUCTIONS)
     return divergence("kl_divergence", posterior, reduction)
 
 

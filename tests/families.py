@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Laplace, NegativeBinomial, Normal, Poisson
 
 import pyvae
-from pyvae import _likelihoods
+from pyvae import likelihoods as _likelihoods
 from pyvae._checks import SCALES as SCALES
 
 LIKELIHOODS = tuple(_likelihoods.LIKELIHOODS)  # a name's place is its code

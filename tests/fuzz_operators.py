@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 import pyvae
-from pyvae._checks import KL_REDUCTIONS, REDUCTIONS, SCALES
-from pyvae._likelihoods import LIKELIHOODS
+from pyvae._codes import KL_REDUCTIONS, LIKELIHOODS, REDUCTIONS, SCALES
 
 OPERATORS = tuple(
     sorted(

@@ -10,7 +10,8 @@ from families import ENTRIES, LIKELIHOODS, PLAIN, SCALE_ENTRIES, SCALES, cycled,
 from tolerances import FLOAT64_ROUNDING, IN_UNITS
 from torch.autograd import grad
 
-from pyvae import _likelihoods, _posterior
+from pyvae import _posterior
+from pyvae import likelihoods as _likelihoods
 from pyvae.likelihoods import resolve
 
 

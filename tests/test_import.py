@@ -22,9 +22,10 @@ import pytest
 import torch
 
 from pyvae import _extension
-from pyvae._checks import KL_REDUCTIONS, LIKELIHOODS, SCALES
+from pyvae._codes import KL_REDUCTIONS, LIKELIHOODS, SCALES
 
-CODES = {"LIKELIHOODS": tuple(LIKELIHOODS), "SCALES": SCALES, "REDUCTIONS": KL_REDUCTIONS}
+TRAITS = tuple((name, member.traits) for name, member in LIKELIHOODS.items())
+CODES: dict[str, tuple[Any, ...]] = {"LIKELIHOODS": TRAITS, "SCALES": SCALES, "REDUCTIONS": KL_REDUCTIONS}
 PACKAGE = Path(_extension.__file__).parent
 
 RECORD = """
@@ -186,6 +187,30 @@ def test_an_extension_with_other_codes_is_refused(monkeypatch: pytest.MonkeyPatc
     """A code is a place in a list: it would mean another formula."""
     why_missing = load(monkeypatch, TORCH, CODES | {changed: CODES[changed][::-1]})
     assert f"other {changed.lower()}: rebuild" in str(why_missing)
+
+
+def test_an_extension_from_before_the_traits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for codes in (CODES | {"LIKELIHOODS": tuple(LIKELIHOODS)}, {}):
+        assert "other likelihoods: rebuild" in str(load(monkeypatch, TORCH, codes))
+
+
+@pytest.mark.parametrize("trait", [*TRAITS[0][1], "is_new"])
+def test_an_extension_with_other_traits_is_refused(monkeypatch: pytest.MonkeyPatch, trait: str) -> None:
+    """It would be checked for another likelihood than is computed."""
+    for name, traits in TRAITS:
+        for there in ({**traits, trait: "other"}, {key: value for key, value in traits.items() if key != trait}):
+            if there == traits:
+                continue
+            changed = tuple((each, there if each == name else own) for each, own in TRAITS)
+            why_missing = str(load(monkeypatch, TORCH, CODES | {"LIKELIHOODS": changed}))
+            assert f"another `{trait}` of the likelihood {name!r}" in why_missing
+            assert f"({there.get(trait)!r} there, {traits.get(trait)!r} here): rebuild" in why_missing
+
+
+@pytest.mark.usefixtures("kernels")
+def test_this_extension_says_all_that_python_says() -> None:
+    """A trait that C++ kept for itself would be compared with nothing."""
+    assert _extension._C.LIKELIHOODS == TRAITS
 
 
 @pytest.fixture

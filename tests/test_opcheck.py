@@ -13,7 +13,7 @@ from calls import call, data_term, full_mask, operands
 from cases import INTEGERS, LAYOUTS, leaf, posterior, prior, stored
 from families import PLAIN, SCALES, WAYS, cycled, family
 
-from pyvae._checks import KL_REDUCTIONS, REDUCTIONS
+from pyvae._codes import KL_REDUCTIONS, REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

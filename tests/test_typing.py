@@ -11,7 +11,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import pyvae
-from pyvae import _arguments, _checks
+from pyvae import _arguments, _codes
 
 ROOT = Path(pyvae.__file__).parent.parent
 
@@ -93,9 +93,9 @@ def test_mypy_sees_a_wrong_name(tmp_path: Path) -> None:
 
 
 def test_lists_and_types_name_the_same() -> None:
-    assert get_args(_arguments.LikelihoodName) == _checks.NAMES
-    assert get_args(_arguments.Reduction) == _checks.REDUCTIONS
-    assert get_args(_arguments.DivergenceReduction) == (*_checks.REDUCTIONS, "elements") == _checks.KL_REDUCTIONS
+    assert get_args(_arguments.LikelihoodName) == _codes.NAMES
+    assert get_args(_arguments.Reduction) == _codes.REDUCTIONS
+    assert get_args(_arguments.DivergenceReduction) == (*_codes.REDUCTIONS, "elements") == _codes.KL_REDUCTIONS
 
 
 @pytest.mark.parametrize("functions", [pyvae, pyvae.reference], ids=["pyvae", "reference"])

@@ -1,4 +1,5 @@
-// The integer codes in which operators name a scale, a likelihood and a reduction: places in lists.
+// The integer codes in which operators name a scale, a likelihood and a reduction: places in lists. pyvae/_codes.py has
+// the same, and refuses an extension that says otherwise.
 #pragma once
 
 #include "math/gaussian.h"
@@ -11,16 +12,22 @@ constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 
 // What the likelihoods say of themselves (math/terms.h), by their codes.
 struct Trait {
-  bool is_probability, takes_pos_weight, is_count, goes_by_rows;
+  bool is_probability, has_unit_target, takes_pos_weight, is_count, goes_by_rows;
   int parameters;
   Softmax softmax;
 };
 template <class... Members>
 constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
-  return {{Trait{Members::kProbability, kTakesPosWeight<Members>, Members::kIsCount,
-                 Members::kIsCount || Members::kParameters > 0, Members::kParameters, Members::kSoftmax}...}};
+  return {{Trait{.is_probability = Members::kProbability,
+                 .has_unit_target = Members::kUnitTarget,
+                 .takes_pos_weight = kTakesPosWeight<Members>,
+                 .is_count = Members::kIsCount,
+                 .goes_by_rows = Members::kIsCount || Members::kParameters > 0,
+                 .parameters = Members::kParameters,
+                 .softmax = Members::kSoftmax}...}};
 }
 constexpr auto kTraits = traits_of(Likelihoods{});
+constexpr Table<const char*, 3> kSoftmaxNames = {{"never", "optional", "always"}};
 
 // The last is the divergence's alone: nothing is summed.
 enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions, kElements = kReductions, kDivergenceReductions };

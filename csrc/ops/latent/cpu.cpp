@@ -20,7 +20,7 @@ namespace {
 
 uint64_t seed_of(const LatentArguments& a) { return a.seed ? uint64_t(*a.seed->const_data_ptr<int64_t>()) : 0; }
 
-// Runs the forward kernel: the sample into z, if that is defined, and the divergence, if it is wanted.
+// Runs the forward kernel: the sample into z, if that is defined, and the divergence, if it is asked for.
 Doubles run_forward(const LatentArguments& a, const LatentTensors& tensors, bool with_kl, int64_t reduction) {
   LatentForward call{};
   tensors.lay_out(a, call);
