@@ -108,7 +108,7 @@ void launch_column_sums(Call& call, const ParameterGradients& gradients, const S
 std::tuple<Tensor, Tensor, Tensor, Gradients> elbo_forward(const ElboArguments& a, int64_t wanted, Breakdown terms) {
   Call call("elbo_forward", a.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
-  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // results; the kernel may go by rows anyhow
+  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // of the results
   SoftmaxObjective o{};
   o.factor = o.mean = mean_of(a);
   const Tensor beta = set_beta(a, o);
