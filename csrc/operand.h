@@ -60,8 +60,7 @@ struct ObjectiveOperands {
   double factor = 1;                                  // of the gradient
   int likelihood = 0;                                 // Likelihoods (math/likelihood.h)
 
-  // Of likelihoods that go by rows.
-  Operand parameters[kMaxParameters];           // [rows, features], broadcast
+  Operand parameters[kMaxParameters];           // [rows, features], broadcast; absent beyond the likelihood's own
   Operand parameter_gradients[kMaxParameters];  // [rows, features], written; absent: not wanted, or summed
   bool softmax = false;                         // recon holds scores: the mean is library * softmax(recon) over the row
 };

@@ -134,6 +134,12 @@ struct PackedAny {
     if (operand.type == kTypeCode<Likely>) return Packed<Likely>::load(shape, operand, at, out);
     visit(List{}, operand.type, [&](auto tag) { Packed<typename decltype(tag)::type>::load(shape, operand, at, out); });
   }
+
+  template <class T, int V>
+  static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, Place at, const T (&in)[V]) {
+    if (operand.type == kTypeCode<Likely>) return Packed<Likely>::store(shape, operand, at, in);
+    visit(List{}, operand.type, [&](auto tag) { Packed<typename decltype(tag)::type>::store(shape, operand, at, in); });
+  }
 };
 
 // ---- every layout ---------------------------------------------------------------------------------------------------

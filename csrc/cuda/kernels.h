@@ -99,7 +99,8 @@ struct DivergenceSegment {
   Partition partition;       // of the segment
 };
 
-// Decoder side, forward: loss = likelihood + beta KL, its terms, and factor * d likelihood / d recon.
+// Decoder side, forward: loss = likelihood + beta KL, its terms, and factor * d likelihood / d recon and by each
+// parameter.
 struct Objective : ObjectiveOperands {
   Partition partition;  // by rows, or all in one row
   DivergenceSegment divergence;
@@ -110,29 +111,29 @@ struct Objective : ObjectiveOperands {
   Workspace workspace;
 };
 
-// Decoder side, row by row: likelihoods with parameters, and those by softmax. `partition` is by rows, which blocks
-// take one after the other; what is wanted of the results is summed by the last of them, from workspace.partials
-// [rows].
-struct ObjectiveByRows : Objective {
-  PerRow log_library;                        // [rows]
-  PerRow upstream;                           // [rows], a factor of the gradients; absent: 1
-  double* normalizers = nullptr;             // [rows], written: log sum exp of recon; null: not wanted
-  double* library_gradient = nullptr;        // [rows], written; null: not wanted
-  double* row_sums[kMaxParameters] = {};     // [rows], of a parameter's gradient, written; null: not wanted
-  double* column_sums[kMaxParameters] = {};  // [groups, features], written by ColumnSums
+// Decoder side through a softmax, both ways. Blocks take rows one after the other; their values are summed by the last
+// block, as `partition` says, from workspace.partials [rows] (null: no terms are wanted).
+struct SoftmaxObjective : Objective {
+  PerRow log_library;                  // [rows]
+  PerRow upstream;                     // [rows], a factor of the gradients; absent: 1
+  double* normalizers = nullptr;       // [rows], written: log sum exp of recon; null: not wanted
+  double* library_gradient = nullptr;  // [rows], written; null: not wanted
 };
 
-// The sums per column, after ObjectiveByRows, whose normalizers they read: over `rows_each` rows to a group.
-struct ColumnSums {
-  ObjectiveByRows objective;
+// The gradients of parameters summed per column, over `rows_each` rows to a group: with a softmax or without.
+struct ColumnSums : ObjectiveOperands {
+  PerRow log_library, upstream;              // [rows], as above
+  const double* normalizers = nullptr;       // [rows], which SoftmaxObjective wrote; null: no softmax
+  double* column_sums[kMaxParameters] = {};  // [groups, features], written; null: not wanted
   int64_t groups = 0, rows_each = 0;
 };
 
 // Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
-//   gradient: computed anew as factor * upstream * d likelihood / d recon, or multiplied by upstream (`rescale`)
+//   gradients: computed anew as factor * upstream * d likelihood / d recon and by each parameter; or recon's multiplied
+//   by upstream (`rescale`)
 //   to_kl = mean * (beta grad_loss + grad_kl)
 struct ObjectiveBackward {
-  Objective objective;       // its inputs and gradient; results are not wanted
+  Objective objective;       // its inputs and gradients; results are not wanted. No blocks: nor is a gradient
   bool rescale = false;      // the gradient is there, and is only multiplied
   bool done_if_one = false;  // the gradient is there: nothing is to be done where upstream is 1
   PerRow grad_loss, grad_recon, grad_kl;
@@ -145,7 +146,7 @@ const char* launch(const LatentForward& call, void* stream);
 const char* launch(const LatentBackward& call, void* stream);
 const char* launch(const Objective& call, void* stream);
 const char* launch(const ObjectiveBackward& call, void* stream);
-const char* launch(const ObjectiveByRows& call, void* stream);
+const char* launch(const SoftmaxObjective& call, void* stream);
 const char* launch(const ColumnSums& call, void* stream);
 
 // Whether the kernels have machine code for the current device.

@@ -3,27 +3,28 @@
 
 #include <type_traits>
 
-#include "cuda/hardware.cuh"
-#include "cuda/launch.cuh"
+#include "cuda/element.cuh"
 #include "cuda/reduce.cuh"
 #include "math/elbo.h"
 #include "math/gaussian.h"
-#include "math/likelihood.h"
 
 namespace pyvae {
 namespace cuda {
 
-// Those with parameters, and those of counts: by_rows.cu.
-template <class Likelihood>
-constexpr bool kGoesByRows = Likelihood::kParameters > 0 || Likelihood::kIsCount;
+// Whether a tensor over rows of vectors is one number for all elements.
+PYVAE_HD bool is_number(const Shape& shape, const Operand& operand) {
+  return operand.strides[0] == 0 && (shape.dims == 1 || operand.strides[1] == 0);
+}
 
-// value: weight * the negative log-likelihood; gradient: factor * upstream * weight * its derivative
+// value: weight * the negative log-likelihood
+// gradient, parameter_gradients: factor * upstream * weight * its derivatives by recon and by each parameter
 template <class Likelihood, class Way>
 struct NegativeLogLikelihood {
   using T = typename Way::T;
   using Access = typename Way::Access;  // recon's and its gradient's
   using Place = typename Access::Place;
   using WithPosWeight = std::conditional_t<kTakesPosWeight<Likelihood>, typename Likelihood::WithPosWeight, Likelihood>;
+  static constexpr int P = Likelihood::kParameters;
   const Objective& a;
   T factor;
   const ObjectiveBackward* backward;  // null in the forward pass: upstream is 1
@@ -31,7 +32,7 @@ struct NegativeLogLikelihood {
   template <int V>
   __device__ __forceinline__ void operator()(int64_t i, T (&values)[V]) const {
     const Place at = Access::place(a.shape, i);
-    T recon[V], target[V], gradient[V], scale = factor;
+    T recon[V], target[V], scale = factor;
     if (!Access::kGeneral && backward) {  // the vector lies in one row
       T upstream[1];
       upstream_of(i, upstream);
@@ -39,30 +40,33 @@ struct NegativeLogLikelihood {
     }
     Access::load(a.shape, a.recon, at, recon);
     Way::Target::load(a.shape, a.target, at, target);
+    Terms<T, P> terms[V];
     if (kTakesPosWeight<Likelihood> && a.is_pos_weighted) {
-      T pos_weight[V];
-      load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
-      evaluate_all<WithPosWeight>(recon, target, pos_weight, scale, values, gradient);
+      evaluate_all<WithPosWeight>(at, recon, target, scale, terms);
     } else {
-      evaluate_all<Likelihood>(recon, target, target, scale, values, gradient);
+      evaluate_all<Likelihood>(at, recon, target, scale, terms);
     }
     if (a.is_weighted) {
       T weight[V];
       load_factor(a.weight, a.weight_number, at, weight);
-      if (a.is_masked) {  // what is left out is not looked at
-        for (int k = 0; k < V; ++k) {
-          if (weight[k] == T(0)) values[k] = gradient[k] = T(0);
-        }
+      if (a.is_masked) {
+        for (int k = 0; k < V; ++k) apply_weight(terms[k], weight[k], /*masked=*/true);
       } else {
-        for (int k = 0; k < V; ++k) values[k] *= weight[k], gradient[k] *= weight[k];
+        for (int k = 0; k < V; ++k) apply_weight(terms[k], weight[k], /*masked=*/false);
       }
     }
     if (Access::kGeneral && backward) {
       T upstream[V];
       upstream_of(i, upstream);
-      for (int k = 0; k < V; ++k) gradient[k] *= upstream[k];
+      for (int k = 0; k < V; ++k) scale_gradients(terms[k], upstream[k]);
     }
+    T gradient[V];
+    for (int k = 0; k < V; ++k) values[k] = terms[k].value, gradient[k] = terms[k].derivative;
     if (a.gradient.data) Access::store(a.shape, a.gradient, at, gradient);
+    for (int p = 0; p < P; ++p) {
+      for (int k = 0; k < V; ++k) gradient[k] = terms[k].parameters[p];
+      if (a.parameter_gradients[p].data) Way::Parameter::store(a.shape, a.parameter_gradients[p], at, gradient);
+    }
   }
 
  private:
@@ -81,23 +85,29 @@ struct NegativeLogLikelihood {
     for (int k = 0; k < V; ++k) out[k] = T(value);
   }
 
-  template <class L, int V>
-  __device__ __forceinline__ void evaluate_all(const T (&recon)[V], const T (&target)[V], const T (&pos_weight)[V],
-                                               T scale, T (&values)[V], T (&gradient)[V]) const {
-    using Math = typename Way::Math;
-    for (int k = 0; k < V; ++k) {
-      const T seen = is_legal(recon[k], target[k]) ? target[k] : T(__builtin_nan(""));  // goes through to both results
-      const T own[1] = {pos_weight[k]};
-      const Terms<T, 0> term = L::template evaluate<Math>(recon[k], seen, own);
-      values[k] = term.value;
-      gradient[k] = scale * term.derivative;
-    }
+  template <int V>
+  __device__ __forceinline__ void load_parameter(const Operand& parameter, Place at, T (&out)[V]) const {
+    if (Access::kGeneral || !is_number(a.shape, parameter)) return Way::Parameter::load(a.shape, parameter, at, out);
+    T number[1];
+    Way::Parameter::load(a.shape, parameter, Access::place(a.shape, 0), number);
+    for (int k = 0; k < V; ++k) out[k] = number[0];
   }
 
-  __device__ __forceinline__ static bool is_legal(T recon, T target) {
-    return (!Likelihood::kProbability || is_unit(recon)) && (!Likelihood::kUnitTarget || is_unit(target));
+  // The terms of a vector, their gradients times scale.
+  template <class L, int V>
+  __device__ __forceinline__ void evaluate_all(Place at, const T (&recon)[V], const T (&target)[V], T scale,
+                                               Terms<T, P> (&terms)[V]) const {
+    constexpr int N = at_least_one(kReads<L>);
+    T reads[N][V];
+    for (int p = 0; p < P; ++p) load_parameter(a.parameters[p], at, reads[p]);
+    if constexpr (L::kHasPosWeight) load_factor(a.pos_weight, a.pos_weight_number, at, reads[P]);
+    for (int k = 0; k < V; ++k) {
+      T own[N] = {};
+      for (int p = 0; p < kReads<L>; ++p) own[p] = reads[p][k];
+      terms[k] = evaluate_element<L, typename Way::Math>(recon[k], target[k], own);
+      scale_gradients(terms[k], scale);
+    }
   }
-  __device__ __forceinline__ static bool is_unit(T x) { return (x >= T(0)) & (x <= T(1)); }
 };
 
 // The types of recon that have kernels of their own, and their arithmetic; and every other.
@@ -106,13 +116,23 @@ template <class Stored, class Math_, class T = float>
 struct PackedRecon : PackedAs<Stored, T> {
   using Target = PackedAny<Stored, VectorTypes>;
   using Factor = PackedAny<Stored, FactorTypes>;
+  using Parameter = PackedAny<Stored, FloatingTypes>;  // and its gradient
   using Math = Math_;
 };
 template <class T>
 struct GeneralRecon : GeneralAs<T> {
   using Target = AnyOf<StoredTypes>;
   using Factor = AnyOf<FactorTypes>;
+  using Parameter = AnyOf<FloatingTypes>;
   using Math = Accurate;
+};
+// One element at a time, which gives a row the same bits wherever it begins: for likelihoods with parameters, and of
+// counts, whose formulas are so long that nothing is gained by vectors.
+template <class T>
+struct SingleRecon : GeneralRecon<T> {
+  static constexpr int kVector = 1;
+  static constexpr int kBlocks = kLongBlocks<T>;
+  static constexpr int kGradientBlocks = kLongBlocks<T>;
 };
 using PackedRecons = Types<PackedRecon<float, Accurate>,        //
                            PackedRecon<BFloat16, Approximate>,  //
@@ -123,8 +143,14 @@ using PackedRecons = Types<PackedRecon<float, Accurate>,        //
 // rest of the call lets vectors be taken.
 template <class Launch>
 const char* choose(const Objective& a, bool packed, const Launch& launch) {
+  constexpr const char* kSoftmax = "a softmax has a kernel of its own";  // softmax.cu
+  if (a.softmax) return kSoftmax;
   packed &= a.target.type < VectorTypes::kCount;
   for (const Operand* other : {&a.target, &a.weight, &a.pos_weight}) packed &= is_packed(a.shape, *other, other->type);
+  for (const Operand& parameter : a.parameters) {
+    packed &= is_packed(a.shape, parameter, parameter.type) || (a.shape.dims <= 2 && is_number(a.shape, parameter));
+  }
+  for (const Operand& gradient : a.parameter_gradients) packed &= is_packed(a.shape, gradient, gradient.type);
   const auto suits = [&](auto way) {
     using Way = typename decltype(way)::type;
     constexpr int8_t kType = kTypeCode<typename Way::Stored>;
@@ -132,10 +158,17 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
            is_packed(a.shape, a.gradient, kType);
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
-    if constexpr (kGoesByRows<typename decltype(likelihood)::type>)
-      return "this likelihood goes by rows";  // by_rows.cu
+    using Likelihood = typename decltype(likelihood)::type;
+    const auto start = [&](auto way) { return launch(likelihood, way); };
+    if constexpr (Likelihood::kSoftmax == Softmax::kAlways)
+      return kSoftmax;
+    else if constexpr (Likelihood::kIsCount)
+      return choose<Types<>, SingleRecon>(a.in_double, suits, start);
+    else if constexpr (Likelihood::kParameters > 0)
+      return choose<PackedRecons, SingleRecon>(
+          a.in_double, [&](auto way) { return a.shape.features % kVector == 0 && suits(way); }, start);
     else
-      return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
+      return choose<PackedRecons, GeneralRecon>(a.in_double, suits, start);
   });
 }
 

@@ -25,16 +25,17 @@ __device__ __forceinline__ void write_to_kl(const ObjectiveBackward& a) {
   }
 }
 
-__device__ __forceinline__ bool is_done(const ObjectiveBackward& a) {
-  return !a.objective.gradient.data || (a.done_if_one && is_scalar(a) && upstream(a, 0) == 1);
+// Whether there is nothing to do; `wanted`: a gradient is.
+__device__ __forceinline__ bool is_done(const ObjectiveBackward& a, bool wanted) {
+  return !wanted || (a.done_if_one && is_scalar(a) && upstream(a, 0) == 1);
 }
 
 template <class Likelihood, class Way>
-constexpr int kAnewBlocks =
-    (Likelihood::kTakesPosWeight || (Likelihood::kProbability && sizeof(typename Way::T) == 8)) &&
-            Way::kGradientBlocks > kLargeGradientBlocks
-        ? kLargeGradientBlocks
-        : Way::kGradientBlocks;
+constexpr int kAnewBlocks = (kReads<Likelihood> > 0 || kTakesPosWeight<Likelihood> ||
+                             (Likelihood::kProbability && sizeof(typename Way::T) == 8)) &&
+                                    Way::kGradientBlocks > kLargeGradientBlocks
+                                ? kLargeGradientBlocks
+                                : Way::kGradientBlocks;
 
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(kThreads, kAnewBlocks<Likelihood, Way>)
     objective_gradient_kernel(const __grid_constant__ ObjectiveBackward a) {
   using T = typename Way::T;
   write_to_kl(a);
-  if (is_done(a)) return;
+  if (is_done(a, a.objective.partition.blocks > 0)) return;
   const bool scalar = is_scalar(a);
   const T factor = T(scalar ? a.objective.factor * upstream(a, 0) : a.objective.factor);
   const NegativeLogLikelihood<Likelihood, Way> map{a.objective, factor, scalar ? nullptr : &a};
@@ -73,7 +74,7 @@ template <class Way>
 __global__ void __launch_bounds__(kThreads, Way::Access::kGeneral ? Way::kGradientBlocks : kRescaleBlocks)
     rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
   write_to_kl(a);
-  if (is_done(a)) return;
+  if (is_done(a, a.objective.gradient.data)) return;
   map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
                                                          Rescale<Way>{a}, [](int64_t, double) {});
 }

@@ -31,15 +31,16 @@ template <class T>
 constexpr int kPackedBlocks = sizeof(T) == 4 ? PYVAE_TUNED(kPackedBlocks, 3) : 4;
 constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks = 3;
 // Where they would spill, less: of the sampler's general backward kernel, which has a prior's gradients besides; and of
-// the gradient alone of probabilities in double, and with a pos_weight, whose formula stands in the kernel twice.
+// the gradient alone of probabilities in double, of likelihoods with parameters, and with a pos_weight, whose formula
+// stands in the kernel twice.
 template <class T>
 constexpr int kGeneralLatentBackwardBlocks = sizeof(T) == 4 ? 2 : 3;
 constexpr int kLargeGradientBlocks = 4;
 // Of a scale whose prior takes many registers, in the sampler's general kernels.
 constexpr int kLongPriorBlocks = 2;
-// And of the kernels by rows in double, whose formulas of counts are long.
+// And of those of counts, whose formulas are long.
 template <class T>
-constexpr int kByRowsBlocks = sizeof(T) == 4 ? kGeneralBlocks : 2;
+constexpr int kLongBlocks = sizeof(T) == 4 ? kGeneralBlocks : 2;
 // And of the kernel that only multiplies a gradient: to 40 registers.
 constexpr int kRescaleBlocks = 6;
 

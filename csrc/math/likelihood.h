@@ -2,7 +2,7 @@
 //
 // `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (elementary.h) on the CPU.
 //
-// To add one: a functor here or in counts.h, at the end of `Likelihoods`; its reference in pyvae/_likelihoods.py; its
+// To add one: a functor here or in counts.h, at the end of `Likelihoods`; its reference in pyvae/likelihoods/; its
 // entry in the tests' registry.
 #pragma once
 

@@ -2,10 +2,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 
+#include "ops/cuda/tensors.h"
 #include "ops/latent/cuda.h"
-#include "ops/objective/cuda_by_rows.h"
+#include "ops/objective/gradients.h"
 #include "ops/objective/implement.h"
 
 namespace pyvae {
@@ -41,12 +44,65 @@ std::array<Tensor, 3> empty_results(const ElboArguments& a, TermOutputs terms) {
   return out;
 }
 
+// Groups of rows with sums per column.
+struct Groups {
+  int64_t rows_each, count;
+  explicit Groups(int64_t rows)
+      : rows_each(std::max<int64_t>(kColumnRows, (rows + kColumnGroups - 1) / kColumnGroups)),
+        count((rows + rows_each - 1) / rows_each) {}
+};
+
+// A call's tensors with the gradients of the mask among them. Those by parameters are summed per column, or written
+// element by element and summed in the end to what else was broadcast.
+struct GradientTensors : LikelihoodTensors {
+  ParameterGradients by_parameter;
+
+  GradientTensors(const LikelihoodArguments& a, int64_t output_mask)
+      : LikelihoodTensors(a),
+        by_parameter(a, output_mask, {/*per_row=*/0, /*all=*/0, Groups(a.recon.size(0)).count, at::kDouble}) {
+    if (is_set(output_mask, kGradRecon)) gradient = at::empty_like(recon);
+    for (int k = 0; k < kMaxParameters; ++k) parameter_gradients[k] = by_parameter.elements[k];
+  }
+  void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const {
+    LikelihoodTensors::lay_out(a, out, /*in_order=*/by_parameter.with_columns());
+  }
+  bool with_elements() const {
+    return gradient.defined() || std::any_of(std::begin(parameter_gradients), std::end(parameter_gradients),
+                                             [](const Tensor& tensor) { return tensor.defined(); });
+  }
+  Gradients finish() const {
+    Gradients out = {gradient};
+    by_parameter.finish(out);
+    return out;
+  }
+};
+
+// What a softmax has besides; the normalizers that it may leave for the sums per column are returned.
+Tensor lay_out_softmax(const GradientTensors& tensors, const Tensor& library, SoftmaxObjective& o) {
+  if (!o.softmax) return Tensor();
+  o.log_library = per_row(library);
+  o.library_gradient = tensors.by_parameter.library;
+  if (!tensors.by_parameter.with_columns()) return Tensor();
+  const Tensor normalizers = at::empty({o.shape.rows}, tensors.recon.options().dtype(at::kDouble));
+  o.normalizers = normalizers.mutable_data_ptr<double>();
+  return normalizers;
+}
+
+// After the call's own launch.
+void launch_column_sums(Call& call, const ParameterGradients& gradients, const SoftmaxObjective& o) {
+  if (!gradients.with_columns() || o.shape.rows * o.shape.features == 0) return;
+  ColumnSums sums{o, o.log_library, o.upstream, o.normalizers};
+  for (int k = 0; k < kMaxParameters; ++k) sums.column_sums[k] = static_cast<double*>(gradients.column_sums[k]);
+  const Groups groups(o.shape.rows);
+  sums.groups = groups.count, sums.rows_each = groups.rows_each;
+  call.launch(sums);
+}
+
 std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
   Call call("elbo_forward", a.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
-  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // results; the kernel may go by rows anyhow
-  const bool goes_by_rows = kTraits[a.likelihood].goes_by_rows;
-  ObjectiveByRows o{};
+  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // of the results
+  SoftmaxObjective o{};
   o.factor = o.mean = mean_of(a);
   const Tensor beta = set_beta(a, o);
   o.loss = result(loss);
@@ -59,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   std::optional<LatentTensors> posterior;
   if (a.mu) {
     const LatentArguments latent = a.posterior();
-    if (by_row || goes_by_rows || kl_type(a) != recon_type(a)) {
+    if (by_row || has_softmax(a) || kl_type(a) != recon_type(a)) {
       rows = std::get<1>(latent_forward(latent, /*with_z=*/false, /*with_kl=*/true, kNone));
     } else {
       posterior.emplace(latent);
@@ -73,34 +129,42 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
     segment.given = per_row(rows);
     if (!by_row) segment.partition = Partition(1, rows.numel());
   }
-  if (goes_by_rows) return {loss, recon_term, kl_term, run_by_rows(call, a, output_mask, Tensor(), o)};
 
-  LikelihoodTensors tensors(a);
-  if (is_set(output_mask, kGradRecon)) tensors.gradient = at::empty_like(tensors.recon);
+  const GradientTensors tensors(a, output_mask);
   tensors.lay_out(a, o);
-  const int64_t blocks = o.partition.blocks + segment.partition.blocks;
-  if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
-  if (blocks > 0) call.launch(static_cast<const Objective&>(o));
-  return {loss, recon_term, kl_term, {tensors.gradient}};
+  const Tensor library = as_real(a.log_library), normalizers = lay_out_softmax(tensors, library, o);
+  if (o.softmax) {
+    o.workspace = call.workspace(std::max<int64_t>(o.shape.rows, 1));
+    if (o.shape.rows > 0 || !by_row) call.launch(o);
+  } else {
+    const int64_t blocks = o.partition.blocks + segment.partition.blocks;
+    if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
+    if (blocks > 0) call.launch(static_cast<const Objective&>(o));
+  }
+  launch_column_sums(call, tensors.by_parameter, o);
+  return {loss, recon_term, kl_term, tensors.finish()};
 }
 
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   Call call("elbo_gradient", a.recon);
-  const Tensor rows = as_real(upstream);
-  if (kTraits[a.likelihood].goes_by_rows) {
-    ObjectiveByRows o{};
-    return run_by_rows(call, a, output_mask, rows, o);
-  }
-  LikelihoodTensors tensors(a);
-  if (is_set(output_mask, kGradRecon)) tensors.gradient = at::empty_like(tensors.recon);
-  if (a.recon.numel() > 0 && tensors.gradient.defined()) {
+  const Tensor rows = as_real(upstream), library = as_real(a.log_library);
+  const GradientTensors tensors(a, output_mask);
+  if (a.recon.numel() == 0) return tensors.finish();
+  SoftmaxObjective o{};
+  tensors.lay_out(a, o);
+  const Tensor normalizers = lay_out_softmax(tensors, library, o);
+  o.upstream = per_row(rows);
+  if (o.softmax) {
+    call.launch(o);
+  } else if (tensors.with_elements()) {
     ObjectiveBackward b{};
-    tensors.lay_out(a, b.objective);
+    b.objective = o;
     b.objective.partition = Partition(1, a.recon.numel());
-    b.grad_loss = per_row(rows);
+    b.grad_loss = o.upstream;
     call.launch(b);
   }
-  return {tensors.gradient};
+  launch_column_sums(call, tensors.by_parameter, o);
+  return tensors.finish();
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,

@@ -25,6 +25,10 @@ Form form_of(const Tensor& parameter, const Tensor& recon) {
   return batched || recon.size(0) == 1 ? Form::kElements : Form::kColumns;
 }
 
+bool is_made(Form form, const Partials& partials) {
+  return form == Form::kAll ? partials.all > 0 : form == Form::kRows ? partials.per_row > 0 : partials.groups > 0;
+}
+
 }  // namespace
 
 GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a) {
@@ -50,9 +54,8 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t out
     const Tensor& parameter = *a.parameters[k];
     Part& part = parts_[kGradParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
-    Form form = form_of(parameter, a.recon);
-    if (form == Form::kAll && partials.all == 0) form = Form::kRows;
-    switch (form) {
+    const Form form = form_of(parameter, a.recon);
+    switch (is_made(form, partials) ? form : Form::kElements) {
       case Form::kElements: {
         const bool whole = parameter.sizes() == a.recon.sizes();
         part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));

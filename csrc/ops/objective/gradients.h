@@ -20,11 +20,12 @@ using GradientOutputs = std::tuple<Tensor, std::vector<Tensor>, Tensor>;
 GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a);
 Gradients from_outputs(const GradientOutputs& outputs);
 
-// How a device's kernel cuts the sums that it leaves to be finished.
+// How a device's kernel cuts the sums that it leaves to be finished. 0: it makes none of that kind, and writes
+// elements.
 struct Partials {
-  int64_t per_row = 1;  // sums of each row
-  int64_t all = 0;      // of all elements; 0: none, those per row serve
-  int64_t groups = 1;   // of rows, each with a sum per column
+  int64_t per_row = 0;  // sums of each row
+  int64_t all = 0;      // of all elements
+  int64_t groups = 0;   // of rows, each with a sum per column
   at::ScalarType column_type = at::kDouble;
 };
 
