@@ -25,9 +25,9 @@ class Form(NamedTuple):
     """What a form of the scale makes of its numbers."""
 
     sigma: Callable[[Tensor], Tensor]
-    log_sigma: Callable[[Tensor], Tensor]
+    log_variance: Callable[[Tensor], Tensor]
     one: float  # where sigma is 1
-    # sigma/p - 1, exact near 0. None of logarithms: log sigma - log p is exact there.
+    # sigma/p - 1, exact near 0. None of logarithms, whose difference is exact.
     excess: Callable[[Tensor, Tensor], Tensor] | None
 
 
@@ -53,10 +53,10 @@ def _softplus_excess(rho: Tensor, prior: Tensor) -> Tensor:
 
 # A row for each of `SCALES`.
 FORMS = {
-    "logvar": Form(lambda s: torch.exp(s / 2), lambda s: s / 2, 0.0, None),
-    "std": Form(lambda s: s, torch.log, 1.0, lambda s, p: (s - p) / p),
-    "logstd": Form(torch.exp, lambda s: s, 0.0, None),
-    "rho": Form(_softplus, _log_softplus, math.log(math.expm1(1.0)), _softplus_excess),
+    "logvar": Form(lambda s: torch.exp(s / 2), lambda s: s, 0.0, None),
+    "std": Form(lambda s: s, lambda s: 2 * torch.log(s), 1.0, lambda s, p: (s - p) / p),
+    "logstd": Form(torch.exp, lambda s: 2 * s, 0.0, None),
+    "rho": Form(_softplus, lambda s: 2 * _log_softplus(s), math.log(math.expm1(1.0)), _softplus_excess),
 }
 
 
@@ -111,7 +111,7 @@ def kl_elements(posterior: Posterior) -> Tensor:
     if form.excess is not None:
         standard = torch.zeros((), dtype=exact, device=scale.device)
         return _kl_from_prior(mu, scale, standard, standard + form.one, form)
-    logvar = 2 * form.log_sigma(scale)
+    logvar = form.log_variance(scale)
     excess = torch.expm1(logvar)
     excess = excess * torch.where(excess > torch.finfo(posterior.scale.dtype).max, torch.inf, 1.0)
     return (mu * mu + (excess - logvar.clamp_max(torch.finfo(exact).max))) / 2
@@ -123,11 +123,11 @@ def _kl_from_prior(mu: Tensor, scale: Tensor, mean: Tensor, prior_scale: Tensor,
     Near sigma = p it is exact where d itself is: as a difference of logarithms, or by log1p of sigma/p - 1.
     """
     if form.excess is None:
-        d = 2 * form.log_sigma(scale - prior_scale)
+        d = form.log_variance(scale - prior_scale)
         spread = torch.expm1(d) - d
     else:
         excess = form.excess(scale, prior_scale)
         near = excess.abs() < 0.5  # elsewhere log1p would know nothing of a small scale; no branch may see the other's
-        far = form.log_sigma(torch.where(near, form.one, scale)) - form.log_sigma(prior_scale)
-        spread = excess * (excess + 2) - 2 * torch.where(near, torch.log1p(torch.where(near, excess, 0.0)), far)
+        far = form.log_variance(torch.where(near, form.one, scale)) - form.log_variance(prior_scale)
+        spread = excess * (excess + 2) - torch.where(near, 2 * torch.log1p(torch.where(near, excess, 0.0)), far)
     return (((mu - mean) / form.sigma(prior_scale)) ** 2 + spread) / 2

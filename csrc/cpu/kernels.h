@@ -93,12 +93,12 @@ struct Objective : ObjectiveOperands {
   const double* log_library = nullptr;     // [rows]; null: 0
   double* library_gradient = nullptr;      // [rows], written; null: not wanted
 
-  bool has_column_sums() const {
+  PYVAE_HD bool has_column_sums() const {
     bool any = false;
     for (void* const sums : column_sums) any |= sums != nullptr;
     return any;
   }
-  Units units() const { return Units(Chunks(shape), softmax, has_column_sums()); }
+  PYVAE_HD Units units() const { return Units(Chunks(shape), softmax, has_column_sums()); }
 };
 
 // Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
