@@ -90,8 +90,3 @@ if __name__ == "__main__":
     cosine_weight = safe(lambda s: mp.cos(half_pi * mp.sqrt(s)) / s)
     show("(sin(pi/2 t)/t - pi/2) / t^2 in s = t^2", sine, 0, top, (2, 5), sine_weight)
     show("(cos(pi/2 t) - 1) / t^2 in s = t^2", cosine, 0, top, (3, 6), cosine_weight)
-    # Of the continuous Bernoulli, in s = y^2 for y up to 2.
-    mean = safe(lambda s: (1 / -mp.expm1(-mp.sqrt(s)) - 1 / mp.sqrt(s) - mp.mpf(1) / 2) / mp.sqrt(s))
-    partition = safe(lambda s: (mp.log(-mp.expm1(-mp.sqrt(s)) / mp.sqrt(s)) + mp.sqrt(s) / 2) / s)
-    show("(1/(1 - e^-y) - 1/y - 1/2) / y in s = y^2", mean, 0, 4, (4, 10), mean)
-    show("(log((1 - e^-y) / y) + y/2) / y^2 in s = y^2", partition, 0, 4, (4, 10), partition)
