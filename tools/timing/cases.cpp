@@ -116,8 +116,9 @@ double expect(const Problem& p, const cuda::Objective& call, std::vector<double>
   const std::vector<double> recon = download(p, call.recon), target = download(p, call.target);
   double sum = 0;
   derivatives.resize(recon.size());
+  const double none[1] = {};
   for (size_t i = 0; i < recon.size(); ++i) {
-    const auto term = Likelihood::template evaluate<Exact, false>(recon[i], target[i], 1.0);
+    const auto term = Likelihood::template evaluate<Exact>(recon[i], target[i], none);
     sum += term.value, derivatives[i] = term.derivative;
   }
   return sum;
