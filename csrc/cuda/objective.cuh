@@ -159,16 +159,16 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
     using Likelihood = typename decltype(likelihood)::type;
-    const auto start = [&](auto way) { return launch(likelihood, way); };
     if constexpr (Likelihood::kSoftmax == Softmax::kAlways)
       return kSoftmax;
     else if constexpr (Likelihood::kIsCount)
-      return choose<Types<>, SingleRecon>(a.in_double, suits, start);
+      return choose<Types<>, SingleRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
     else if constexpr (Likelihood::kParameters > 0)
       return choose<PackedRecons, SingleRecon>(
-          a.in_double, [&](auto way) { return a.shape.features % kVector == 0 && suits(way); }, start);
+          a.in_double, [&](auto way) { return a.shape.features % kVector == 0 && suits(way); },
+          [&](auto way) { return launch(likelihood, way); });
     else
-      return choose<PackedRecons, GeneralRecon>(a.in_double, suits, start);
+      return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
   });
 }
 
