@@ -48,7 +48,6 @@ SELECTED = {
     "build": "what torch's build rules and setuptools make of setup.py",
     "clamp_and_elements": "the derivative of torch.clamp, which 2.14 changed",
     "compile": "tracing, fake tensors, torch.export",
-    "compile_refusals": "what torch.compile makes of an error",
     "dispatch": "the dispatcher's keys and modes",
     "doctests": "how tensors are printed",
     "dtensor": "placements, their redistribution, and how they are compiled",

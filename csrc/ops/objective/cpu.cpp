@@ -172,7 +172,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
 }  // namespace
 
 extern const ObjectiveFunctions kObjective;
-const ObjectiveFunctions kObjective = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+const ObjectiveFunctions kObjective = {
+    .forward = forward, .gradient = gradient, .backward_ = backward_, .scales_rows = true};
 
 }  // namespace cpu
 

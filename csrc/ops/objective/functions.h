@@ -28,6 +28,8 @@ struct ObjectiveFunctions {
                                                   at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                                   const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                                   bool to_kl);
+  // Whether backward_ multiplies parameter_gradients by an upstream gradient of each row.
+  bool scales_rows = false;
 };
 
 // The factor of the terms' sums, and so of the gradients.

@@ -15,7 +15,9 @@ static bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && is_in
 
 bool stores_unscaled_gradients(const ElboArguments& a) {
   if (!kTraits[a.likelihood].goes_by_rows) return true;
-  return (a.reduction != kNone || a.recon.is_cpu()) && !is_in_16_bits(a.recon) && !is_in_16_bits(a.log_library) &&
+  const auto* const functions = registered<ObjectiveFunctions>(a.recon.device().type());
+  return (a.reduction != kNone || (functions && functions->scales_rows)) && !is_in_16_bits(a.recon) &&
+         !is_in_16_bits(a.log_library) &&
          std::none_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); });
 }
 
