@@ -17,7 +17,9 @@ NO_POSTERIOR = (None,) * (len(SCALES) + 4)
 Range = tuple[float | None, float | None]  # low and high, either of which may be missing
 
 # What an editor and a type checker offer; _codes.py makes its lists of the reductions, and test_typing.py compares.
-LikelihoodName = Literal["bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial"]
+LikelihoodName = Literal[
+    "bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial", "continuous_bernoulli_logits"
+]
 Reduction = Literal["none", "sum", "batchmean"]
 DivergenceReduction = Literal["none", "sum", "batchmean", "elements"]
 

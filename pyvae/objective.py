@@ -79,12 +79,14 @@ def elbo_loss(
         logvar_range, prior: of the posterior, as for `kl_divergence`; not beside kl, which has them in it.
         kl: its KL per sample, shape (B,), from `reparameterize_kl`. With neither the KL is 0.
         likelihood: "bernoulli", recon holds probabilities, values and gradients as `F.binary_cross_entropy`;
-            "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails; "gaussian", unit variance,
-            1/2 (recon - target)^2; "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean;
-            "multinomial", recon holds logits over all features, and the target counts. Or an object that carries what
-            belongs to it, tensors or numbers: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`,
-            `NegativeBinomial`, `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie
-            anywhere in [0, 1] (bytes are to be divided by 255).
+            "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails;
+            "continuous_bernoulli_logits", the same less log C, C = recon / tanh(recon / 2), which makes it a density of
+            targets in [0, 1] (Loaiza-Ganem & Cunningham 2019); "gaussian", unit variance, 1/2 (recon - target)^2;
+            "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean; "multinomial", recon
+            holds logits over all features, and the target counts. Or an object that carries what belongs to it, tensors
+            or numbers: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
+            `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]
+            (bytes are to be divided by 255).
         beta: factor of the KL, a number or a 0-d tensor.
         weight: factor of each element's reconstruction term, a number or a tensor of numbers that broadcasts to recon:
             `weight=2 / features` of "gaussian" gives means of squared errors. Or a mask, a tensor of bools, which

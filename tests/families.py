@@ -205,6 +205,13 @@ ENTRIES: dict[str, Entry] = {
         softmax="always",
         counts=True,
     ),
+    "continuous_bernoulli_logits": Entry(
+        make=lambda: "continuous_bernoulli_logits",
+        terms=formulas.continuous_bernoulli_logits,
+        torch=lambda x, t: formulas.cross_entropy(x, t) - torch.log(x / torch.tanh(x / 2)),
+        draw=formulas.logits,
+        sweep=Sweep(REAL, UNIT, Range(-110, 110), (1e4, -1e4, 0.0, -0.0, 2.0, -2.0, 1e-45, 1e38, -1e38)),
+    ),
 }
 # Those whose losses and slopes are held to units in the last place. Of the others value and derivatives are sums of
 # functions with bounds of their own: tolerances.IN_UNITS.

@@ -7,10 +7,14 @@ right to that.
 
 from __future__ import annotations
 
+import math
+
+import mpmath as mp
 import torch
 from softplus_truth import softplus
 from torch import Generator, Tensor
 from torch.distributions import NegativeBinomial
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 Shape = tuple[int, ...]
 Sided = tuple[Tensor, Tensor]  # a number, and the unit of its error
@@ -46,6 +50,29 @@ def bernoulli(p: Tensor, t: Tensor) -> list[Sided]:
 def bernoulli_logits(x: Tensor, t: Tensor, pos_weight: Tensor | float) -> list[Sided]:
     value = (1 - t) * softplus(x) + pos_weight * t * softplus(-x)
     return [alone(value), difference(torch.sigmoid(x) * (1 - t), pos_weight * torch.sigmoid(-x) * t)]
+
+
+def cross_entropy(x: Tensor, t: Tensor) -> Tensor:
+    return binary_cross_entropy_with_logits(x, t, reduction="none")
+
+
+# log(sinh(x/2) / (x/2)) = sum of log(1 + (x / 2 pi n)^2) over n > 0: of its powers ((x / 2 pi)^2)^k the sums are zetas.
+_SINH = [float((-1) ** (k + 1) * mp.zeta(2 * k) / k) for k in range(1, 40)]
+
+
+def continuous_bernoulli_logits(x: Tensor, t: Tensor) -> list[Sided]:
+    y = x.abs()
+    small, s = y < 2.5, (x.clamp(-2.5, 2.5) / (2 * math.pi)) ** 2
+    by_series = sum(c * s**k for k, c in enumerate(_SINH, 1))
+    step = sum(2 * k * c * s ** (k - 1) for k, c in enumerate(_SINH, 1)) * x / (2 * math.pi) ** 2
+    inverse, tail = 1 / y, torch.exp(-y) / -torch.expm1(-y)  # of y = 0 they are not used
+    log_partition = torch.log(-torch.expm1(-y) * inverse)
+    near = torch.where(x > 0, 1 - t, t) * y
+    value = _sum(torch.where(small, (0.5 - t) * x, near), torch.where(small, by_series, log_partition))
+    above = torch.where(small, 0.5 + step.abs(), 1 + tail - inverse)
+    below = torch.where(small, 0.5 - step.abs(), inverse - tail)
+    mean, rest = torch.where(x > 0, above, below), torch.where(x > 0, below, above)
+    return [value, difference(mean * (1 - t), rest * t)]
 
 
 def gaussian(m: Tensor, x: Tensor) -> list[Sided]:

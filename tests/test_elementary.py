@@ -11,7 +11,7 @@ import noise_truth
 import numpy as np
 import probe
 import pytest
-from families import PLAIN, SCALES
+from families import LIKELIHOODS, PLAIN, SCALES
 from noise_truth import LONG, ulps
 from numpy.typing import NDArray
 from probe import Probe, evenly
@@ -257,7 +257,7 @@ def test_philox_gives_the_published_vectors(probes: dict[str, Probe], line: str)
 
 
 SCALINGS = [("scale", (code, part)) for code in range(len(SCALES)) for part in range(3)]
-LIKELIHOOD_CODES = [("likelihood", codes) for codes in itertools.product(range(len(PLAIN)), (False, True))]
+LIKELIHOOD_CODES = [("likelihood", codes) for codes in itertools.product(map(LIKELIHOODS.index, PLAIN), (False, True))]
 
 
 @KINDS

@@ -139,9 +139,59 @@ struct LaplaceLogscale : Traits {
   }
 };
 
+// The two series of ContinuousBernoulliLogits, in s = y^2 for y <= 2: (log((1 - e^-y) / y) + y/2) / y^2
+PYVAE_HD float log_partition_polynomial(float s) {
+  return polynomial(s, 0.04166666660f, -0.0003472213423f, 5.509676946e-6f, -1.020583370e-7f, 1.703650899e-9f);
+}
+PYVAE_HD double log_partition_polynomial(double s) {
+  return polynomial(s, 0.041666666666666666660, -0.00034722222222222180372, 5.5114638447929670724e-6,
+                    -1.0333994707340502423e-7, 2.0876756654126448277e-9, -4.4034878455947869524e-11,
+                    9.5586641966630115844e-13, -2.1171660758282264476e-14, 4.7272443103385547609e-16,
+                    -1.0036408532245457895e-17, 1.5304903295025537846e-19);
+}
+
+// and (1 / (1 - e^-y) - 1/y - 1/2) / y
+PYVAE_HD float mean_polynomial(float s) {
+  return polynomial(s, 0.08333333252f, -0.001388878627f, 3.304795664e-5f, -8.117536951e-7f, 1.636350915e-8f);
+}
+PYVAE_HD double mean_polynomial(double s) {
+  return polynomial(s, 0.083333333333333333173, -0.0013888888888888791514, 0.000033068783068685246192,
+                    -8.2671957633575651008e-7, 2.0876756214097245083e-8, -5.2841810150067062002e-10,
+                    1.3381863257539124604e-11, -3.3864696698326903012e-13, 8.4866306626422449102e-15,
+                    -1.9794557139351415675e-16, 3.2206370314612247594e-18);
+}
+
+// recon = x, a logit: the Bernoulli's value less log C, which makes it a density of t in [0, 1] (Loaiza-Ganem &
+// Cunningham 2019). C = x / tanh(x/2), and the mean is M(x) = 1 / (1 - e^-x) - 1/x = 1 - M(-x). With y = |x|, u = e^-y:
+//   value      (x > 0 ? 1 - t : t) y + log((1 - u) / y)
+//   derivative M(x) - t = x > 0 ? (1 - t) - M(-y) : M(-y) - t,  M(-y) = 1/y - u / (1 - u)
+// For y <= 2, where these cancel, by series in y^2 (P and Q above):
+//   value (1/2 - t) x + y^2 P(y^2),  derivative (1/2 - t) + x Q(y^2)
+struct ContinuousBernoulliLogits : Traits {
+  static constexpr const char* kName = "continuous_bernoulli_logits";
+  static constexpr bool kUnitTarget = true;
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 0> evaluate(T x, T t, const T (&)[1]) {
+    const bool positive = x > T(0);
+    const T y = absolute(x), square = y * y, u = Math::exp_negative(-y);
+    const T inverse = Math::divide(T(1), y), mean = inverse - Math::divide(u, T(1) - u);  // M(-y)
+    const T near = positive ? T(1) - t : t;
+    // An infinite logit: a density of infinity where t lies on its side, and of 0 elsewhere.
+    const bool on_its_side = near == T(0), infinite = y == Real<T>::kInfinity;
+    const T distance = on_its_side ? T(0) : near * y;
+    const T log_partition = infinite && !on_its_side ? T(0) : Math::log_unit((T(1) - u) * inverse);
+    const T value = distance + log_partition, derivative = positive ? near - mean : mean - near;
+    const T centered = T(0.5) - t;
+    const bool is_small = y <= T(2);
+    return {is_small ? fma(centered, x, square * log_partition_polynomial(square)) : value,
+            is_small ? fma(x, mean_polynomial(square), centered) : derivative,
+            {}};
+  }
+};
+
 // In the order of their codes.
 using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian, Laplace, GaussianLogvar, LaplaceLogscale, Poisson,
-                          NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial>;
+                          NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial, ContinuousBernoulliLogits>;
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -1,5 +1,5 @@
-"""Prints the polynomial coefficients of elementary.h, normal.h, gamma.h and softplus.h: minimax fits of the relative
-error, or where it says so of the absolute one, by Remez exchange in mpmath.
+"""Prints the polynomial coefficients of elementary.h, normal.h, gamma.h, softplus.h and likelihood.h: minimax fits of
+the relative error, or where it says so of the absolute one, by Remez exchange in mpmath.
 
     python csrc/math/minimax.py
 
@@ -83,6 +83,10 @@ if __name__ == "__main__":
     slope = safe(lambda x: above_one(x) * (1 + 1 / (1 + above_one(x))) / (1 + mp.exp(-one - x)) / x)
     show("(1/2 (sigma^2 - 1) - log sigma) / x^2, sigma = softplus(one + x), |x| <= 1", value, -1, 1, (8, 19), value)
     show("its derivative / x", slope, -1, 1, (9, 20), slope)
+    log_partition = safe(lambda s: (mp.log(-mp.expm1(-mp.sqrt(s)) / mp.sqrt(s)) + mp.sqrt(s) / 2) / s)
+    mean = safe(lambda s: (-1 / mp.expm1(-mp.sqrt(s)) - 1 / mp.sqrt(s) - mp.mpf(1) / 2) / mp.sqrt(s))
+    show("(log((1 - e^-y) / y) + y/2) / y^2 in s = y^2, y <= 2", log_partition, 0, 4, (4, 10), log_partition)
+    show("(1 / (1 - e^-y) - 1/y - 1/2) / y in s = y^2, y <= 2", mean, 0, 4, (4, 10), mean)
     half_pi, top = mp.pi / 2, mp.mpf("0.25")
     sine = safe(lambda s: (mp.sin(half_pi * mp.sqrt(s)) / mp.sqrt(s) - half_pi) / s)
     cosine = safe(lambda s: (mp.cos(half_pi * mp.sqrt(s)) - 1) / s)

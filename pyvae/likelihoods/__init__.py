@@ -16,7 +16,7 @@ from torch import Tensor
 from .._expect import number
 from .._noise import exact_dtype
 from .._objects import Object, held
-from ._bernoulli import BERNOULLI, BERNOULLI_LOGITS
+from ._bernoulli import BERNOULLI, BERNOULLI_LOGITS, CONTINUOUS_BERNOULLI_LOGITS
 from ._counts import (
     MULTINOMIAL,
     NEGATIVE_BINOMIAL,
@@ -47,6 +47,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
         NEGATIVE_BINOMIAL,
         ZERO_INFLATED_NEGATIVE_BINOMIAL,
         MULTINOMIAL,
+        CONTINUOUS_BERNOULLI_LOGITS,
     )
 }
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial

@@ -1,6 +1,8 @@
-"""Bernoulli likelihoods, of probabilities and of logits."""
+"""Bernoulli likelihoods, of probabilities and of logits, and the continuous one."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -55,3 +57,35 @@ def _times_finite(factor: Tensor, log: Tensor) -> Tensor:
 
 
 BERNOULLI_LOGITS = Likelihood("bernoulli_logits", _bernoulli_logits, takes_pos_weight=True, has_unit_target=True)
+
+# The Bernoulli numbers B_2, B_4 ...: log(sinh(x/2) / (x/2)) = sum B_2k / (2k (2k)!) x^2k for |x| < 2 pi. At x = 2 the
+# first that is left out is 1e-18 of it.
+_NUMBERS = (
+    *(1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330),
+    *(854513 / 138, -236364091 / 2730, 8553103 / 6, -23749461029 / 870, 8615841276005 / 14322, -7709321041217 / 510),
+)
+
+
+def _continuous_bernoulli_logits(x: Tensor, t: Tensor, _: Tensor | float) -> Tensor:
+    """The Bernoulli's value less log C, C = x / tanh(x/2) (Loaiza-Ganem & Cunningham 2019, equation 6 by the logit).
+
+    That is (1/2 - t) x + log(sinh(x/2) / (x/2)); with y = |x| beyond 2, (x > 0 ? 1 - t : t) y + log((1 - e^-y) / y)."""
+    t = _unit(t)
+    small = x.abs() <= 2
+    inner = torch.where(small, x, 0.0)
+    square = inner * inner
+    series = torch.zeros_like(square)
+    for k in range(len(_NUMBERS), 0, -1):
+        series = (series + _NUMBERS[k - 1] / (2 * k * math.factorial(2 * k))) * square
+    y = torch.where(small, 2.0, x).abs()
+    near = torch.where(x > 0, 1 - t, t)
+    # An infinite logit: a density of infinity where t lies on its side, and of 0 elsewhere.
+    finite = y.clamp_max(torch.finfo(y.dtype).max)
+    distance = near * torch.where(near == 0, finite, y)
+    log_partition = torch.log1p(-torch.exp(-y)) - torch.log(torch.where(near == 0, y, finite))
+    return torch.where(small, (0.5 - t) * inner + series, distance + log_partition)
+
+
+CONTINUOUS_BERNOULLI_LOGITS = Likelihood(
+    "continuous_bernoulli_logits", _continuous_bernoulli_logits, has_unit_target=True
+)
