@@ -251,7 +251,9 @@ def main() -> None:
     if options.folder and options.folder.resolve().is_relative_to(ROOT):
         parser.error(f"--folder: expected one outside of the sources, but got {options.folder}")
     # An exit, as Ctrl-C is: the step is ended with all that it started, and the temporary folder goes.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # Of a program that a shell starts beside others SIGINT is ignored.
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     rows = []
     with TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()

@@ -84,6 +84,13 @@ bool is_run_of(const Operand& operand) {
   return operand.contiguous && operand.type == kTypeCode<T>;
 }
 
+// Whether all its elements are one.
+PYVAE_HD bool is_one_number(const Shape& shape, const Operand& operand) {
+  int64_t any = 0;
+  for (int d = 0; d < shape.dims; ++d) any |= operand.strides[d];
+  return any == 0;
+}
+
 // The elements as T: in place where the operand is a run of T, else copied to `buffer`.
 template <class T>
 const T* read(const Shape& shape, const Operand& operand, int64_t first, int n, T* buffer) {

@@ -43,11 +43,15 @@ void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T*
   for (int i = 0; i < n; ++i) values[i] = Posterior<Scale>::divergence(mu[i], scale[i]);
 }
 
-template <class Scale, class T>
+// The same from a prior. Whether its scale is one number, of which all is computed once, is known before the loop.
+template <class Scale, bool kNumber, class T>
 void map_divergence(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
                     const T* __restrict prior_scale, int n, T* __restrict values) {
-  for (int i = 0; i < n; ++i)
-    values[i] = Posterior<Scale>::divergence(mu[i], scale[i], Prior<T>{prior_mean[i], prior_scale[i]});
+  const auto number = Scale::of_prior(prior_scale[0]);
+  for (int i = 0; i < n; ++i) {
+    const auto prior = kNumber ? number : Scale::of_prior(prior_scale[i]);
+    values[i] = Posterior<Scale>::divergence(mu[i], scale[i], prior_mean[i], prior);
+  }
 }
 
 // The scale in its range; the caller's own memory where there is none.
@@ -89,7 +93,9 @@ bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
       const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
       const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
       if (Scale::kNonNegative) legal &= are_non_negative(prior_scale, n);
-      map_divergence<Scale>(mu, scale, prior_mean, prior_scale, n, values);
+      const auto map =
+          is_one_number(a.shape, a.prior_scale) ? map_divergence<Scale, true, T> : map_divergence<Scale, false, T>;
+      map(mu, scale, prior_mean, prior_scale, n, values);
     } else {
       map_divergence<Scale>(mu, scale, n, values);
     }
@@ -119,17 +125,19 @@ void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, 
   }
 }
 
-// The same from a prior, with the prior's own.
-template <class Scale, bool kAdd, class T>
+// The same from a prior, added to what is there; with kToPrior the prior's own gradient as well.
+template <class Scale, bool kNumber, bool kToPrior, class T>
 void map_prior_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
                         const T* __restrict prior_scale, const T* __restrict grad_kl, int n, T* __restrict grad_mu,
                         T* __restrict grad_scale, T* __restrict grad_prior_mean, T* __restrict grad_prior_scale) {
+  const auto number = Scale::of_prior(prior_scale[0]);
   for (int i = 0; i < n; ++i) {
-    const PosteriorGradient<T> sample = {kAdd ? grad_mu[i] : T(0), kAdd ? grad_scale[i] : T(0)};
-    const Prior<T> prior = {prior_mean[i], prior_scale[i]};
-    const auto gradient = Posterior<Scale>::divergence_gradient(mu[i], scale[i], prior, grad_kl[i], sample);
+    const auto prior = kNumber ? number : Scale::of_prior(prior_scale[i]);
+    const PosteriorGradient<T> sample = {grad_mu[i], grad_scale[i]};
+    const auto gradient =
+        Posterior<Scale>::divergence_gradient(mu[i], scale[i], prior_mean[i], prior, grad_kl[i], sample);
     grad_mu[i] = gradient.posterior.mu, grad_scale[i] = gradient.posterior.scale;
-    grad_prior_mean[i] = gradient.prior.mean, grad_prior_scale[i] = gradient.prior.scale;
+    if (kToPrior) grad_prior_mean[i] = gradient.prior.mean, grad_prior_scale[i] = gradient.prior.scale;
   }
 }
 
@@ -165,9 +173,16 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
         const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
         T* to_mean = place(a.grad_prior_mean, first, grad_prior_mean_buffer);
         T* to_scale = place(a.grad_prior_scale, first, grad_prior_scale_buffer);
-        const auto map = a.grad_z.data ? map_prior_gradient<Scale, true, T> : map_prior_gradient<Scale, false, T>;
+        if (!a.grad_z.data) {
+          for (int i = 0; i < n; ++i) grad_mu[i] = grad_scale[i] = T(0);
+        }
+        const bool to_prior = a.grad_prior_mean.data, number = is_one_number(a.shape, a.prior_scale);
+        const auto map =
+            number
+                ? (to_prior ? map_prior_gradient<Scale, true, true, T> : map_prior_gradient<Scale, true, false, T>)
+                : (to_prior ? map_prior_gradient<Scale, false, true, T> : map_prior_gradient<Scale, false, false, T>);
         map(mu, scale, prior_mean, prior_scale, grad_kl, n, grad_mu, grad_scale, to_mean, to_scale);
-        if (a.grad_prior_mean.data) {
+        if (to_prior) {
           write(a.shape, a.grad_prior_mean, first, n, to_mean);
           write(a.shape, a.grad_prior_scale, first, n, to_scale);
         }

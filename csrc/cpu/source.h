@@ -19,7 +19,7 @@ class Source {
       fill(T(number));
     } else if (is_run_of<T>(operand)) {
       kind_ = kInPlace, row_stride_ = shape.features;
-    } else if (has_no_strides(operand)) {
+    } else if (is_one_number(shape, operand)) {
       T value[1];
       read_run(operand, 0, 0, 1, value);
       fill(value[0]);
@@ -60,12 +60,6 @@ class Source {
 
  private:
   enum Kind { kAnew, kFilled, kInPlace, kPerRow };
-
-  bool has_no_strides(const Operand& operand) const {
-    int64_t any = 0;
-    for (int d = 0; d < shape_->dims; ++d) any |= operand.strides[d];
-    return any == 0;
-  }
 
   void fill(T value) {
     kind_ = kFilled, is_number_ = true;

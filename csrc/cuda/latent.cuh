@@ -53,7 +53,7 @@ struct Sample {
         Access::load(a.shape, a.prior_mean, at, prior_mean);
         Access::load(a.shape, a.prior_scale, at, prior_scale);
         for (int k = 0; k < V; ++k)
-          values[k] = Posterior<Scale>::divergence(mu[k], scale[k], Prior<T>{prior_mean[k], prior_scale[k]});
+          values[k] = Posterior<Scale>::divergence(mu[k], scale[k], prior_mean[k], Scale::of_prior(prior_scale[k]));
       }
       if (a.elements.data) Access::store(a.shape, a.elements, at, values);
     }
@@ -156,8 +156,8 @@ struct SampleGradient {
     Access::load(a.shape, a.prior_scale, at, prior_scale);
     for (int k = 0; k < V; ++k) {
       const PosteriorGradient<T> sample = {grad_mu[k], grad_scale[k]};
-      const Prior<T> prior = {mean[k], prior_scale[k]};
-      const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], prior, grad_kl[k], sample);
+      const auto prior = Scale::of_prior(prior_scale[k]);
+      const auto gradient = Posterior<Scale>::divergence_gradient(mu[k], scale[k], mean[k], prior, grad_kl[k], sample);
       grad_mu[k] = gradient.posterior.mu, grad_scale[k] = gradient.posterior.scale;
       mean[k] = gradient.prior.mean, prior_scale[k] = gradient.prior.scale;
     }

@@ -5,9 +5,9 @@
 //                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
 // Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
-// kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form;
-// `spread` is what the two make of the divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior`
-// is what both devices compute of a form.
+// kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form:
+// `of_prior` is what is computed of it alone, `spread` what the two make of the divergence. p^2 must be a number: in
+// float for p from 1e-19 to 1e19. `Posterior` is what both devices compute of a form.
 #pragma once
 
 #include "math/softplus.h"
@@ -17,17 +17,13 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// N(m, p^2): its mean m and, in the posterior's form, its scale t; or the gradients of both.
-template <class T>
-struct Prior {
-  T mean, scale;
-};
-
 // What a form says of itself, next to its name: here the usual answers.
 struct FormTraits {
   static constexpr bool kNonNegative = false;  // its numbers have to be 0 or more
   static constexpr float kModerate = 0;        // where |s| is not above, sigma and divergence have a shorter way
   static constexpr bool kLongPrior = false;    // what it makes of a prior takes many registers
+  template <class T>
+  using OfPrior = PriorScale<T>;
 };
 
 // s = log sigma^2
@@ -51,21 +47,18 @@ struct LogVariance : FormTraits {
     return T(0.5) * expm1(s);
   }
   template <class T>
-  PYVAE_HD static T variance(T s) {  // sigma^2
-    return exp(s);
+  PYVAE_HD static PriorScale<T> of_prior(T t) {
+    return {t, exp(t)};
   }
   template <class T>
-  PYVAE_HD static Spread<T> spread(T s, T t) {
-    return spread_of_logarithms(s, t, T(1));
+  PYVAE_HD static Spread<T> spread(T s, PriorScale<T> p) {  // d log sigma^2 / ds = 1
+    return spread_of_logarithms(s, p.scale, T(1));
   }
+  // 1/2 ((mu - m)^2 / p^2 + e^d - 1)
   template <class T>
-  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 1
-    return slope;
-  }
-  // Of `both`, 1/2 ((mu - m)^2 / p^2 + e^d - 1).
-  template <class T>
-  PYVAE_HD static T prior_derivative(T, T, Prior<T>, T both) {
-    return both;
+  PYVAE_HD static T prior_derivative(T mu, T, T mean, PriorScale<T> p, T slope) {
+    const T distance = mu - mean;
+    return fma(T(0.5) * distance, distance / p.variance, slope);
   }
 };
 
@@ -94,25 +87,23 @@ struct StandardDeviation : FormTraits {
     return (s - T(1)) * (T(1) + T(1) / s);
   }
   template <class T>
-  PYVAE_HD static T variance(T s) {  // sigma^2
-    return s * s;
+  PYVAE_HD static PriorScale<T> of_prior(T t) {
+    return {t, t * t};
   }
   // Near 1, s/t - 1 comes from s - t, which is exact up to a factor of 2 and rounded beyond; elsewhere the logarithm
-  // would show what the quotient rounds off, relative to it.
+  // would show what the quotient rounds off, relative to it. d log sigma^2 / ds = 2/s
   template <class T>
-  PYVAE_HD static Spread<T> spread(T s, T t) {
-    const T p = sigma(t), ratio = sigma(s) / p;
-    const T lost = s > T(0) ? fma(-ratio, t, s) / s : T(0);
-    return spread_of_ratio((sigma(s) - p) / p, log(ratio) + lost);
-  }
-  template <class T>
-  PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2/s
-    return T(2) * slope / s;
+  PYVAE_HD static Spread<T> spread(T s, PriorScale<T> prior) {
+    const T p = sigma(prior.scale), ratio = sigma(s) / p;
+    const T lost = s > T(0) ? fma(-ratio, prior.scale, s) / s : T(0);
+    Spread<T> spread = spread_of_ratio((sigma(s) - p) / p, log(ratio) + lost);
+    spread.by_scale = T(2) * spread.slope / s;
+    return spread;
   }
   // ((mu - m)^2 + s^2 - t^2) / t^3, in double: in float seven roundings would add up to five units.
   template <class T>
-  PYVAE_HD static T prior_derivative(T mu, T s, Prior<T> prior, T) {
-    const double distance = double(mu) - double(prior.mean), t = prior.scale;
+  PYVAE_HD static T prior_derivative(T mu, T s, T mean, PriorScale<T> p, T) {
+    const double distance = double(mu) - double(mean), t = p.scale;
     return T(fma(distance, distance, (double(s) - t) * (double(s) + t)) / (t * t) / t);
   }
 };
@@ -138,25 +129,22 @@ struct LogStandardDeviation : FormTraits {
     return expm1(T(2) * s);
   }
   template <class T>
-  PYVAE_HD static T variance(T s) {  // sigma^2
-    return exp(T(2) * s);
+  PYVAE_HD static PriorScale<T> of_prior(T t) {
+    return {t, exp(T(2) * t)};
   }
   template <class T>
-  PYVAE_HD static Spread<T> spread(T s, T t) {
-    return spread_of_logarithms(s, t, T(2));
+  PYVAE_HD static Spread<T> spread(T s, PriorScale<T> p) {  // d log sigma^2 / ds = 2
+    return spread_of_logarithms(s, p.scale, T(2));
   }
+  // (mu - m)^2 / p^2 + e^d - 1
   template <class T>
-  PYVAE_HD static T from_log_variance(T slope, T) {  // times d log sigma^2 / ds = 2
-    return T(2) * slope;
-  }
-  template <class T>
-  PYVAE_HD static T prior_derivative(T, T, Prior<T>, T both) {
-    return T(2) * both;
+  PYVAE_HD static T prior_derivative(T mu, T, T mean, PriorScale<T> p, T slope) {
+    const T distance = mu - mean;
+    return T(2) * fma(T(0.5) * distance, distance / p.variance, slope);
   }
 };
 
-// s = rho: sigma = softplus(s) = log(1 + e^s). Of a prior everything is computed in double: its derivatives go with
-// sigma^2 / p^2, for which float would add up more than four units.
+// s = rho: sigma = softplus(s) = log(1 + e^s)
 struct Softplus : FormTraits {
   static constexpr const char* kName = "rho";
   static constexpr bool kLongPrior = true;
@@ -177,31 +165,27 @@ struct Softplus : FormTraits {
     return softplus_divergence_derivative(s);
   }
   template <class T>
-  PYVAE_HD static T variance(T s) {  // sigma^2
-    const double sigma = softplus(double(s)).value;
-    return T(sigma * sigma);
+  using OfPrior = SoftplusPrior<T>;
+  template <class T>
+  PYVAE_HD static SoftplusPrior<T> of_prior(T t) {
+    return SoftplusPrior<T>(t);
   }
   template <class T>
-  PYVAE_HD static Spread<T> spread(T s, T t) {
-    const Spread<double> exact = spread_in_double(s, t);
-    return {T(exact.value), T(exact.slope)};
+  PYVAE_HD static Spread<T> spread(T s, const SoftplusPrior<T>& p) {  // d log sigma^2 / ds = 2 sigmoid(s) / sigma
+    const SoftplusRatio<T> ratio = softplus_ratio(s, p);
+    const Pair<T> two = sum(ratio.excess.high, T(2)), more = {two.high, two.low + ratio.excess.low};  // sigma/p + 1
+    const T e = rounded(ratio.excess);
+    // The first product is finite where the square of sigma/p is not.
+    const Pair<T> by_scale = (ratio.excess * ratio.relative_slope) * more;
+    return {fma(T(0.5) * e, e, ratio.defect), T(0.5) * rounded(ratio.excess * more), rounded(by_scale)};
   }
+  // ((mu - m)^2 / p^2 + e^d - 1) sigmoid(t) / p, in double: in float the roundings would add up.
   template <class T>
-  PYVAE_HD static T from_log_variance(T slope, T s) {  // times d log sigma^2 / ds = 2 sigmoid(s) / sigma
-    return T(2 * double(slope) * softplus(double(s)).relative_slope);
-  }
-  // ((mu - m)^2 / p^2 + e^d - 1) sigmoid(t) / p
-  template <class T>
-  PYVAE_HD static T prior_derivative(T mu, T s, Prior<T> prior, T) {
-    const SoftplusParts<double> p = softplus(double(prior.scale));
-    const double relative = (double(mu) - double(prior.mean)) / p.value;
-    const double slope = spread_in_double(s, prior.scale).slope;
-    return T(fma(relative, relative, 2 * slope) * p.relative_slope);
-  }
-
- private:
-  PYVAE_HD static Spread<double> spread_in_double(double s, double t) {
-    return spread_of_ratio(softplus_excess(s, t), softplus_log_ratio(s, t));
+  PYVAE_HD static T prior_derivative(T mu, T, T mean, const SoftplusPrior<T>& p, T slope) {
+    const double inverse = double(p.inverse.high) + double(p.inverse.low);
+    const double relative = (double(mu) - double(mean)) * inverse;
+    const double relative_slope = double(p.relative_slope.high) + double(p.relative_slope.low);
+    return T(fma(relative, relative, 2 * double(slope)) * relative_slope);
   }
 };
 
@@ -214,9 +198,14 @@ struct PosteriorGradient {
 };
 
 template <class T>
+struct PriorGradient {
+  T mean, scale;
+};
+
+template <class T>
 struct DivergenceGradient {
   PosteriorGradient<T> posterior;
-  Prior<T> prior;
+  PriorGradient<T> prior;
 };
 
 // The range that a scale is kept in, as by torch.clamp; its derivative is 1 within and at the ends (where torch's
@@ -231,6 +220,9 @@ struct Clamp {
 
 template <class Scale>
 struct Posterior {
+  template <class T>
+  using OfPrior = typename Scale::template OfPrior<T>;
+
   // z = mu + sigma eps: in one rounding with noise of our own, in two with the caller's, as `mu + sigma * eps` has it.
   template <bool kOwnNoise, class T>
   PYVAE_HD static T sample(T mu, T sigma, T eps) {
@@ -256,23 +248,23 @@ struct Posterior {
 
   // From a prior: 1/2 (mu - m)^2 / p^2 + spread.
   template <class T>
-  PYVAE_HD static T divergence(T mu, T s, Prior<T> prior) {
-    const T distance = mu - prior.mean;
-    return fma(T(0.5) * distance, distance / Scale::variance(prior.scale), Scale::spread(s, prior.scale).value);
+  PYVAE_HD static T divergence(T mu, T s, T mean, const OfPrior<T>& prior) {
+    const T distance = mu - mean;
+    return fma(T(0.5) * distance, distance / prior.variance, Scale::spread(s, prior).value);
   }
 
   template <class T>
-  PYVAE_HD static DivergenceGradient<T> divergence_gradient(T mu, T s, Prior<T> prior, T grad_kl,
+  PYVAE_HD static DivergenceGradient<T> divergence_gradient(T mu, T s, T mean, const OfPrior<T>& prior, T grad_kl,
                                                             PosteriorGradient<T> sample = {}) {
-    const T distance = mu - prior.mean, slope = Scale::spread(s, prior.scale).slope;
+    const Spread<T> spread = Scale::spread(s, prior);
     // d KL / d mu = (mu - m) / p^2
-    const T to_mu = distance / Scale::variance(prior.scale);
+    const T to_mu = (mu - mean) / prior.variance;
     // d KL / ds = 1/2 (e^d - 1) d log sigma^2 / ds
-    const T to_scale = Scale::from_log_variance(slope, s);
+    const T to_scale = spread.by_scale;
     // d KL / dm = -(mu - m) / p^2
     const T to_mean = -to_mu;
     // d KL / dt = -1/2 ((mu - m)^2 / p^2 + e^d - 1) d log p^2 / dt
-    const T to_prior_scale = T(0) - Scale::prior_derivative(mu, s, prior, fma(T(0.5) * distance, to_mu, slope));
+    const T to_prior_scale = T(0) - Scale::prior_derivative(mu, s, mean, prior, spread.slope);
     return {{fma(grad_kl, to_mu, sample.mu), fma(grad_kl, to_scale, sample.scale)},
             {grad_kl * to_mean, grad_kl * to_prior_scale}};
   }

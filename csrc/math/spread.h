@@ -6,11 +6,18 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
+// A prior's scale, and p^2: what is computed of it alone.
+template <class T>
+struct PriorScale {
+  T scale, variance;
+};
+
 // The scales' part of the divergence from a prior.
 template <class T>
 struct Spread {
-  T value;  // 1/2 (e^d - 1 - d)
-  T slope;  // 1/2 (e^d - 1), its derivative by d
+  T value;     // 1/2 (e^d - 1 - d)
+  T slope;     // 1/2 (e^d - 1), its derivative by d
+  T by_scale;  // slope d log sigma^2 / ds, its derivative by s
 };
 
 // f + small, unless f is infinite.
@@ -27,7 +34,8 @@ PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
   const bool finite = absolute(difference) < Real<T>::kInfinity;
   const T lost = finite ? factor * ((s - (difference - back)) - (t + back)) : T(0);
   const T d = factor * difference, excess = exp_excess(d), slope = expm1(d);
-  return {T(0.5) * corrected(excess, lost * (excess + d)), T(0.5) * corrected(slope, lost * (slope + T(1)))};
+  const T half = T(0.5) * corrected(slope, lost * (slope + T(1)));
+  return {T(0.5) * corrected(excess, lost * (excess + d)), half, factor * half};
 }
 
 // 1/2 (sigma^2 - 1) - log sigma of d = sigma - 1 near 0: log(1 + d) = d - d^2/2 + d^3 P(d), so it is d^2 (1 - d P(d)).
@@ -40,12 +48,12 @@ PYVAE_HD bool is_near_one(T d) {
   return (d > T(-0.25)) & (d < T(0.375));
 }
 
-// Of e^d = (sigma/p)^2: `excess` is sigma/p - 1, exact near 0, and log_ratio its logarithm, d/2.
+// Of e^d = (sigma/p)^2: `excess` is sigma/p - 1, exact near 0, and log_ratio the logarithm of sigma/p, d/2.
 template <class T>
 PYVAE_HD Spread<T> spread_of_ratio(T excess, T log_ratio) {
   const T slope = T(0.5) * excess * (excess + T(2));
   const T near = near_one(excess), far = corrected(slope, -log_ratio);
-  return {is_near_one(excess) ? near : far, slope};
+  return {is_near_one(excess) ? near : far, slope, T(0)};
 }
 
 }  // namespace PYVAE_ISA
