@@ -62,6 +62,7 @@ TORCH_FLAGS = ["-O2", "-Wno-missing-braces", *COMMON_FLAGS]  # torch adds the -s
 KERNEL_FLAGS = [
     *("-O3", "-std=c++17", *COMMON_FLAGS),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    "-fno-wrapv",  # Python's own flags have -fwrapv: with it loops over r * features + i do not become vectors
     "-Wno-psabi",  # vectors are passed to inlined functions only: there is no ABI to warn about
 ]
 CUDA_FLAGS = [
@@ -158,9 +159,11 @@ class BuildKernels(BuildExtension):
             print(f"\npyvae: WARNING: built without OpenMP, so the CPU kernels use ONE THREAD: {missing}\n", flush=True)
 
     def compile_variant(self, variant: str) -> list[str]:
+        # They include nothing of torch: one folder for all torches.
+        folder = os.path.join("build", f"kernels-{sys.implementation.cache_tag}", variant)
         return self.compiler.compile(
             [KERNELS],
-            output_dir=os.path.join(self.build_temp, variant),
+            output_dir=folder,
             include_dirs=[INCLUDE],
             extra_postargs=[*KERNEL_FLAGS, f"-DPYVAE_ISA={variant}", *VARIANT_FLAGS[variant]],
         )

@@ -129,9 +129,11 @@ def test_shapes(shape: tuple[int, ...], device: str) -> None:
             kl = truth.kl_divergence(scale, mu, s)
             for reduction in ("none", "sum"):
                 want = truth.objective(likelihood, recon, target, kl, reduction=reduction)
+                _, unit = truth.sided(likelihood, recon, target, reduction=reduction)
                 got = pyvae.elbo_terms(recon, target, mu, **{scale: s}, likelihood=likelihood, reduction=reduction)
-                for value, expected in zip(got, want, strict=True):
-                    assert_relative(value, expected, LOSS, likelihood=likelihood, dtype=dtype, reduction=reduction)
+                for value, expected, size in zip(got, want, (unit + want.kl, unit, want.kl), strict=True):
+                    context = {"likelihood": likelihood, "dtype": dtype, "reduction": reduction}
+                    assert_sided(value, (expected, size), LOSS, **context)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "flattened"])

@@ -6,11 +6,11 @@ Everything takes tensors of any dtype, layout and device, read as exact numbers,
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from families import family, scaling
-from family_formulas import excess
+from family_formulas import Sided, excess
 from torch import Tensor
 
 
@@ -79,17 +79,23 @@ def kl_gradients(kind: str, upstream: Tensor, *given: Tensor) -> list[Tensor]:
     return [(exact(upstream) * slope).sum_to_size(x.shape) for slope, x in zip(slopes, given, strict=True)]
 
 
-def reconstruction(
+def sided(
     name: str,
     recon: Tensor,
     target: Tensor,
     weight: Tensor | float = 1.0,
     pos_weight: Tensor | float = 1.0,
     reduction: str = "none",
-) -> Tensor:
-    """-log p(target | recon), less the constants that the contract leaves out."""
-    (value, _), *_ = family(name).at(rows(recon), rows(target), pos_weight=spread(pos_weight, recon))
-    return reduce((spread(weight, recon) * value).sum(1), reduction)
+) -> Sided:
+    """-log p(target | recon), less the constants that the contract leaves out, and the unit of its error: what is
+    summed may be of both signs."""
+    terms, *_ = family(name).at(rows(recon), rows(target), pos_weight=spread(pos_weight, recon))
+    value, unit = (reduce((spread(weight, recon) * term).sum(1), reduction) for term in terms)
+    return value, unit
+
+
+def reconstruction(*given: Any, **options: Any) -> Tensor:
+    return sided(*given, **options)[0]
 
 
 def objective(

@@ -165,32 +165,61 @@ const T* spread(const double* per_row, const Chunk& c, T* out) {
 // ---- sums -----------------------------------------------------------------------------------------------------------
 
 // Sixteen lanes in T, then a tree in double: the same order for every instruction set. Short rows go one by one in
-// double: setting up the lanes would take longer.
+// double: setting up the lanes would take longer. The lanes are vectors, since of an array g++ makes loads that wait
+// for narrower stores.
 template <class T>
 double sum(const T* values, int n) {
-  constexpr int kLanes = kSumLanes;
-  if (n < 4 * kLanes) {
+  static_assert(kSumLanes == 16, "two times eight lanes");
+  typedef T Eight __attribute__((vector_size(8 * sizeof(T))));
+  typedef double EightDoubles __attribute__((vector_size(8 * sizeof(double))));
+  if (n < 4 * kSumLanes) {
     double total = 0;
     for (int i = 0; i < n; ++i) total += double(values[i]);
     return total;
   }
-  T lanes[kLanes] = {};
-  int i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += values[i + lane];
+  const auto add = [](Eight(&lanes)[2], const T* from) {
+    Eight next[2];
+    __builtin_memcpy(next, from, sizeof(next));
+    lanes[0] += next[0], lanes[1] += next[1];
+  };
+  Eight lanes[2];
+  __builtin_memcpy(lanes, values, sizeof(lanes));
+  int i = kSumLanes;
+  for (; i + kSumLanes <= n; i += kSumLanes) add(lanes, values + i);
+  if (i < n) {
+    T rest[kSumLanes] = {};
+    for (int lane = 0; i + lane < n; ++lane) rest[lane] = values[i + lane];
+    add(lanes, rest);
   }
-  for (int lane = 0; i + lane < n; ++lane) lanes[lane] += values[i + lane];
-  double tree[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) tree[lane] = double(lanes[lane]);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) tree[lane] += tree[lane + width];
-  }
-  return tree[0];
+  const EightDoubles x =
+      __builtin_convertvector(lanes[0], EightDoubles) + __builtin_convertvector(lanes[1], EightDoubles);
+  return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
-// values [rows, features] to out [rows].
+template <int kFeatures, class T>
+void sum_narrow(const T* __restrict values, int rows, double* __restrict out) {
+  for (int r = 0; r < rows; ++r) {
+    double total = 0;
+    for (int i = 0; i < kFeatures; ++i) total += double(values[r * kFeatures + i]);
+    out[r] = total;
+  }
+}
+
+// values [rows, features] to out [rows], each in the order of `sum`.
 template <class T>
 PYVAE_NOINLINE void sum_rows(const T* __restrict values, int rows, int features, double* __restrict out) {
+  switch (features) {
+    case 1:
+      return sum_narrow<1>(values, rows, out);
+    case 2:
+      return sum_narrow<2>(values, rows, out);
+    case 3:
+      return sum_narrow<3>(values, rows, out);
+    case 4:
+      return sum_narrow<4>(values, rows, out);
+    case 8:
+      return sum_narrow<8>(values, rows, out);
+  }
   constexpr int kTogether = 8;  // short rows side by side: one alone would wait for each of its additions
   int r = 0;
   for (; features < 4 * kSumLanes && r + kTogether <= rows; r += kTogether) {

@@ -49,7 +49,7 @@ Doubles reduce_rows(int64_t rows, int64_t per_row, const double* partials, int64
 }
 
 at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType type) {
-  return to_tensor(values.size(), [&values](size_t i) { return values[i]; }, reduction, type);
+  return to_tensor(values.size(), [data = values.data()](size_t i) { return data[i]; }, reduction, type);
 }
 
 }  // namespace cpu

@@ -60,10 +60,13 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
   call.library_gradient = parameters.library;
   const Chunks chunks(call.shape);
   if (value) {
-    value->sums.assign(value->by_row ? chunks.partials() : chunks.count, 0.0);
+    value->sums.resize_for_overwrite(size_t(value->by_row ? chunks.partials() : chunks.count));
     (value->by_row ? call.value.rows : call.value.chunks) = value->sums.data();
   }
-  if (a.recon.numel() == 0) return;
+  if (a.recon.numel() == 0) {
+    if (value) std::fill(value->sums.begin(), value->sums.end(), 0.0);
+    return;
+  }
 
   const Kernels& kernels = cpu::kernels(call.in_double);
   const Units units = call.units();
@@ -113,8 +116,11 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
     kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
   }
   const double beta = beta_of(a);
-  const auto loss = [&](size_t i) { return negative_elbo(recon_term[i], kl_term.empty() ? 0 : kl_term[i], beta); };
-  return {to_tensor(recon_term.size(), loss, a.reduction, loss_type(a)),
+  const auto loss = [beta, recon = recon_term.data(), kl = kl_term.data()](size_t i) {
+    return negative_elbo(recon[i], kl[i], beta);
+  };
+  return {kl_term.empty() ? to_tensor(recon_term, a.reduction, loss_type(a))
+                          : to_tensor(recon_term.size(), loss, a.reduction, loss_type(a)),
           with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
           with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
 }
