@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import ContinuousBernoulli
 
 import pyvae
 
@@ -73,6 +74,10 @@ def bernoulli_logits(recon: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(recon, target, reduction="none")
 
 
+def continuous_bernoulli_logits(recon: Tensor, target: Tensor) -> Tensor:
+    return -ContinuousBernoulli(logits=recon, validate_args=False).log_prob(target)
+
+
 class Compared(NamedTuple):
     arguments: str  # names among the inputs: recon, target and the parameters
     likelihood: Any  # pyvae's: a name, or a class that takes the parameters
@@ -88,6 +93,7 @@ LIKELIHOODS = {
     "poisson": Compared("recon counts", "poisson", poisson),
     "negative_binomial": Compared("recon counts features", pyvae.NegativeBinomial, negative_binomial),
     "bernoulli_logits": Compared("recon share", "bernoulli_logits", bernoulli_logits),
+    "continuous_bernoulli_logits": Compared("recon share", "continuous_bernoulli_logits", continuous_bernoulli_logits),
 }
 
 

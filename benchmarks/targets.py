@@ -25,6 +25,7 @@ PARAMETERS = {  # likelihoods, and the shape of their parameters
     "poisson": '`"poisson"`',
     "negative_binomial": "`NegativeBinomial`, log theta (D,)",
     "bernoulli_logits": '`"bernoulli_logits"`',
+    "continuous_bernoulli_logits": '`"continuous_bernoulli_logits"`',
 }
 OF_COUNTS = ("poisson", "negative_binomial")  # of these
 PASSES = {
