@@ -58,7 +58,7 @@ struct LogVariance : FormTraits {
   template <class T>
   PYVAE_HD static T prior_derivative(T mu, T, T mean, PriorScale<T> p, T slope) {
     const T distance = mu - mean;
-    return fma(T(0.5) * distance, distance / p.variance, slope);
+    return fma(T(0.5) * distance, p.over_variance(distance), slope);
   }
 };
 
@@ -140,7 +140,7 @@ struct LogStandardDeviation : FormTraits {
   template <class T>
   PYVAE_HD static T prior_derivative(T mu, T, T mean, PriorScale<T> p, T slope) {
     const T distance = mu - mean;
-    return T(2) * fma(T(0.5) * distance, distance / p.variance, slope);
+    return T(2) * fma(T(0.5) * distance, p.over_variance(distance), slope);
   }
 };
 
@@ -173,7 +173,7 @@ struct Softplus : FormTraits {
   template <class T>
   PYVAE_HD static Spread<T> spread(T s, const SoftplusPrior<T>& p) {  // d log sigma^2 / ds = 2 sigmoid(s) / sigma
     const SoftplusRatio<T> ratio = softplus_ratio(s, p);
-    const Pair<T> two = sum(ratio.excess.high, T(2)), more = {two.high, two.low + ratio.excess.low};  // sigma/p + 1
+    const Pair<T> more = fast_sum(T(2), ratio.excess);  // sigma/p + 1
     const T e = rounded(ratio.excess);
     // The first product is finite where the square of sigma/p is not.
     const Pair<T> by_scale = (ratio.excess * ratio.relative_slope) * more;
@@ -250,7 +250,7 @@ struct Posterior {
   template <class T>
   PYVAE_HD static T divergence(T mu, T s, T mean, const OfPrior<T>& prior) {
     const T distance = mu - mean;
-    return fma(T(0.5) * distance, distance / prior.variance, Scale::spread(s, prior).value);
+    return fma(T(0.5) * distance, prior.over_variance(distance), Scale::spread(s, prior).value);
   }
 
   template <class T>
@@ -258,7 +258,7 @@ struct Posterior {
                                                             PosteriorGradient<T> sample = {}) {
     const Spread<T> spread = Scale::spread(s, prior);
     // d KL / d mu = (mu - m) / p^2
-    const T to_mu = (mu - mean) / prior.variance;
+    const T to_mu = prior.over_variance(mu - mean);
     // d KL / ds = 1/2 (e^d - 1) d log sigma^2 / ds
     const T to_scale = spread.by_scale;
     // d KL / dm = -(mu - m) / p^2

@@ -133,16 +133,18 @@ PYVAE_HD SoftplusPair<T> softplus_pair(T s) {
 // A prior's scale t, and what is computed of it alone, in double; p = softplus(t).
 template <class T>
 struct SoftplusPrior {
-  T scale, variance;                                      // t and p^2
+  T scale, precision;                                     // t and 1/p^2
   Pair<T> rest, slope, relative_slope, inverse, log_std;  // log(1 + e^-|t|), sigmoid(t), sigmoid(t) / p, 1/p, log p
 
   PYVAE_HD explicit SoftplusPrior(T t) {
     const SoftplusPair<double> p = softplus_pair(double(t));
     const double log_p = log_normal(p.part.high) + at_most(double(t), 0.0);
-    scale = t, variance = T(p.value.high * p.value.high);
+    scale = t, precision = T(1 / (p.value.high * p.value.high));
     rest = pair_of<T>(p.rest), slope = pair_of<T>(p.slope), relative_slope = pair_of<T>(p.relative_slope);
     inverse = pair_of<T>(reciprocal(p.value)), log_std = pair_of<T>(Pair<double>{log_p, 0});
   }
+
+  PYVAE_HD T over_variance(T x) const { return x * precision; }
 };
 
 // Of sigma = softplus(s) and p: what the divergence and its derivatives are made of.

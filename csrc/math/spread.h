@@ -10,6 +10,8 @@ inline namespace PYVAE_ISA {
 template <class T>
 struct PriorScale {
   T scale, variance;
+
+  PYVAE_HD T over_variance(T x) const { return x / variance; }
 };
 
 // The scales' part of the divergence from a prior.

@@ -12,7 +12,7 @@ constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 
 // What the likelihoods say of themselves (math/terms.h), by their codes.
 struct Trait {
-  bool is_probability, has_unit_target, takes_pos_weight, is_count, goes_by_rows;
+  bool is_probability, has_unit_target, takes_pos_weight, is_count;
   int parameters;
   Softmax softmax;
 };
@@ -22,7 +22,6 @@ constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
                  .has_unit_target = Members::kUnitTarget,
                  .takes_pos_weight = kTakesPosWeight<Members>,
                  .is_count = Members::kIsCount,
-                 .goes_by_rows = Members::kIsCount || Members::kParameters > 0,
                  .parameters = Members::kParameters,
                  .softmax = Members::kSoftmax}...}};
 }

@@ -156,7 +156,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
       const Tensor factor = on_cpu ? as_scalar_if_uniform(upstream) : upstream;
       int64_t scaled_places = unscaled ? 0 : output_mask;  // those that are computed with the upstream gradient
       for (int64_t place = 0; place < kGradients && unscaled && on_cpu && factor.dim() == 1; ++place) {
-        if (is_scalable(a, place) || !is_set(output_mask, place)) continue;
+        if (!is_set(output_mask, place) || is_scalable(a, place)) continue;
         scaled_places |= int64_t(1) << place;
         gradient_of(place) = Tensor();
       }

@@ -132,14 +132,6 @@ Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t
   return run(a, output_mask, 1, rows.data(), nullptr);
 }
 
-// upstream, [B] or a scalar, as a factor of `gradient` [B, ...].
-Tensor aligned_rows(const Tensor& upstream, const Tensor& gradient) {
-  if (upstream.dim() == 0) return upstream;
-  c10::DimVector sizes(size_t(gradient.dim()), 1);
-  sizes[0] = upstream.size(0);
-  return upstream.reshape(sizes);
-}
-
 std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
                                              at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                              const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
@@ -179,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
 
 extern const ObjectiveFunctions kObjective;
 const ObjectiveFunctions kObjective = {
-    .forward = forward, .gradient = gradient, .backward_ = backward_, .scales_rows = true};
+    .forward = forward, .gradient = gradient, .backward_ = backward_, .compares_rows = true};
 
 }  // namespace cpu
 

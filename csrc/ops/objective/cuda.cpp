@@ -174,7 +174,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
   Call call("elbo_backward_", a.recon);
   if (!parameter_gradients.empty()) {
     const Tensor upstream = upstream_of(grad_loss, grad_recon);
-    for (const Tensor& other : parameter_gradients) other.mul_(upstream);
+    for (const Tensor& other : parameter_gradients) other.mul_(aligned_rows(upstream, other));
   }
   if (!gradient && !to_kl) return {};
   const Tensor kl = to_kl ? empty_reduced(a.recon, a.reduction, kl_type(a)) : Tensor();

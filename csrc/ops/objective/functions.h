@@ -28,8 +28,9 @@ struct ObjectiveFunctions {
                                                   at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                                   const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                                   bool to_kl);
-  // Whether backward_ multiplies parameter_gradients by an upstream gradient of each row.
-  bool scales_rows = false;
+  // Whether the host can compare the rows' upstream gradients: sums over rows are then made in the forward pass, and
+  // again where those differ.
+  bool compares_rows = false;
 };
 
 // The factor of the terms' sums, and so of the gradients.
@@ -46,6 +47,14 @@ inline double beta_of(const ElboArguments& a) {
 inline Tensor upstream_of(const OptionalTensor& grad_loss, const OptionalTensor& grad_recon) {
   if (!grad_loss || !grad_recon) return grad_loss ? *grad_loss : *grad_recon;
   return *grad_loss + *grad_recon;
+}
+
+// upstream, [B] or a scalar, as a factor of `gradient` [B, ...].
+inline Tensor aligned_rows(const Tensor& upstream, const Tensor& gradient) {
+  if (upstream.dim() == 0) return upstream;
+  c10::DimVector sizes(size_t(gradient.dim()), 1);
+  sizes[0] = upstream.size(0);
+  return upstream.reshape(sizes);
 }
 
 }  // namespace pyvae

@@ -13,14 +13,6 @@ namespace pyvae {
 bool is_in_16_bits(const Tensor& tensor) { return at::elementSize(tensor.scalar_type()) <= 2; }
 static bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && is_in_16_bits(*tensor); }
 
-bool stores_unscaled_gradients(const ElboArguments& a) {
-  if (!kTraits[a.likelihood].goes_by_rows) return true;
-  const auto* const functions = registered<ObjectiveFunctions>(a.recon.device().type());
-  return (a.reduction != kNone || (functions && functions->scales_rows)) && !is_in_16_bits(a.recon) &&
-         !is_in_16_bits(a.log_library) &&
-         std::none_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); });
-}
-
 // The gradients that autograd asks for by what may have one that the kernels compute.
 static int64_t required_gradients(const ElboArguments& a) {
   int64_t mask = requires_grad(a.recon) << kGradRecon | requires_grad(a.log_library) << kGradLogLibrary;
@@ -30,15 +22,34 @@ static int64_t required_gradients(const ElboArguments& a) {
   return mask;
 }
 
-bool is_scalable(const ElboArguments& a, int64_t place) { return place < kGradParameter || a.reduction != kNone; }
+bool is_scalable(const ElboArguments& a, int64_t place) {
+  if (place < kGradParameter || a.reduction != kNone) return true;
+  const Tensor& parameter = *a.parameters[size_t(place - kGradParameter)];
+  return parameter.dim() == a.recon.dim() && parameter.sym_size(0) == a.recon.sym_size(0);
+}
+
+static bool are_scalable(const ElboArguments& a, int64_t mask) {
+  for (int64_t place = 0; place < kGradients; ++place) {
+    if (is_set(mask, place) && !is_scalable(a, place)) return false;
+  }
+  return true;
+}
+
+bool stores_unscaled_gradients(const ElboArguments& a) {
+  const Trait& trait = kTraits[a.likelihood];
+  if (!trait.is_count && trait.parameters == 0) return true;  // elbo_backward_ makes 16-bit ones anew, if need be
+  if (is_in_16_bits(a.recon) || is_in_16_bits(a.log_library) ||
+      std::any_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); })) {
+    return false;
+  }
+  const auto* const functions = registered<ObjectiveFunctions>(a.recon.device().type());
+  return (functions && functions->compares_rows) || are_scalable(a, required_gradients(a));
+}
 
 int64_t gradients_in_forward(const ElboArguments& a) {
   if (at::SavedTensorDefaultHooks::get_hooks() || !stores_unscaled_gradients(a)) return 0;
   const int64_t mask = required_gradients(a);
-  for (int64_t place = 0; place < kGradients; ++place) {
-    if (is_set(mask, place) && !is_scalable(a, place) && !direct<ObjectiveFunctions>(a.recon, a)) return 0;
-  }
-  return mask;
+  return are_scalable(a, mask) || direct<ObjectiveFunctions>(a.recon, a) ? mask : 0;
 }
 
 }  // namespace pyvae

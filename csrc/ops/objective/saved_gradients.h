@@ -9,11 +9,11 @@ bool is_in_16_bits(const Tensor& tensor);
 
 // True if gradients are computed for an upstream gradient of 1, and multiplied by it afterwards. Not in 16 bits, which
 // would round them before the upstream gradient (a loss scale, say) comes; for recon alone the backward kernel sees to
-// that. And not, but where the device scales rows, those by a likelihood's parameters where each row has an upstream
-// gradient of its own: they may be sums over rows.
+// that. Nor where sums over rows are asked for and each row has an upstream gradient of its own, unless the host can
+// see that these are equal after all.
 bool stores_unscaled_gradients(const ElboArguments& a);
 
-// Whether an upstream gradient can multiply this gradient whatever its numbers are: not sums over rows, where each row
+// Whether an upstream gradient can multiply this gradient whatever its numbers are: not a sum over rows, where each row
 // has its own.
 bool is_scalable(const ElboArguments& a, int64_t place);
 
