@@ -178,8 +178,8 @@ struct ContinuousBernoulliLogits : Traits {
     const T near = positive ? T(1) - t : t;
     // An infinite logit: a density of infinity where t lies on its side, and of 0 elsewhere.
     const bool on_its_side = near == T(0), infinite = y == Real<T>::kInfinity;
-    const T distance = on_its_side ? T(0) : near * y;
-    const T log_partition = infinite && !on_its_side ? T(0) : Math::log_unit((T(1) - u) * inverse);
+    const T distance = infinite & on_its_side ? T(0) : near * y, at_infinity = on_its_side ? -y : T(0);
+    const T finite = Math::log_unit((T(1) - u) * inverse), log_partition = infinite ? at_infinity : finite;
     const T value = distance + log_partition, derivative = positive ? near - mean : mean - near;
     const T centered = T(0.5) - t;
     const bool is_small = y <= T(2);
