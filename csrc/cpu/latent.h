@@ -3,6 +3,7 @@
 
 #include "cpu/chunk.h"
 #include "cpu/noise.h"
+#include "cpu/source.h"
 #include "math/gaussian.h"
 
 namespace pyvae {
@@ -43,11 +44,26 @@ void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T*
   for (int i = 0; i < n; ++i) values[i] = Posterior<Scale>::divergence(mu[i], scale[i]);
 }
 
-// The same from a prior. Whether its scale is one number, of which all is computed once, is known before the loop.
+// A call's prior. Of a scale that is one number all is computed once.
+template <class Scale, class T>
+struct PriorSource {
+  using OfPrior = typename Scale::template OfPrior<T>;
+  Source<T> mean, scale;
+  OfPrior number{};
+  const bool is_number;
+
+  PriorSource(const LatentOperands& a, const Chunks& chunks) : is_number(is_one_number(a.shape, a.prior_scale)) {
+    if (!a.prior_mean.data) return;
+    mean.open(a.shape, chunks, a.prior_mean), scale.open(a.shape, chunks, a.prior_scale);
+    if (is_number && chunks.count > 0) number = Scale::of_prior(scale(chunks[0])[0]);
+  }
+};
+
+// The same from a prior; kNumber: its scale is the number that `number` was computed of.
 template <class Scale, bool kNumber, class T>
 void map_divergence(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
-                    const T* __restrict prior_scale, int n, T* __restrict values) {
-  const auto number = Scale::of_prior(prior_scale[0]);
+                    const T* __restrict prior_scale, typename Scale::template OfPrior<T> number, int n,
+                    T* __restrict values) {
   for (int i = 0; i < n; ++i) {
     const auto prior = kNumber ? number : Scale::of_prior(prior_scale[i]);
     values[i] = Posterior<Scale>::divergence(mu[i], scale[i], prior_mean[i], prior);
@@ -73,7 +89,8 @@ bool are_non_negative(const T* x, int n) {  // a NaN passes: it goes through to 
 template <class Scale, class T>
 bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
   T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], z_buffer[kBuffer], values_buffer[kBuffer];
-  T clamped_buffer[kBuffer], prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
+  T clamped_buffer[kBuffer];
+  PriorSource<Scale, T> prior(a, Chunks(a.shape));
   bool legal = true;
   map_and_reduce<T>(a.shape, a.divergence, begin, end, [&](const Chunk& c) -> const T* {
     const int64_t first = c.first;
@@ -90,12 +107,10 @@ bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
     if (!a.divergence && !a.elements.data) return nullptr;
     T* values = place(a.elements, first, values_buffer);
     if (a.prior_mean.data) {
-      const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
-      const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
+      const T* prior_scale = prior.scale(c);
       if (Scale::kNonNegative) legal &= are_non_negative(prior_scale, n);
-      const auto map =
-          is_one_number(a.shape, a.prior_scale) ? map_divergence<Scale, true, T> : map_divergence<Scale, false, T>;
-      map(mu, scale, prior_mean, prior_scale, n, values);
+      const auto map = prior.is_number ? map_divergence<Scale, true, T> : map_divergence<Scale, false, T>;
+      map(mu, scale, prior.mean(c), prior_scale, prior.number, n, values);
     } else {
       map_divergence<Scale>(mu, scale, n, values);
     }
@@ -128,9 +143,9 @@ void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, 
 // The same from a prior, added to what is there; with kToPrior the prior's own gradient as well.
 template <class Scale, bool kNumber, bool kToPrior, class T>
 void map_prior_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
-                        const T* __restrict prior_scale, const T* __restrict grad_kl, int n, T* __restrict grad_mu,
-                        T* __restrict grad_scale, T* __restrict grad_prior_mean, T* __restrict grad_prior_scale) {
-  const auto number = Scale::of_prior(prior_scale[0]);
+                        const T* __restrict prior_scale, typename Scale::template OfPrior<T> number,
+                        const T* __restrict grad_kl, int n, T* __restrict grad_mu, T* __restrict grad_scale,
+                        T* __restrict grad_prior_mean, T* __restrict grad_prior_scale) {
   for (int i = 0; i < n; ++i) {
     const auto prior = kNumber ? number : Scale::of_prior(prior_scale[i]);
     const PosteriorGradient<T> sample = {grad_mu[i], grad_scale[i]};
@@ -151,7 +166,7 @@ template <class Scale, class T>
 void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
   T mu_buffer[kBuffer], scale_buffer[kBuffer], eps_buffer[kBuffer], grad_buffer[kBuffer];
   T grad_mu_buffer[kBuffer], grad_scale_buffer[kBuffer], clamped_buffer[kBuffer];
-  T prior_mean_buffer[kBuffer], prior_scale_buffer[kBuffer];
+  PriorSource<Scale, T> prior(a, Chunks(a.shape));
   T grad_prior_mean_buffer[kBuffer], grad_prior_scale_buffer[kBuffer];
   map_and_reduce<T>(a.shape, nullptr, begin, end, [&](const Chunk& c) -> const T* {
     const int64_t first = c.first;
@@ -169,19 +184,17 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
       const T* grad_kl = a.grad_elements.data ? read(a.shape, a.grad_elements, first, n, grad_buffer)
                                               : spread(a.grad_kl, c, grad_buffer);
       if (a.prior_mean.data) {
-        const T* prior_mean = read(a.shape, a.prior_mean, first, n, prior_mean_buffer);
-        const T* prior_scale = read(a.shape, a.prior_scale, first, n, prior_scale_buffer);
         T* to_mean = place(a.grad_prior_mean, first, grad_prior_mean_buffer);
         T* to_scale = place(a.grad_prior_scale, first, grad_prior_scale_buffer);
         if (!a.grad_z.data) {
           for (int i = 0; i < n; ++i) grad_mu[i] = grad_scale[i] = T(0);
         }
-        const bool to_prior = a.grad_prior_mean.data, number = is_one_number(a.shape, a.prior_scale);
+        const bool to_prior = a.grad_prior_mean.data;
         const auto map =
-            number
+            prior.is_number
                 ? (to_prior ? map_prior_gradient<Scale, true, true, T> : map_prior_gradient<Scale, true, false, T>)
                 : (to_prior ? map_prior_gradient<Scale, false, true, T> : map_prior_gradient<Scale, false, false, T>);
-        map(mu, scale, prior_mean, prior_scale, grad_kl, n, grad_mu, grad_scale, to_mean, to_scale);
+        map(mu, scale, prior.mean(c), prior.scale(c), prior.number, grad_kl, n, grad_mu, grad_scale, to_mean, to_scale);
         if (to_prior) {
           write(a.shape, a.grad_prior_mean, first, n, to_mean);
           write(a.shape, a.grad_prior_scale, first, n, to_scale);

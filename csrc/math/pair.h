@@ -32,9 +32,14 @@ PYVAE_HD Pair<T> sum(T a, T b) {
 
 // a + b, |a| >= |b|
 template <class T>
+PYVAE_HD Pair<T> fast_sum(T a, T b) {
+  const T high = a + b;
+  return {high, (a - high) + b};
+}
+template <class T>
 PYVAE_HD Pair<T> fast_sum(T a, Pair<T> b) {
-  const T high = a + b.high;
-  return {high, ((a - high) + b.high) + b.low};
+  const Pair<T> high = fast_sum(a, b.high);
+  return {high.high, high.low + b.low};
 }
 
 template <class T>
@@ -58,7 +63,7 @@ PYVAE_HD Pair<T> exp_negative_pair(T x) {
   x = at_least(x, R::kExpMin);
   const T rounded = fma(x, R::kLog2e, rounder), n = rounded - rounder;
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x)), power = power_of_two(rounded);
-  const Pair<T> e = fast_sum(T(1), Pair<T>{fma(r * r, exp_excess_polynomial(r), r), T(0)});
+  const Pair<T> e = fast_sum(T(1), fma(r * r, exp_excess_polynomial(r), r));
   return {e.high * power * R::kDrop, e.low * power * R::kDrop};
 }
 

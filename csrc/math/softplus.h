@@ -122,8 +122,8 @@ PYVAE_HD SoftplusPair<T> softplus_pair(T s) {
   const bool positive = s > T(0);
   const Pair<T> u = exp_negative_pair(positive ? -s : s), one_and_u = fast_sum(T(1), u);
   // log(1 + u) / u = 1 - u/2 + u^2 P(u)
-  const T half = T(0.5) * u.high, line = T(1) - half, cubic = u.high * u.high * log1p_cubic_polynomial(u.high);
-  const Pair<T> factor = fast_sum(line, Pair<T>{cubic, (T(1) - line) - half});
+  const T line = fma(T(-0.5), u.high, T(1)), cubic = u.high * u.high * log1p_cubic_polynomial(u.high);
+  const Pair<T> factor = fast_sum(line, Pair<T>{cubic, fma(T(-0.5), u.high, T(1) - line)});
   const Pair<T> rest = u * factor, larger = fast_sum(s, rest);
   const Pair<T> value = positive ? larger : rest, part = positive ? larger : factor;
   const Pair<T> numerator = {positive ? T(1) : u.high, positive ? T(0) : u.low};
@@ -136,6 +136,7 @@ struct SoftplusPrior {
   T scale, precision;                                     // t and 1/p^2
   Pair<T> rest, slope, relative_slope, inverse, log_std;  // log(1 + e^-|t|), sigmoid(t), sigmoid(t) / p, 1/p, log p
 
+  SoftplusPrior() = default;
   PYVAE_HD explicit SoftplusPrior(T t) {
     const SoftplusPair<double> p = softplus_pair(double(t));
     const double log_p = log_normal(p.part.high) + at_most(double(t), 0.0);
@@ -159,12 +160,11 @@ template <class T>
 PYVAE_HD SoftplusRatio<T> softplus_ratio(T s, const SoftplusPrior<T>& p) {
   const SoftplusPair<T> of_s = softplus_pair(s);
   // sigma - p as it stands
-  const Pair<T> rests = sum(of_s.rest.high, -p.rest.high);
-  const Pair<T> apart = sum(at_least(s, T(0)) - at_least(p.scale, T(0)), rests.high);
-  const T apart_low = apart.low + (rests.low + (of_s.rest.low - p.rest.low));
+  const Pair<T> apart = sum(at_least(s, T(0)) - at_least(p.scale, T(0)), of_s.rest.high - p.rest.high);
+  const T apart_low = apart.low + (of_s.rest.low - p.rest.low);
   // and for |s - t| <= ln(2)/2 as log(1 + w), w = sigmoid(t) (e^(s - t) - 1)
   const T x = s - p.scale;
-  const Pair<T> w = p.slope * fast_sum(x, Pair<T>{x * x * exp_excess_polynomial(x), T(0)});
+  const Pair<T> w = p.slope * fast_sum(x, x * x * exp_excess_polynomial(x));
   const Pair<T> near = fast_sum(w.high, Pair<T>{log_tail(w.high), w.low * (T(1) - w.high)});
 
   const bool is_near = absolute(x) <= T(0.34657359027997265471);
