@@ -53,9 +53,9 @@ struct PriorSource {
   const bool is_number;
 
   PriorSource(const LatentOperands& a, const Chunks& chunks) : is_number(is_one_number(a.shape, a.prior_scale)) {
-    if (!a.prior_mean.data || a.shape.rows * a.shape.features == 0) return;
+    if (!a.prior_mean.data) return;
     mean.open(a.shape, chunks, a.prior_mean), scale.open(a.shape, chunks, a.prior_scale);
-    if (is_number) number = Scale::of_prior(scale(chunks[0])[0]);
+    if (is_number && a.shape.rows * a.shape.features > 0) number = Scale::of_prior(scale(chunks[0])[0]);
   }
 };
 

@@ -19,6 +19,8 @@ class Source {
       fill(T(number));
     } else if (is_run_of<T>(operand)) {
       kind_ = kInPlace, row_stride_ = shape.features;
+    } else if (shape.rows * shape.features == 0) {
+      // nothing is there to be read
     } else if (is_one_number(shape, operand)) {
       T value[1];
       read_run(operand, 0, 0, 1, value);
