@@ -120,7 +120,12 @@ def test_a_run_that_is_ended_leaves_no_gigabytes(number: int, tmp_path: Path) ->
     python = program(tmp_path, "python", f"[ $1 = -c ] && echo 9.1.0 && exit\necho $$ > {started}\nexec sleep 600")
     command = [sys.executable, versions.__file__, "--torch", "2.13", "--python", str(python)]
     command += ["--out", str(tmp_path / "rows.csv")]  # not the table of the README
-    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL) as run:
+
+    def in_the_background() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a program beside others
+
+    given = {"env": {**os.environ, "TMPDIR": str(scratch)}, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **given, preexec_fn=in_the_background) as run:
         while not (started.exists() and started.read_text()):
             assert run.poll() is None
             time.sleep(0.05)

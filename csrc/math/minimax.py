@@ -71,6 +71,7 @@ if __name__ == "__main__":
     cubic = safe(lambda f: (mp.log1p(f) - f + f * f / 2) / f**3)
     weight = safe(lambda f: mp.log1p(f) / f**3)
     show("(log1p(f) - f + f^2/2) / f^3 on sqrt(1/2)-1 .. sqrt(2)-1", cubic, lo, hi, (7, 18), lambda f: abs(weight(f)))
+    show("the same on 0 .. 1", cubic, 0, 1, (8, 19), weight)
     slope, weight = safe(lambda u: (mp.log1p(u) / u - 1) / u), safe(lambda u: mp.log1p(u) / u / u)
     show("(log1p(u) / u - 1) / u on 0 .. 1", slope, 0, 1, (7, 19), weight)
     square = safe(lambda q: (-mp.log1p(-q) - q) / q**2)
