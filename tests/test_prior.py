@@ -110,6 +110,23 @@ def test_numbers_are_tensors(device: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SCALES)
+@pytest.mark.parametrize("shape", [(7, 19), (3, 700), (0, 4)], ids=str)
+def test_a_scale_that_is_one_number_is_as_good_as_one_for_each_element(
+    shape: tuple[int, int], kind: str, device: str
+) -> None:
+    """To the bit: what the kernels compute of it once is what they would compute for each element."""
+    for dtype in (torch.float32, torch.float64):
+        mu, s, mean, number = inputs(kind, ((), ()), dtype, shape, device)
+        leaves = [leaf(x) for x in (mu, s)]
+        results = []
+        for scale in (number, number.expand(shape).contiguous()):
+            kl = pyvae.kl_divergence(leaves[0], **{kind: leaves[1]}, prior=(mean, scale))
+            _, together = pyvae.reparameterize_kl(leaves[0], **{kind: leaves[1]}, prior=(mean, scale), seed=1)
+            results.append((kl, together, *grad(kl.sum(), leaves), *grad(together.sum(), leaves)))
+        assert all_equal(*results)
+
+
+@pytest.mark.parametrize("kind", SCALES)
 def test_the_sample_does_not_see_the_prior(kind: str, device: str) -> None:
     """Not in its noise either, whose bits go by the dtype: that of the posterior alone."""
     mu, s, *given = inputs(kind, ((19,), ()), torch.float32, device=device)
