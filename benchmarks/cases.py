@@ -176,8 +176,8 @@ CONTESTS: dict[str, dict[str, Way]] = {
     },
     # A step of Bayes by backprop: all of it but the optimizer.
     "bayes": {
-        "eager": Way(bayes.loss_by(bayes.eager_draw), bayes.ARGUMENTS),
-        "fused": Way(bayes.loss_by(bayes.fused_draw), bayes.ARGUMENTS),
+        "eager": Way(bayes.loss_by(bayes.eager_draw), bayes.EAGER_ARGUMENTS),
+        "fused": Way(bayes.loss_by(bayes.fused_draw), bayes.FUSED_ARGUMENTS),
     },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {

@@ -197,7 +197,7 @@ def huge_pages(elements: int, seconds: float) -> list[Row]:
     """
     os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
     try:
-        return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages")
+        return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages", start="spawn")
     finally:
         del os.environ["THP_MEM_ALLOC_ENABLE"]
 

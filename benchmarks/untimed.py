@@ -84,9 +84,14 @@ def error_rows(shapes: Sequence[Shape], draws: int, device: str) -> Iterator[Row
     yield normal_row(draws, device)
 
 
-def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+def isolated(function: Callable[..., Any], *arguments: Any, start: str = "forkserver") -> Any:
+    """What it returns in a process of its own.
+
+    That is a copy of one that imported all and did nothing else; or with "spawn" a new one, in the environment of now.
+    """
+    context = multiprocessing.get_context(start)
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -103,7 +108,7 @@ def memory_rows(elements: int, device: Device) -> Iterator[Row]:
         ("sample_kl", Shape(64, 1, elements // 64), "both"),
         *((what, Shape(128, elements // 4 // 128, 0), "both") for what in COUNTS),
     ):
-        for name in CONTESTS[what] if device.counts_memory else ("eager", "fused"):  # a process takes seconds
+        for name in CONTESTS[what] if device.counts_memory else ("eager", "fused"):
             call = (what, name, stage, shape, device)
             peak = peak_bytes(*call) if device.counts_memory else isolated(peak_bytes, *call)
             buffer = 4 * shape.batch * max(shape.features, shape.latent)

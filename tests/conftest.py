@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
@@ -22,6 +23,24 @@ else:
     # Tests never depend on the clock, and a failing example is found again by the next run.
     hypothesis.settings.register_profile("pyvae", deadline=None, derandomize=True, print_blob=True)
     hypothesis.settings.load_profile("pyvae")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "of each test its first case and, always the same ones, every Nth or so of the others"
+    parser.addoption("--one-in", type=int, default=1, metavar="N", help=words)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cases by a hash of their names: every Nth would be of one type only where there are N types."""
+    share, seen, kept, left_out = config.getoption("--one-in"), set(), [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        keeps = test not in seen or zlib.crc32(item.nodeid.encode()) % share == 0
+        (kept if keeps else left_out).append(item)
+        seen.add(test)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 def pytest_report_header() -> list[str]:

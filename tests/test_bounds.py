@@ -90,20 +90,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize(("name", "which"), CASES, ids=str)
-def test_a_number_that_changes_makes_no_graph_for_each(
-    name: str, which: str, dynamic: bool | None, backend: str
-) -> None:
-    """At most two for eight values: of a constant at first, then of any number."""
+def test_a_number_that_changes_makes_no_graph_for_each(name: str, which: str, backend: str) -> None:
+    """At most two for four values: of a constant at first, then of any number."""
     torch.compiler.reset()
+    dynamic = True if backend == "reference" else None
     function, options = FUNCTIONS[name], CHANGING[which]
     counter = CompileCounterWithBackend("aot_eager")  # which, unlike "eager", makes constants of what is not symbolic
     compiled = torch.compile(
         lambda m, s, number: function(m, s, **options(number)), fullgraph=True, dynamic=dynamic, backend=counter
     )
     mu, logvar = posterior("logvar", (3, 4))
-    for i in range(8):
+    for i in range(4):
         number = 0.25 + i / 16
         assert torch.equal(compiled(mu, logvar, number), function(mu, logvar, **options(number)))
     assert counter.frame_count <= 2

@@ -117,8 +117,7 @@ print([str(w.message) for w in caught if "pyvae" in str(w.message) and w.categor
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("compiled", (False, True))
-@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize(("threads", "compiled"), [(1, True), (2, False), (2, True)])
 def test_a_build_without_openmp_says_so_once(threads: int, compiled: bool) -> None:
     """Unless one thread is what was asked for."""
     program = WITHOUT_OPENMP.format(record=str(PACKAGE / "_build.py"), threads=threads, compiled=compiled)

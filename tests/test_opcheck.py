@@ -26,36 +26,44 @@ OPERATORS = sorted(
 
 
 def latent_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Each scale, each optional argument there and absent, and layouts."""
+    """All calls of a logvar, which alone has a range; of the same calls the other scales and types take turns."""
+    yield from latent_calls_of(0, "logvar", torch.float32, device)
+    others = cycled(SCALES[1:], (torch.bfloat16, torch.float64))
+    for place, (scale, dtype) in enumerate(others):
+        yield from itertools.islice(latent_calls_of(1 + place, scale, dtype, device), place, None, len(others))
     seed = torch.tensor([3], device=device)
-    for (kind, scale), dtype in cycled(tuple(enumerate(SCALES)), (torch.float32, torch.bfloat16, torch.float64)):
-        mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
-        mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
-        eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
-        learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
-        bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
-        no_prior, no_range = (None, None), (None, None)
-        own, plain = (mu, s, kind), (mu.detach(), s.detach(), kind)
-        yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, True)
-        yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, False)
-        yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, True)
-        yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, None, True)
-        yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, torch.Generator(device), False)
-        fixed = [x.detach() for x in learned]
-        for reduction in range(len(KL_REDUCTIONS)):
-            low_high, given = (no_range, no_prior) if reduction % 2 else (bounds, fixed)
-            asked = (reduction != 1, reduction != 2, reduction)
-            yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, reduction)
-            yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, reduction)
-            yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, *asked)
-        grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-        yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, *grads, False)
-        yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, *grads, True)
-        yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, grads[0], None, False)
-        yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, None, grads[1], False)
-        yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
     yield "reference_normal", (seed, (3, 4), torch.float32, 0)
     yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
+
+
+def latent_calls_of(kind: int, scale: str, dtype: torch.dtype, device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Each optional argument there and absent, each reduction, and layouts."""
+    seed = torch.tensor([3], device=device)
+    mu, s = posterior(scale, (3, 4, 2, 5), dtype, device=device)
+    mu, s = leaf(LAYOUTS["channels_last"](mu)), leaf(s)
+    eps = torch.randn(3, 4, 2, 5, dtype=dtype, device=device)
+    learned = [leaf(x) for x in prior(scale, (4, 1, 5), dtype, device=device)]
+    bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
+    no_prior, no_range = (None, None), (None, None)
+    own, plain = (mu, s, kind), (mu.detach(), s.detach(), kind)
+    yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, True)
+    yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, False)
+    yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, True)
+    yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, None, True)
+    yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, torch.Generator(device), False)
+    fixed = [x.detach() for x in learned]
+    for reduction in range(len(KL_REDUCTIONS)):
+        low_high, given = (no_range, no_prior) if reduction % 2 else (bounds, fixed)
+        asked = (reduction != 1, reduction != 2, reduction)
+        yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, reduction)
+        yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, reduction)
+        yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, *asked)
+    grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
+    yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, *grads, False)
+    yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, *grads, True)
+    yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, grads[0], None, False)
+    yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, None, grads[1], False)
+    yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
 
 
 def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:

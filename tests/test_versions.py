@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import conftest
 import pytest
 
 import versions
@@ -173,6 +175,24 @@ def test_steps_are_those_of_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ignored = (versions.EMULATED, versions.TYPED)
     assert everything[-3:] == ["tests", *(f"--ignore={file}" for file in ignored)]
     assert all((ROOT / file).is_file() for file in ignored)
+    assert versions.steps("2.13", HERE, tmp_path, every_test=False, one_in=4)[-1].command[-1] == "--one-in=4"
+
+
+def test_a_share_of_the_cases_has_some_of_every_test() -> None:
+    def item(name: str) -> SimpleNamespace:
+        return SimpleNamespace(nodeid=name)
+
+    grid = [f"test_a.py::test_many[{kind}-{i}]" for kind in "xyz" for i in range(100)]
+    names = ["test_a.py::test_one", *grid, "test_b.py::test_many[x]", "test_b.py::test_few[x-1]"]
+    items, left_out = [item(name) for name in names], []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    config = SimpleNamespace(getoption={"--one-in": 3}.get, hook=hook)
+    conftest.pytest_collection_modifyitems(config, items)
+    kept = [one.nodeid for one in items]
+    assert sorted(kept + [one.nodeid for one in left_out]) == sorted(names)
+    assert {name.partition("[")[0] for name in kept} == {name.partition("[")[0] for name in names}
+    assert 80 < len(kept) < 130
+    assert all(20 < sum(f"[{kind}-" in name for name in kept) < 50 for kind in "xyz")
 
 
 def test_force_cuda_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,11 +233,11 @@ def results(*, ended_by: str = "tests", note: str = "", output: str = PASSED) ->
     ],
 )
 def test_row(steps: list[Result], expected: Row) -> None:
-    assert versions.row("2.13", HERE, "abc1234", False, steps) == expected
+    assert versions.row("2.13", HERE, "abc1234", "selected", steps) == expected
 
 
 def test_row_says_which_tests_ran() -> None:
-    assert versions.row("2.13", HERE, "abc1234", True, results()).tests == "all"
+    assert versions.row("2.13", HERE, "abc1234", "all", results()).tests == "all"
 
 
 @pytest.mark.parametrize(

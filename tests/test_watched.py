@@ -28,7 +28,7 @@ def run(folder: Path, hanging: str, *options: str) -> tuple[int, str]:
         f"def test_hangs():\n    {HANGING[hanging]}\ndef test_after(): pass\n"
     )
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", f"--rootdir={folder}", f"-c{os.devnull}"]
-    command += ["-p", "no:cacheprovider", "-p", "watched", "--seconds-each=1", *options, str(file)]
+    command += ["-p", "no:cacheprovider", "-p", "watched", "--seconds-each=1", "--grace=1", *options, str(file)]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -46,7 +46,7 @@ def test_one_that_hangs_in_python_fails_and_the_next_runs(tmp_path: Path) -> Non
 def test_one_that_hangs_elsewhere_ends_its_process_and_is_named(hanging: str, tmp_path: Path) -> None:
     status, printed = run(tmp_path, hanging)
     assert status == 1 and "test_before PASSED" in printed and "test_after" not in printed
-    assert "Timeout (0:00:06)!" in printed and "in test_hangs" in printed
+    assert "Timeout (0:00:02)!" in printed and "in test_hangs" in printed
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("xdist"), reason="pytest-xdist is not installed")

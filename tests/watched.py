@@ -1,10 +1,10 @@
 """Tests of which nothing gets lost: `PYTHONPATH=tests python -m pytest -v -p watched --seconds-each 60`.
 
 **A limit of time for each.** A test past it fails at the line where it is, by a signal. Python sees signals only
-between two steps of its own, which what hangs within C++, or waits for a GPU that does, never comes to. GRACE seconds
-later its process therefore writes where each of its threads is, and ends; a thread that needs no interpreter does so,
-which a test that keeps Python's lock cannot stop either. pytest-xdist then names the test, and goes on with another
-worker; without xdist that is the end of the run, and the last test in its log is the one.
+between two steps of its own, which what hangs within C++, or waits for a GPU that does, never comes to. `--grace`
+seconds later its process therefore writes where each of its threads is, and ends; a thread that needs no interpreter
+does so, which a test that keeps Python's lock cannot stop either. pytest-xdist then names the test, and goes on with
+another worker; without xdist that is the end of the run, and the last test in its log is the one.
 
 **Failures at once.** pytest explains them when all tests are over, which may never be.
 """
@@ -19,12 +19,12 @@ from contextlib import contextmanager
 
 import pytest
 
-GRACE = 5.0
 STDERR = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seconds-each", type=float, default=60.0, help="of each test's setup, call and teardown")
+    parser.addoption("--grace", type=float, default=5.0, help="seconds more, after which its process ends")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,14 +46,14 @@ class Failures:
 
 @contextmanager
 def limited(item: pytest.Item) -> Iterator[None]:
-    seconds = item.config.getoption("--seconds-each")
+    seconds, grace = map(item.config.getoption, ("--seconds-each", "--grace"))
 
     def expire(*_: object) -> None:
         pytest.fail(f"{item.nodeid} took more than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=item.config.stash[STDERR])
+    faulthandler.dump_traceback_later(seconds + grace, exit=True, file=item.config.stash[STDERR])
     try:
         yield
     finally:

@@ -162,10 +162,11 @@ def files() -> list[str]:
     return [f"tests/test_{name}.py" for name in SELECTED]
 
 
-def steps(torch: str, python: Python, folder: Path, every_test: bool) -> list[Step]:
+def steps(torch: str, python: Python, folder: Path, every_test: bool, one_in: int = 1) -> list[Step]:
     there = str(folder / "environment" / "bin" / "python")
     install = [there, "-m", "pip", "install", "-q"]
     tests = ["tests", f"--ignore={EMULATED}", f"--ignore={TYPED}"] if every_test else files()
+    tests += [f"--one-in={one_in}"] if one_in > 1 else []
     todo = [
         Step("environment", [python.program, "-m", "venv", "--clear", str(folder / "environment")], last_line),
         Step("install", [*install, "setuptools>=70.1", "ninja", requirement(torch)], last_line),
@@ -180,7 +181,7 @@ def steps(torch: str, python: Python, folder: Path, every_test: bool) -> list[St
     return [step._replace(seconds=LIMIT, environment=environment, folder=folder / "pyvae") for step in todo]
 
 
-def row(torch: str, python: Python, sources: str, every_test: bool, results: Sequence[Result]) -> Row:
+def row(torch: str, python: Python, sources: str, chosen: str, results: Sequence[Result]) -> Row:
     """What the steps came to, of which the last one ended it if it is not good."""
     of = {result.name: result for result in results}
     found = Row(of["torch"].note if "torch" in of and of["torch"].good else torch, python.version, sources)
@@ -190,7 +191,7 @@ def row(torch: str, python: Python, sources: str, every_test: bool, results: Seq
         counts = {word: count for count, word in re.findall(r"(\d+) (passed|failed|error|skipped)", ended(of["tests"]))}
         broken = int(counts.get("failed", 0)) + int(counts.get("error", 0))
         numbers = {"passed": counts.get("passed", "0"), "failed": str(broken), "skipped": counts.get("skipped", "0")}
-        found = found._replace(tests="all" if every_test else "selected", **numbers if counts else {})
+        found = found._replace(tests=chosen, **numbers if counts else {})
     return found._replace(error="" if results[-1].good else f"{results[-1].name}: {results[-1].note}")
 
 
@@ -202,12 +203,12 @@ def ended(tests: Result) -> str:
         return ""
 
 
-def attempt(torch: str, python: Python, folder: Path, every_test: bool, keep: bool) -> Row:
+def attempt(torch: str, python: Python, folder: Path, every_test: bool, one_in: int, keep: bool) -> Row:
     folder.mkdir(parents=True, exist_ok=True)
     sources = commit()
     copy_sources(folder / "pyvae")
     results: list[Result] = []
-    for step in steps(torch, python, folder, every_test):
+    for step in steps(torch, python, folder, every_test, one_in):
         results.append(run(step, folder / "log.txt", step.seconds))
         if not results[-1].good:
             print("\n".join(results[-1].output.splitlines()[-30:]), flush=True)
@@ -215,7 +216,8 @@ def attempt(torch: str, python: Python, folder: Path, every_test: bool, keep: bo
     if not keep:
         shutil.rmtree(folder / "environment", ignore_errors=True)
         shutil.rmtree(folder / "pyvae", ignore_errors=True)
-    return row(torch, python, sources, every_test, results)
+    chosen = ("all" if every_test else "selected") + (f", one in {one_in}" if one_in > 1 else "")
+    return row(torch, python, sources, chosen, results)
 
 
 def main() -> None:
@@ -227,6 +229,7 @@ def main() -> None:
     parser.add_argument("--torch", nargs="+", default=TORCHES, help=f"2.13 is its latest release ({' '.join(TORCHES)})")
     parser.add_argument("--python", nargs="+", help=f"minor versions or programs (of {' '.join(PYTHONS)} what is here)")
     parser.add_argument("--all", action="store_true", help=f"all tests but {EMULATED}, and not only those below")
+    parser.add_argument("--one-in", type=int, default=1, metavar="N", help="of each test's many cases a share")
     parser.add_argument("--folder", type=Path, help="where environments, copies and logs are made (a temporary one)")
     parser.add_argument("--keep", action="store_true", help="leave environments and copies in the folder")
     parser.add_argument("--out", type=Path, default=CSV, help="the CSV that gets the rows (tools/versions.csv)")
@@ -261,7 +264,7 @@ def main() -> None:
             for python in filter(None, found.values()):
                 print(f"==> torch {torch}, Python {python.version}", flush=True)
                 place = folder / f"torch-{torch}-python-{python.version}"
-                new = attempt(torch, python, place, options.all, options.keep)
+                new = attempt(torch, python, place, options.all, options.one_in, options.keep)
                 write(options.out, merge(read(options.out), new))
                 print(f"==> {new}", flush=True)
                 rows.append(new)
