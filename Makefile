@@ -1,4 +1,4 @@
-# make demo | demo-counts | test | test-cuda | bench | lint | sanitize | bits | machine-code | gpu-check | build | clean
+# make demo | demo-counts | test | test-cuda | ptx | bench | lint | sanitize | bits | machine-code | gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
@@ -17,7 +17,7 @@ BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(FORCE_CUDA) $(TORC
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo demo-counts test test-cuda bench lint sanitize bits machine-code build clean
+.PHONY: demo demo-counts test test-cuda ptx bench lint sanitize bits machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
@@ -28,12 +28,21 @@ demo-counts: $(BUILT)
 # Files of tests side by side. Threads of OpenMP that wait do not spin: with two cores for it all that is a third less.
 WORKERS ?= 2
 EMULATED := tests/test_cuda_emulated.py
+PTX := tests/test_ptx.py
 test: $(BUILT)
-	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist loadfile tests --ignore=$(EMULATED)
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist loadfile tests \
+	  --ignore=$(EMULATED) --ignore=$(PTX)
 
 # The CUDA kernels on the CPU: compiled as C++ under AddressSanitizer and run by an emulator, two processes at a time.
 test-cuda: $(BUILT)
 	OMP_WAIT_POLICY=passive $(PY) -m pytest $(EMULATED)
+
+# nvcc's PTX of the CUDA kernels, made C++ and run on the CPU: needs an nvcc and no GPU. SHARE=4 runs a fourth of the
+# cases. What a kernel may execute is in tests/cpp/ptx/instructions.csv: `python tests/ptx_counts.py --write`.
+PTX   := tests/test_ptx.py
+SHARE ?= 1
+ptx: $(BUILT)
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist load -rP $(PTX) --one-in $(SHARE)
 
 bench: $(BUILT)
 	$(PY) -m benchmarks

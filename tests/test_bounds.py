@@ -122,8 +122,9 @@ def test_compiled_gradients(compiler: str) -> None:
         assert all_equal(eager, traced)
 
 
-@pytest.mark.parametrize("options", [{}, {"logvar_range": (-1.0, None)}], ids=str)
-def test_a_sampler_in_an_aot_package(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_sampler_in_an_aot_package(tmp_path: Path) -> None:
+    options = {"logvar_range": (-1.0, None)}
+
     class Sampler(torch.nn.Module):
         def forward(self, mu: Tensor, logvar: Tensor) -> Any:
             return pyvae.reparameterize_kl(mu, logvar, seed=5, **options)

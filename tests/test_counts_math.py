@@ -131,7 +131,7 @@ def arguments(kind: type) -> list[NDArray]:
         [-50, -1, 50],
     )
     grid = np.stack([axis.ravel() for axis in corners])
-    count = 1000
+    count = 600
     x = np.floor(10 ** draw.uniform(0, 6, count))
     x[: count // 4] = draw.integers(0, 5, count // 4)
     x[count // 4 : count // 2] = 10 ** draw.uniform(-6, 2, count // 4)  # not integers

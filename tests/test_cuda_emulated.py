@@ -40,24 +40,26 @@ REPEATABLE = ("test_repeatable.py", "test_counts_hard.py")
 BY_PLACE = "--deselect=tests/test_repeatable.py::test_rows_do_not_depend_on_their_place[cpu-kernels-gaussian]"
 FILES = tuple(dict.fromkeys(TESTS / name.split("::")[0] for name in (*MODULES, *OBJECTIVE, *REPEATABLE)))
 # In which order blocks run and threads begin, which tests, and how many at least; the longest first. A mistake that
-# shows in one order alone is one of a kernel, not of a case: of a second order a share of the cases is enough.
+# shows in one order alone is one of a kernel, not of a case: of each a share of the cases is enough.
 RUNS = {
-    "forward": ([*MODULES, *OBJECTIVE, *DESELECTED], 4000),
+    "forward": ([*MODULES, *OBJECTIVE, *DESELECTED, "--one-in=2"], 2000),
     "shuffled": ([LARGE, *OBJECTIVE, *REPEATABLE, BY_PLACE], 1500),
     "reverse": ([*MODULES, *DESELECTED, "--one-in=3"], 900),
 }
 
 
-def run_tests(order: str, arguments: list[str]) -> subprocess.CompletedProcess:
-    """Tests in a process of their own, each with pyproject.toml's limit, on kernels that check their addresses."""
+def command_of(plugin: str, order: str, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A run of tests in a process of its own, each with pyproject.toml's limit; and its environment."""
     paths = [word if word.startswith("-") else str(TESTS / word) for word in arguments]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "emulated", "-p", "no:cacheprovider", "--capture=sys"]
-    environment = os.environ | emulated.address_environment()
-    environment |= {"PYVAE_EMULATED_ORDER": order, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *paths],
-        cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "-p", plugin, "-p", "no:cacheprovider", "--capture=sys", *paths]
+    return command, os.environ | {"PYVAE_EMULATED_ORDER": order, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+
+def run_tests(order: str, arguments: list[str]) -> subprocess.CompletedProcess:
+    """On kernels that check their addresses."""
+    command, environment = command_of("emulated", order, arguments)
+    environment |= emulated.address_environment()
+    return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

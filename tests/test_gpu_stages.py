@@ -170,7 +170,7 @@ def test_all_tests_are_collected_without_the_packages_that_may_lack(
     note = run(packages, tmp_path / "tests.log", 60).note
     assert "no tqdm: without test_example.py, test_example_counts.py; no xdist: without several tests" in note
     files = [argument for argument in (*large.command, *rest.command) if argument.startswith("tests/")]
-    assert files[1].startswith("tests/test_cuda_") and not {gpu_stages.EMULATED, "tests/test_example.py"} & set(files)
+    assert files[1].startswith("tests/test_cuda_") and not {*gpu_stages.EMULATED, "tests/test_example.py"} & set(files)
     for name in lacking:
         (tmp_path / f"{name}.py").write_text("raise ImportError('as if it were not there')")
     status, printed = selected("-p", "no:hypothesispytest", *files, path=str(tmp_path))

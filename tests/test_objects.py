@@ -246,7 +246,7 @@ NUMBERS: dict[str, Callable[[float], Any]] = {
     "ZeroInflatedNegativeBinomial": lambda x: pyvae.ZeroInflatedNegativeBinomial(x, -x),
     "Poisson": pyvae.Poisson,
 }
-EIGHT = (0.5, -1.25, 2.0, 0.0, 0.125, 3.5, -0.75, 1.0)
+FOUR = (0.5, -1.25, 0.0, 2.0)
 
 
 def step(recon: Tensor, target: Tensor, x: float, make: Callable[[float], Any]) -> Tensor:
@@ -277,10 +277,10 @@ def test_other_numbers_take_no_other_graph(name: str, made: str, dynamic: bool |
         graphs += 1
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
-    make, criterion = NUMBERS[name], pyvae.ELBOLoss(likelihood=NUMBERS[name](EIGHT[0]))
+    make, criterion = NUMBERS[name], pyvae.ELBOLoss(likelihood=NUMBERS[name](FOUR[0]))
     function = {"within": lambda r, t, x: step(r, t, x, make), "before": Taking(), "held": criterion}[made]
     compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend=counting)
-    for x in EIGHT:
+    for x in FOUR:
         want = given_to(step, recon, target, x, make)
         if made == "held":
             criterion.likelihood = make(x)

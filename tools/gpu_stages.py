@@ -92,7 +92,8 @@ FIRST = (
     "tests/test_cuda_graphs.py::test_make_graphed_callables",
 )
 ON_THE_GPU = "cuda and not reference"
-EMULATED = "tests/test_cuda_emulated.py"  # minutes of compiling, and nothing that the GPU does not show better
+# Minutes of compiling, and nothing that the GPU does not show better.
+EMULATED = ("tests/test_cuda_emulated.py", "tests/test_ptx.py")
 LARGE = "tests/test_cuda_large.py"  # whose tensors fill the GPU's memory, one test at a time
 # Packages that a machine may lack, and what is left out without them. (numpy and mpmath come with torch.)
 EXAMPLES = ("tests/test_example.py", "tests/test_example_counts.py")
@@ -126,7 +127,7 @@ def first(folder: Path, left: float) -> list[Step]:
 
 
 def tests(folder: Path, left: float) -> list[Step]:
-    left_out = {EMULATED, LARGE}.union(*(OPTIONAL[name] for name in missing()))
+    left_out = {*EMULATED, LARGE}.union(*(OPTIONAL[name] for name in missing()))
     names = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")} - left_out
     cuda_first = sorted(names, key=lambda name: ("test_cuda" not in name, name))
     steps = [pytest("large", 120, 60, LARGE, workers=1), pytest("tests", left, 180, *cuda_first)]

@@ -70,8 +70,10 @@ SELECTED = {
     "transforms": "torch.func, forward mode, subclasses and modes",
     "values": "torch's own losses and torch.distributions, of every type and layout",
 }
-EMULATED = "tests/test_cuda_emulated.py"  # of the CUDA kernels, which include no torch
-TYPED = "tests/test_typing.py"  # by mypy, which the extra `test` leaves out
+LEFT_OUT = (
+    *("tests/test_cuda_emulated.py", "tests/test_ptx.py"),  # of the CUDA kernels, which include no torch
+    "tests/test_typing.py",  # by mypy, which the extra `test` leaves out
+)
 
 USABLE = (
     "import ensurepip, os, platform, sysconfig, venv; os.stat(sysconfig.get_path('include') + '/Python.h'); "
@@ -165,7 +167,7 @@ def files() -> list[str]:
 def steps(torch: str, python: Python, folder: Path, every_test: bool, one_in: int = 1) -> list[Step]:
     there = str(folder / "environment" / "bin" / "python")
     install = [there, "-m", "pip", "install", "-q"]
-    tests = ["tests", f"--ignore={EMULATED}", f"--ignore={TYPED}"] if every_test else files()
+    tests = ["tests", *(f"--ignore={file}" for file in LEFT_OUT)] if every_test else files()
     tests += [f"--one-in={one_in}"] if one_in > 1 else []
     todo = [
         Step("environment", [python.program, "-m", "venv", "--clear", str(folder / "environment")], last_line),
@@ -228,7 +230,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--torch", nargs="+", default=TORCHES, help=f"2.13 is its latest release ({' '.join(TORCHES)})")
     parser.add_argument("--python", nargs="+", help=f"minor versions or programs (of {' '.join(PYTHONS)} what is here)")
-    parser.add_argument("--all", action="store_true", help=f"all tests but {EMULATED}, and not only those below")
+    parser.add_argument("--all", action="store_true", help=f"all tests but {', '.join(LEFT_OUT)}")
     parser.add_argument("--one-in", type=int, default=1, metavar="N", help="of each test's many cases a share")
     parser.add_argument("--folder", type=Path, help="where environments, copies and logs are made (a temporary one)")
     parser.add_argument("--keep", action="store_true", help="leave environments and copies in the folder")

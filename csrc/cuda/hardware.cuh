@@ -1,7 +1,8 @@
 // The objective's arithmetic on the device: policies for the likelihoods (math/likelihood.h), instead of Exact.
 //
 // Approximate hardware instructions and their errors, as the PTX manual gives them: rcp.approx one unit in the last
-// place, ex2.approx 2^-22. On the host, where tests run these functions too, the exact ones stand for them.
+// place, ex2.approx 2^-22. Both take and give 0 for what is below normal size, as `ftz` says. On the host, where tests
+// run these functions too, exact ones stand for them.
 #pragma once
 
 #include "math/elementary.h"
@@ -9,13 +10,15 @@
 namespace pyvae {
 namespace cuda {
 
+PYVAE_HD float flushed(float x) { return absolute(x) < Real<float>::kMinNormal ? 0.0f * x : x; }
+
 PYVAE_HD float approximate_reciprocal(float x) {
 #ifdef __CUDA_ARCH__
   float out;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
   return out;
 #else
-  return 1.0f / x;
+  return flushed(1.0f / flushed(x));
 #endif
 }
 

@@ -174,7 +174,9 @@ struct ContinuousBernoulliLogits : Traits {
   PYVAE_HD static Terms<T, 0> evaluate(T x, T t, const T (&)[1]) {
     const bool positive = x > T(0);
     const T y = absolute(x), square = y * y, u = Math::exp_negative(-y);
-    const T inverse = Math::divide(T(1), y), mean = inverse - Math::divide(u, T(1) - u);  // M(-y)
+    // Of a quarter of y, which is of normal size as what a device divides must be: 1/y may be below that.
+    const T inverse = T(0.25) * Math::divide(T(1), T(0.25) * y);
+    const T mean = inverse - Math::divide(u, T(1) - u);  // M(-y)
     const T near = positive ? T(1) - t : t;
     // An infinite logit: a density of infinity where t lies on its side, and of 0 elsewhere.
     const bool on_its_side = near == T(0), infinite = y == Real<T>::kInfinity;

@@ -51,8 +51,18 @@ struct Place {
   }
 };
 
-// Calls body(data) once for each thread of each block, before it returns. `kernel` is its address, for messages.
-void run(dim3 grid, dim3 block, const void* kernel, void (*body)(void*), void* data);
+// Calls body(data) once for each thread of each block, before it returns. `kernel` is its address, for messages. When a
+// block has ended, block_ended().
+void run(dim3 grid, dim3 block, const void* kernel, void (*body)(void*), void* data, void (*block_ended)() = nullptr);
+
+// What runs in a kernel's place: its own PTX, made C++ by tests/cpp/ptx. Null if there is none.
+struct Translation {
+  void (*body)(void* parameters);
+  void (*block_ended)();
+};
+const Translation* translation_of(const void* kernel);
+constexpr size_t kSharedMemory = 48 << 10;  // what a kernel has if it does not ask for more
+extern unsigned char translated_shared[kSharedMemory];
 
 // Waits until all threads of the block, or of the warp, have come to this place; gives the value that thread `source`
 // of them has brought.
@@ -123,6 +133,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     const auto& [function, parameters] = *static_cast<const decltype(call)*>(data);
     std::apply(function, parameters);
   };
-  emulated::run(grid, block, reinterpret_cast<const void*>(kernel), body, &call);
+  const void* const address = reinterpret_cast<const void*>(kernel);
+  if constexpr (sizeof...(Expected) == 1) {  // a translation takes the address of the only parameter
+    if (const emulated::Translation* translation = emulated::translation_of(address)) {
+      emulated::run(grid, block, address, translation->body, &std::get<0>(std::get<1>(call)), translation->block_ended);
+      return cudaSuccess;
+    }
+  }
+  emulated::run(grid, block, address, body, &call);
   return cudaSuccess;
 }

@@ -12,6 +12,7 @@
 #include <deque>
 #include <mutex>
 #include <numeric>
+#include <unordered_map>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -19,8 +20,9 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-extern "C" long emulated_launches;
-long emulated_launches = 0;  // for tests, which must know that kernels have run
+extern "C" long emulated_launches, emulated_translated;
+long emulated_launches = 0;    // for tests, which must know that kernels have run
+long emulated_translated = 0;  // and how many of them as their PTX
 
 namespace emulated {
 namespace {
@@ -186,23 +188,46 @@ Segment find_shared() {
 
 }  // namespace
 
+// ---- translations ---------------------------------------------------------------------------------------------------
+
+alignas(16) unsigned char translated_shared[kSharedMemory];
+
+static std::unordered_map<const void*, Translation>& translations() {
+  static std::unordered_map<const void*, Translation> all;
+  return all;
+}
+
+const Translation* translation_of(const void* address) {
+  const auto found = translations().find(address);
+  return found == translations().end() ? nullptr : &found->second;
+}
+
+extern "C" void emulated_translate(const void* address, void (*in_its_place)(void*), void (*block_ended)()) {
+  translations()[address] = {in_its_place, block_ended};
+}
+
 // ---- what cuda_runtime.h calls --------------------------------------------------------------------------------------
 
-void run(dim3 grid, dim3 block, const void* kernel_address, void (*kernel_body)(void*), void* kernel_data) {
+void run(dim3 grid, dim3 block, const void* kernel_address, void (*kernel_body)(void*), void* kernel_data,
+         void (*block_ended)()) {
   const std::lock_guard<std::mutex> lock(launching);
   kernel = kernel_address, body = kernel_body, data = kernel_data;
   gridDim = grid, blockDim = block, count = block.x;
   for (unsigned i = 0; i < count; ++i) threads[i].number = i, order[i] = unsigned(turn(i, count));
   Fiber::current = &launcher;
   const Segment shared = find_shared();
+  const bool is_translated = translation_of(kernel_address) != nullptr;
   for (unsigned i = 0; i < grid.x; ++i) {
     blockIdx = unsigned(turn(i, grid.x));
     std::memset(shared.begin, 0xff, shared.size);  // NaN: what the block before left there is not for this one
+    if (is_translated) std::memset(translated_shared, 0xff, kSharedMemory);
     started = exited = 0;
     give_way();
     if (exited != count) fail_deadlock();
+    if (block_ended) block_ended();
   }
   ++emulated_launches;
+  emulated_translated += is_translated;
   kernel = nullptr;
 }
 
