@@ -34,6 +34,7 @@ ARCHITECTURE = "compute_90"  # its PTX is what newer GPUs are given, too
 CXX_FLAGS = ["-O1", "-w", "-std=c++17", "-fPIC", "-ffp-contract=off", f"-I{HERE}", f"-I{ROOT}/tests/cpp/emulated"]
 if os.uname().machine in ("x86_64", "amd64"):
     CXX_FLAGS += ["-mfma"]  # or each fma is a call
+ALONE = (HERE / "alone.cpp", HERE / "machine.cpp")  # what translations need without the emulator
 
 
 def cxx() -> list[str]:
@@ -82,7 +83,7 @@ def make_ptx(source: Path, compiler: str) -> Path:
         flags = [*cuda_flags(), f"-arch={ARCHITECTURE}", f"-I{csrc}"]
         run([compiler, *flags, "-ptx", str(source), "-o", str(target)])
     for old in FOLDER.glob(f"{source.stem}_[0-9]*.cpp"):
-        if not newer(old, [target, HERE / "translate.py"]):
+        if not newer(old, [target, HERE / "translate.py", HERE / "instructions.py"]):
             old.unlink()
     if not list(FOLDER.glob(f"{source.stem}_[0-9]*.cpp")):
         run([sys.executable, str(HERE / "translate.py"), str(target), str(FOLDER)])
@@ -108,6 +109,27 @@ def build() -> Path:
         if not newer(library, objects):
             run([*cxx(), "-shared", *map(str, objects), "-o", str(library)])
     return library
+
+
+def build_elements(folder: Path) -> Path:
+    """The program of elements.cpp."""
+    csrc, text, program = ROOT / "csrc", folder / "elements.ptx", folder / "elements"
+    run(
+        [
+            nvcc(),
+            *cuda_flags(),
+            f"-arch={ARCHITECTURE}",
+            f"-I{csrc}",
+            "-ptx",
+            str(HERE / "elements.cu"),
+            "-o",
+            str(text),
+        ]
+    )
+    run([sys.executable, str(HERE / "translate.py"), str(text), str(folder)])
+    sources = map(str, (folder / "elements_0.cpp", HERE / "elements.cpp", *ALONE))
+    run([*cxx(), *CXX_FLAGS, "-O2", f"-I{csrc}", *sources, "-o", str(program)])
+    return program
 
 
 # ---- standing in for the emulated kernels ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import machine_code
+import root_code
 from machine_code import Kernel
 
 ANY = "_ZN5pyvae21latent_forward_kernelINS_3AnyIJlEEELb1EEEvfP6float4PKii"
@@ -152,3 +153,39 @@ def test_threads_of_a_block_are_those_of_the_sources(tmp_path: Path) -> None:
     header.touch()
     with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*tuning\.h: how many"):
         machine_code.threads_of_block(header)
+
+
+# ---- the square root -------------------------------------------------------------------------------------------------
+
+# Of sm_90, shortened: the second has the way to the ends of the range in its middle, and its products turned around.
+ROOTS = """
+\t\tFunction : ours
+        /*0030*/                   LDG.E R7, desc[UR4][R2.64] ;                       /* 0x0000000402007981 */
+        /*0050*/                   MUFU.RSQ R0, R7 ;
+        /*0060*/                   FSETP.NEU.AND P0, PT, R7.reuse, RZ, PT ;
+        /*0070*/                   FMUL R6, R7, R0 ;
+        /*0080*/                   FMUL R0, R0, 0.5 ;
+        /*0090*/                   FFMA R9, -R6, R6, R7 ;
+        /*00a0*/               @P0 FFMA R7, R9, R0, R6 ;
+        /*00b0*/                   STG.E desc[UR4][R4.64], R7 ;
+\t\tFunction : cudas
+        /*0030*/                   LDG.E R0, desc[UR4][R2.64] ;
+        /*0040*/                   IADD3 R4, R0, -0xd000000, RZ ;
+        /*0050*/                   MUFU.RSQ R5, R0 ;
+        /*0070*/              @!P0 BRA 0xb0 ;
+        /*0090*/                   CALL.REL.NOINC 0x120 ;
+        /*00b0*/                   FMUL.FTZ R3, R5, R0 ;
+        /*00c0*/                   FMUL.FTZ R5, R5, 0.5 ;
+        /*00d0*/                   FFMA R0, R3, -R3, R0 ;
+        /*00e0*/                   FFMA R5, R5, R0, R3 ;
+        /*0100*/                   STG.E desc[UR4][R2.64], R5 ;
+        /*01f0*/                   MUFU.RSQ R3, R0 ;
+"""
+
+
+def test_two_square_roots_are_compared_by_what_they_compute() -> None:
+    assert root_code.value_of(ROOTS, "ours") == root_code.value_of(ROOTS, "cudas")
+    for right, wrong in (("-R6, R6, R7", "R6, R6, R7"), ("R0, R0, 0.5", "R0, R0, 0.25"), ("R9, R0, R6", "R9, R0, R7")):
+        assert root_code.value_of(ROOTS.replace(right, wrong), "ours") != root_code.value_of(ROOTS, "cudas")
+    with pytest.raises(ValueError, match="no store in the function third"):
+        root_code.value_of(ROOTS, "third")

@@ -61,3 +61,35 @@ def test_no_kernel_executes_more_instructions() -> None:
     done = subprocess.run([sys.executable, program], cwd=ptx.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-6000:]
     print(done.stdout)
+
+
+# ---- formulas, for whole ranges of numbers ---------------------------------------------------------------------------
+
+ALL = (0, 2**32 - 1)
+FROM_1_TO_4 = (0x3F800000, 0x407FFFFF)  # the bits of these floats: the mantissas and parities that a root can have
+ELEMENTS = {"radius": ALL, "angle": ALL, "sigma": ALL, "root": FROM_1_TO_4}
+
+
+@pytest.fixture(scope="module")
+def elements(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ptx.build_elements(tmp_path_factory.mktemp("elements"))
+
+
+def compare(elements: Path, name: str, step: int) -> None:
+    first, last = ELEMENTS[name]
+    command = [str(elements), name, str(first), str(last), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == f"{len(range(first, last + 1, step))} compared, 0 differ\n"
+
+
+def test_formulas_of_many_numbers(elements: Path) -> None:
+    for name in ELEMENTS:
+        compare(elements, name, 1 if name == "root" else 1021)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["radius", "angle", "sigma"])
+def test_formulas_of_every_number(elements: Path, name: str) -> None:
+    faulthandler.cancel_dump_traceback_later()
+    compare(elements, name, 1)

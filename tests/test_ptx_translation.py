@@ -25,29 +25,12 @@ def kernel(body: str, name: str = "kernel") -> str:
     return f"\n.visible .entry {name}(\n\t.param .u64 {name}_param_0\n)\n{{\n{registers}\n{body}\n\tret;\n}}\n"
 
 
-# The emulator's part, for one thread after another that never meet.
-ALONE = """
-#include <cstdlib>
-#include "cuda_runtime.h"
-dim3 threadIdx, blockIdx, blockDim(32), gridDim;
-namespace emulated {
-unsigned char translated_shared[kSharedMemory];
-void fail(const char*, Place) { std::abort(); }
-uint64_t meet(Group, uint64_t value, unsigned, const char*, Place) { return value; }
-}
-extern "C" void run(void (*kernel)(void*), void* parameters, unsigned threads) {
-  for (unsigned i = 0; i < threads; ++i) threadIdx = i, kernel(parameters);
-}
-"""
-
-
 def compiled(text: str, folder: Path) -> ctypes.CDLL:
     source, library = folder / "source.cpp", folder / "library.so"
     source.write_text(
         '#include "machine.h"\nusing namespace ptx;\n' + "".join(map(translate.render, translate.translate(text)))
     )
-    (folder / "alone.cpp").write_text(ALONE)
-    files = [source, folder / "alone.cpp", ptx.HERE / "machine.cpp"]
+    files = [source, *ptx.ALONE]
     ptx.run([*ptx.cxx(), *ptx.CXX_FLAGS, "-shared", *map(str, files), "-o", str(library)])
     return ctypes.CDLL(str(library))
 

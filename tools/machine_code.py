@@ -1,7 +1,8 @@
 """What nvcc made of the CUDA kernels: `python tools/machine_code.py [extension]` prints a table and checks it.
 
 Fails where a kernel keeps anything in local memory (spilled registers, arrays indexed at run time), where a kernel over
-`Packed` tensors has no 128-bit load or store, or where an architecture that was asked for is missing. Needs no GPU.
+`Packed` tensors has no 128-bit load or store, where an architecture that was asked for is missing, or where the square
+root of the noise is not CUDA's own (root_code.py). Needs no GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 
 import cuda_toolkit
+import root_code
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyvae"
@@ -127,13 +129,15 @@ def short(demangled: str) -> str:
     return re.sub(r"\b\w+::", "", name.split("(")[0])
 
 
+def cuobjdump() -> str:
+    program = next(iter(cuda_toolkit.programs("cuobjdump")), None)
+    return program or sys.exit("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+
+
 def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
     def output(option: str) -> str:
-        return subprocess.run([program, option, extension], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([cuobjdump(), option, extension], capture_output=True, text=True, check=True).stdout
 
-    program = next(iter(cuda_toolkit.programs("cuobjdump")), None)
-    if program is None:
-        sys.exit("no cuobjdump: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     kernels, architectures = read(output("--dump-resource-usage"), output("--dump-sass"))
     mangled = "\n".join(kernel.name for kernel in kernels)
     names = subprocess.run(["c++filt"], input=mangled, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -167,11 +171,13 @@ def main() -> None:
     faults = [f"{kernel.name} for {kernel.architecture}: {fault}" for kernel in kernels for fault in kernel.faults()]
     asked = runpy.run_path(str(extension.parent / "_build.py"))["CUDA_ARCHITECTURES"]
     faults += [f"nothing for {architecture}" for architecture in sorted({*asked} - architectures)]
+    faults += root_code.faults([name for name in asked if name.startswith("sm_")], cuobjdump())
     if not kernels:
         faults.append(f"{extension} has no CUDA kernels")
     if faults:
         sys.exit("\n" + "\n".join(faults))
-    print(f"\n{len(kernels)} kernels for {', '.join(asked)}: no local memory, 128-bit loads and stores where packed")
+    kept = "no local memory, 128-bit loads and stores where packed, CUDA's square root"
+    print(f"\n{len(kernels)} kernels for {', '.join(asked)}: {kept}")
 
 
 if __name__ == "__main__":

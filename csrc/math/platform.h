@@ -41,7 +41,9 @@ PYVAE_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); 
 PYVAE_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 #ifdef __CUDA_ARCH__
-// For 0 and 2^-100 <= x < inf: what __fsqrt_rn does in that range, correctly rounded, without the branch for the rest.
+// For 0 and 2^-100 <= x < inf: the five instructions of __fsqrt_rn in that range, without its branch for the rest. That
+// they round correctly is CUDA's word for its own: from the bound that PTX gives for rsqrt.approx it does not follow.
+// So tools/root_code.py compares the two in the machine code of every architecture that is built.
 PYVAE_HD float sqrt(float x) {
   float inverse;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
