@@ -162,12 +162,12 @@ struct AnyOf {
     });
   }
 
-  template <class T, int V>
+  template <class Written = FloatingTypes, class T, int V>
   static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, int64_t i,
                                                const T (&in)[V]) {
     int64_t at[V];
     offsets(shape, operand, i, at);
-    visit(FloatingTypes{}, operand.type, [&](auto tag) {
+    visit(Written{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);

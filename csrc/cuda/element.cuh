@@ -55,10 +55,10 @@ __device__ __forceinline__ T load_one(const Shape& shape, const Operand& operand
   return value[0];
 }
 
-template <class T>
+template <class List, class T>
 __device__ __forceinline__ void store_one(const Shape& shape, const Operand& operand, int64_t i, T value) {
   const T values[1] = {value};
-  AnyOf<FloatingTypes>::store(shape, operand, i, values);
+  AnyOf<List>::template store<List>(shape, operand, i, values);
 }
 
 template <class T>

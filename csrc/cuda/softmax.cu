@@ -1,6 +1,7 @@
 // Decoder side through a softmax, forward and backward: the mean of an element is library * softmax(recon) over its
 // row. A block takes a row at a time, and threads its elements one by one: a stage before them makes the row's
-// normalizer, a stage after them takes their derivatives through the softmax. What lies between is element.cuh's.
+// normalizer, a stage after them takes their derivatives through the softmax. What lies between is element.cuh's. The
+// derivatives wait in the gradient's own place, if its type holds them; in 16 bits it does not, and they are made anew.
 #include "cuda/objective.cuh"
 
 namespace pyvae {
@@ -25,12 +26,12 @@ __device__ __forceinline__ double block_max(double value) {
 template <class T>
 __device__ __forceinline__ T log_sum_exp(const Shape& shape, const Operand& scores, int64_t row) {
   const int64_t first = row * shape.features;
-  double largest = -Real<double>::kInfinity;
+  T own = -Real<T>::kInfinity;
   for (int64_t i = threadIdx.x; i < shape.features; i += kThreads) {
-    const double score = load_one<FloatingTypes, T>(shape, scores, first + i);
-    largest = score > largest ? score : largest;
+    const T score = load_one<FloatingTypes, T>(shape, scores, first + i);
+    own = score > own ? score : own;
   }
-  largest = block_max(largest);
+  const double largest = block_max(own);
   double total = 0;
   for (int64_t i = threadIdx.x; i < shape.features; i += kThreads) {
     total += double(exp_negative(load_one<FloatingTypes, T>(shape, scores, first + i) - T(largest)));
@@ -43,13 +44,16 @@ __device__ __forceinline__ void one_row(const SoftmaxObjective& a, int64_t row) 
   const int64_t first = row * a.shape.features;
   const T normalizer = log_sum_exp<T>(a.shape, a.recon, row), shift = T(read(a.log_library, row)) - normalizer;
   const T scale = T(scale_of(a, row));
+  const bool waits = a.gradient.data && a.gradient.type == kTypeCode<T>;
   double value = 0, by_log_mean = 0, selected = 0;
   for (int64_t i = first + threadIdx.x; i < first + a.shape.features; i += kThreads) {
     if (is_selected<T>(a, i)) selected = 1;
     const auto term = evaluate_at<Likelihood>(a, i, shift);
     value += double(term.value), by_log_mean += double(term.derivative);
+    if (waits) store_one<Types<T>>(a.shape, a.gradient, i, term.derivative);
     for (int k = 0; k < Likelihood::kParameters; ++k) {
-      if (a.parameter_gradients[k].data) store_one(a.shape, a.parameter_gradients[k], i, scale * term.parameters[k]);
+      if (!a.parameter_gradients[k].data) continue;
+      store_one<FloatingTypes>(a.shape, a.parameter_gradients[k], i, scale * term.parameters[k]);
     }
   }
   value = block_sum(value), by_log_mean = block_sum(by_log_mean);
@@ -62,11 +66,19 @@ __device__ __forceinline__ void one_row(const SoftmaxObjective& a, int64_t row) 
   // Of a row that is left out as a whole nothing counts, not even a NaN among its scores.
   const bool counts = !a.is_weighted || !a.is_masked || block_sum(selected) > 0;
   // a_j = score_j - log sum exp(scores), so d a_j / d score_i = [i = j] - p_i, p = softmax: with d the derivatives by
-  // a, made anew, d value / d score_i = d_i - p_i sum(d).
-  for (int64_t i = first + threadIdx.x; i < first + a.shape.features; i += kThreads) {
+  // a, d value / d score_i = d_i - p_i sum(d).
+  const auto finish = [&](int64_t i, T d) {
     const T p = exp_negative(load_one<FloatingTypes, T>(a.shape, a.recon, i) - normalizer);
-    const T d = evaluate_at<Likelihood>(a, i, shift).derivative;
-    store_one(a.shape, a.gradient, i, counts ? scale * fma(-p, T(by_log_mean), d) : T(0));
+    return counts ? scale * fma(-p, T(by_log_mean), d) : T(0);
+  };
+  for (int64_t i = first + threadIdx.x; i < first + a.shape.features; i += kThreads) {
+    if (waits) {
+      const T d = load_one<Types<T>, T>(a.shape, a.gradient, i);  // this thread's own
+      store_one<Types<T>>(a.shape, a.gradient, i, finish(i, d));
+    } else {
+      const T d = evaluate_at<Likelihood>(a, i, shift).derivative;
+      store_one<FloatingTypes>(a.shape, a.gradient, i, finish(i, d));
+    }
   }
 }
 
