@@ -1,4 +1,5 @@
-# make demo | demo-counts | test | test-cuda | ptx | bench | lint | sanitize | bits | machine-code | gpu-check | build | clean
+# make demo | demo-counts | test | test-cuda | ptx | bench | lint | sanitize | bits | machine-code | gpu-check | build |
+#      clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
@@ -39,7 +40,6 @@ test-cuda: $(BUILT)
 
 # nvcc's PTX of the CUDA kernels, made C++ and run on the CPU: needs an nvcc and no GPU. SHARE=4 runs a fourth of the
 # cases. What a kernel may execute is in tests/cpp/ptx/instructions.csv: `python tests/ptx_counts.py --write`.
-PTX   := tests/test_ptx.py
 SHARE ?= 1
 ptx: $(BUILT)
 	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist load -rP $(PTX) --one-in $(SHARE)

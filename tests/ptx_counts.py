@@ -29,7 +29,7 @@ ALLOWED = 1.05
 class Row(NamedTuple):
     call: str
     shape: str
-    kernel: str  # or ...
+    kernel: str  # softmax_kernel<NegativeBinomial, float>
     instructions: float  # a warp and 32 elements
     float64: float
 
