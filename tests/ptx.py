@@ -105,7 +105,8 @@ def build() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time: tests may run in several processes
         sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"), key=lambda path: -path.stat().st_size)
         list(pool.map(lambda source: make_ptx(source, compiler), sources))
-        objects = list(pool.map(compile_cpp, [*sorted(FOLDER.glob("*_[0-9]*.cpp")), HERE / "machine.cpp"]))
+        translated = [path for source in sources for path in sorted(FOLDER.glob(f"{source.stem}_[0-9]*.cpp"))]
+        objects = list(pool.map(compile_cpp, [*translated, HERE / "machine.cpp"]))
         if not newer(library, objects):
             run([*cxx(), "-shared", *map(str, objects), "-o", str(library)])
     return library

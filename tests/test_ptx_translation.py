@@ -69,6 +69,15 @@ VALUES: list[tuple[str, float, float, float]] = [
     ("mov.u16 %rs1, 65535;\nmul.lo.s16 %rs1, %rs1, %rs1;\ncvt.rn.f32.u16 %f3, %rs1;", 0, 0, 1.0),
     ("mov.u16 %rs1, 200;\ncvt.s16.s8 %rs2, %rs1;\ncvt.rn.f32.s16 %f3, %rs2;", 0, 0, -56.0),
     ("mov.b64 %rd1, {7, 9};\nmov.b64 {%r1, %r2}, %rd1;\ncvt.rn.f32.u32 %f3, %r2;", 0, 0, 9.0),
+    ("lg2.approx.ftz.f32 %f3, %f1;", 8.0, 0, 3.0),
+    ("lg2.approx.ftz.f32 %f3, %f1;", 2.0**-127, 0, -INF),
+    ("popc.b32 %r1, 0xf0f0f0f0;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 16.0),
+    ("brev.b32 %r1, 6;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 3 * 2.0**29),
+    ("bfind.shiftamt.u32 %r1, 1;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 31.0),
+    ("bfind.shiftamt.u32 %r1, 0;\ncvt.rn.f32.s32 %f3, %r1;", 0, 0, -1.0),
+    ("bfi.b32 %r1, 0xff, 1, 4, 3;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 113.0),
+    ("bfi.b32 %r1, 0xff, 1, 40, 3;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 1.0),
+    ("bfi.b32 %r1, 5, 1, 0, 40;\ncvt.rn.f32.u32 %f3, %r1;", 0, 0, 5.0),
     ("setp.lt.f32 %p1, %f1, %f2;\n@!%p1 mov.f32 %f3, %f1;\n@%p1 mov.f32 %f3, %f2;", 1.0, 2.0, 2.0),
 ]
 
@@ -156,7 +165,8 @@ def test_the_table_is_of_all_calls_and_shapes() -> None:
     rows = ptx_counts.read()
     names = {name for name, _ in ptx_counts.calls(2, 4)}
     assert {row.call for row in rows.values()} == names
-    assert {row.shape for row in rows.values()} == {f"{b}x{d}" for b, d in ptx_counts.SHAPES}
+    shapes = (*ptx_counts.SHAPES, *ptx_counts.EXTREME_SHAPES)
+    assert {row.shape for row in rows.values()} == {f"{b}x{d}" for b, d in shapes}
 
 
 def test_what_compiles_the_cuda_sources_is_setups() -> None:

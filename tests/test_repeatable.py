@@ -68,12 +68,12 @@ def allocations(given: Call) -> list[int]:
 @pytest.mark.parametrize("library", [False, True])
 @pytest.mark.parametrize("name", WITH_LIBRARY)
 def test_one_gradient_of_recons_size_and_nothing_else(name: str, library: bool, backend: str) -> None:
-    """Beside it sums per column for 16 groups of 8 rows, in float64: a fourth of recon for each parameter; and with a
-    softmax one row for each thread."""
+    """Beside it sums per column for 16 groups of 8 rows, in float64: a fourth of recon for each parameter, two of which
+    may share an allocation; and with a softmax one row for each thread."""
     given = call(name, (128, 2000), library=library)
     whole, parameters = given.recon.nbytes, len(family(name).parameters)
     sizes = allocations(given)
-    large = [size for size in sizes if size > whole / 3]
+    large = [size for size in sizes if size > whole * 0.6]
     if backend == "kernels":
         rows = library * torch.get_num_threads() * 4 * 2000
         assert large == [whole]

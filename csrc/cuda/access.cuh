@@ -151,10 +151,12 @@ struct AnyOf {
   using Place = int64_t;
   static __device__ __forceinline__ Place place(const Shape&, int64_t i) { return i; }
 
+  // `count`: elements that there are, at least one. Beyond them the last one is loaded, and nothing stored.
   template <class T, int V>
-  static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V]) {
+  static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V],
+                                              int count = V) {
     int64_t at[V];
-    offsets(shape, operand, i, at);
+    offsets(shape, operand, i, count, at);
     visit(List{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
@@ -163,30 +165,32 @@ struct AnyOf {
   }
 
   template <class Written = FloatingTypes, class T, int V>
-  static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, int64_t i,
-                                               const T (&in)[V]) {
+  static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, int64_t i, const T (&in)[V],
+                                               int count = V) {
     int64_t at[V];
-    offsets(shape, operand, i, at);
+    offsets(shape, operand, i, count, at);
     visit(Written{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
-      for (int k = 0; k < V; ++k) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);
+      for (int k = 0; k < V; ++k) {
+        if (k < count) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);
+      }
     });
   }
 
  private:
   // Of the elements i, i + 1, ...: the first one's by division, the others' by counting on from it.
   template <int V>
-  static __device__ __forceinline__ void offsets(const Shape& shape, const Operand& operand, int64_t i,
+  static __device__ __forceinline__ void offsets(const Shape& shape, const Operand& operand, int64_t i, int count,
                                                  int64_t (&at)[V]) {
     if (operand.contiguous) {
       PYVAE_UNROLL
-      for (int k = 0; k < V; ++k) at[k] = i + k;
+      for (int k = 0; k < V; ++k) at[k] = i + (k < count ? k : count - 1);
       return;
     }
     int64_t outer[V];  // the index over the dimensions not yet taken off
     PYVAE_UNROLL
-    for (int k = 0; k < V; ++k) at[k] = 0, outer[k] = i + k;
+    for (int k = 0; k < V; ++k) at[k] = 0, outer[k] = i + (k < count ? k : count - 1);
 #pragma unroll 1
     for (int d = shape.dims - 1; d > 0; --d) {
       const int64_t size = shape.sizes[d], stride = operand.strides[d];
@@ -212,6 +216,15 @@ __device__ __forceinline__ double read(const PerRow& values, int64_t row) {
   if (!values.data) return 0;
   const int64_t at = row * values.stride;
   return values.in_double ? static_cast<const double*>(values.data)[at] : static_cast<const float*>(values.data)[at];
+}
+
+// The same, where T is what is computed in.
+template <class T>
+__device__ __forceinline__ T read_as(const PerRow& values, int64_t row) {
+  if (!values.data) return T(0);
+  const int64_t at = row * values.stride;
+  return values.in_double ? T(static_cast<const double*>(values.data)[at])
+                          : T(static_cast<const float*>(values.data)[at]);
 }
 
 // The number of each element's row, for elements i, i + 1, ... kOneRow: they are of one row.

@@ -1,8 +1,8 @@
 // The objective's arithmetic on the device: policies for the likelihoods (math/likelihood.h), instead of Exact.
 //
 // Approximate hardware instructions and their errors, as the PTX manual gives them: rcp.approx one unit in the last
-// place, ex2.approx 2^-22. Both take and give 0 for what is below normal size, as `ftz` says. On the host, where tests
-// run these functions too, exact ones stand for them.
+// place, ex2.approx 2^-22, lg2.approx 2^-22 of the result or, from 1/2 to 2, of 1. All take and give 0 for what is
+// below normal size, as `ftz` says. On the host, where tests run these functions too, exact ones stand for them.
 #pragma once
 
 #include "math/elementary.h"
@@ -29,6 +29,16 @@ PYVAE_HD float approximate_exp2(float x) {
   return out;
 #else
   return __builtin_exp2f(x);
+#endif
+}
+
+PYVAE_HD float approximate_log2(float x) {
+#ifdef __CUDA_ARCH__
+  float out;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+#else
+  return __builtin_log2f(flushed(x));
 #endif
 }
 
@@ -65,6 +75,34 @@ struct Approximate : Accurate {
     const float power = bit_cast<float>(bit_cast<uint32_t>(rounded) << R::kMantissaBits);
     return approximate_exp2(rest) * power * R::kDrop;
   }
+};
+
+// For counts and a softmax, whose bounds are wider: the hardware's 2^y for the whole of y = x log2(e), and what y has
+// lost by rounding is put back to first order; and the hardware's reciprocal.
+struct Counting : Accurate {
+  static constexpr bool kBranches = true;
+
+  PYVAE_HD static float exp(float x) {
+    constexpr float kLog2eLo = 0x1.4ae0c0p-26f, kLn2 = 0x1.62e430p-1f;
+    const float y = x * Real<float>::kLog2e, lost = fma(x, kLog2eLo, fma(x, Real<float>::kLog2e, -y));
+    // Of an infinite x, `lost` is NaN, of which the minimum is the other number.
+    return approximate_exp2(y) * fma(__builtin_fminf(lost, 1.0f), kLn2, 1.0f);
+  }
+  PYVAE_HD static float exp_negative(float x) { return exp(x); }
+  PYVAE_HD static float exp_moderate(float x) { return exp(x); }
+  // Of a rounded difference of scores, which is off by |x| units in the last place of 1 by itself.
+  PYVAE_HD static float exp_score(float x) { return approximate_exp2(x * Real<float>::kLog2e); }
+
+  PYVAE_HD static float log(float x) { return approximate_log2(x) * 0x1.62e430p-1f; }  // far from 1
+
+  PYVAE_HD static double exp(double x) { return pyvae::exp(x); }
+  PYVAE_HD static double log(double x) { return pyvae::log(x); }
+  PYVAE_HD static double exp_negative(double x) { return pyvae::exp_negative(x); }
+  PYVAE_HD static double exp_moderate(double x) { return pyvae::exp_moderate(x); }
+  PYVAE_HD static double exp_score(double x) { return pyvae::exp_negative(x); }
+
+  PYVAE_HD static float divide(float a, float b) { return a * approximate_reciprocal(b); }
+  PYVAE_HD static double divide(double a, double b) { return a / b; }
 };
 
 }  // namespace cuda

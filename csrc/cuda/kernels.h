@@ -2,7 +2,7 @@
 // types.
 #pragma once
 
-#include "cuda/tuning.h"
+#include "cuda/tiling.h"
 #include "operand.h"
 
 namespace pyvae {
@@ -99,34 +99,58 @@ struct DivergenceSegment {
   Partition partition;       // of the segment
 };
 
-// Decoder side, forward: loss = likelihood + beta KL, its terms, and factor * d likelihood / d recon and by each
-// parameter.
-struct Objective : ObjectiveOperands {
-  Partition partition;  // by rows, or all in one row
-  DivergenceSegment divergence;
+// What becomes of the sums: loss = likelihood + beta KL, and both terms.
+struct LossTerms {
   double beta = 1;
   PerRow beta_tensor;  // [1]; absent: 1
   Result loss, recon_term, kl_term;
-  double mean = 1;  // of the terms: 1, or 1 / batch size
+  double mean = 1;  // a factor of the terms: 1, or 1 / batch size
+};
+
+// Decoder side, forward: the loss, its terms, and factor * d likelihood / d recon and by each parameter.
+struct Objective : ObjectiveOperands, LossTerms {
+  Partition partition;  // by rows, or all in one row
+  DivergenceSegment divergence;
   Workspace workspace;
 };
 
-// Decoder side through a softmax, both ways. Blocks take rows one after the other; their values are summed by the last
-// block, as `partition` says, from workspace.partials [rows] (null: no terms are wanted).
-struct SoftmaxObjective : Objective {
-  PerRow log_library;                  // [rows]
-  PerRow upstream;                     // [rows], a factor of the gradients; absent: 1
-  double* normalizers = nullptr;       // [rows], written: log sum exp of recon; null: not wanted
-  double* library_gradient = nullptr;  // [rows], written; null: not wanted
-};
+// Decoder side by tiles, both ways, for what needs more than an element's own row of results: counts, a softmax, and
+// parameters that were broadcast. Up to three launches, `stage` says which:
+//   prepare      of a softmax, log sum exp of recon over each part of a row; and what the likelihood prepares of its
+//                first parameter
+//   tiles        evaluates each element once; gradients are written but for a softmax's, whose derivatives by the log
+//                mean wait in `waiting`; sums are left in parts
+//   finish       adds up the parts, and takes the derivatives through the softmax
+enum class Stage : int8_t { kPrepare, kTiles, kFinish };
+// A parameter's gradient: of each element, or a sum per column or per row.
+enum class ParameterSum : int8_t { kElements, kPerColumn, kPerRow };
 
-// The gradients of parameters summed per column, over `rows_each` rows to a group: with a softmax or without.
-struct ColumnSums : ObjectiveOperands {
-  PerRow log_library, upstream;              // [rows], as above
-  const double* normalizers = nullptr;       // [rows], which SoftmaxObjective wrote; null: no softmax
-  double* column_sums[kMaxParameters] = {};  // [groups, features], written; null: not wanted
-  int64_t groups = 0, rows_each = 0;
+struct TiledObjective : ObjectiveOperands, LossTerms {
+  Stage stage = Stage::kTiles;
+  Tiling tiling, finish_tiling;
+  NormalizerTiling normalizer_tiling;
+  PerRow log_library;                 // [rows]
+  PerRow upstream;                    // [rows], a factor of the gradients; absent: 1
+  PerRow divergence, divergence_sum;  // [rows], and if the results are one number [1]
+  bool by_row = false;                // the results: one for each row
+  bool with_terms = false;            // they are wanted
+
+  // Scratch, in T = float or double.
+  void* normalizers = nullptr;  // T[rows, normalizer_tiling.parts]; null: no softmax
+  void* prepared = nullptr;     // T[kFirst, features] of the first parameter, if all rows have the same one; or null
+  Operand waiting;              // T[rows, features]; recon's gradient itself where that is of type T
+  int row_kinds = 2;            // sums of a part of a row: values, derivatives by the log mean, by parameters
+  void* row_parts = nullptr;    // T[rows, tiling.parts(), row_kinds]
+  void* totals = nullptr;       // double[2, tiling.blocks()]: of values and of the KL
+
+  ParameterSum parameter_sums[kMaxParameters] = {};
+  void* column_parts[kMaxParameters] = {};  // T[tiling.groups, features]; null: not wanted
+  // Results of `finish`; absent: not wanted.
+  Result column_sums[kMaxParameters];  // [features]
+  Result row_sums[kMaxParameters];     // [rows]
+  Result library_gradient;             // [rows]
 };
+constexpr int kRowSums = 2 + kMaxParameters;  // the most row_kinds
 
 // Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
 //   gradients: computed anew as factor * upstream * d likelihood / d recon and by each parameter; or recon's multiplied
@@ -146,8 +170,7 @@ const char* launch(const LatentForward& call, void* stream);
 const char* launch(const LatentBackward& call, void* stream);
 const char* launch(const Objective& call, void* stream);
 const char* launch(const ObjectiveBackward& call, void* stream);
-const char* launch(const SoftmaxObjective& call, void* stream);
-const char* launch(const ColumnSums& call, void* stream);
+const char* launch(const TiledObjective& call, void* stream);
 
 // Whether the kernels have machine code for the current device.
 bool has_image();

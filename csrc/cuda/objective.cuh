@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "cuda/element.cuh"
+#include "cuda/loss_terms.cuh"
 #include "cuda/reduce.cuh"
-#include "math/elbo.h"
 #include "math/gaussian.h"
 
 namespace pyvae {
@@ -126,8 +126,7 @@ struct GeneralRecon : GeneralAs<T> {
   using Parameter = AnyOf<FloatingTypes>;
   using Math = Accurate;
 };
-// One element at a time, which gives a row the same bits wherever it begins: for likelihoods with parameters, and of
-// counts, whose formulas are so long that nothing is gained by vectors.
+// One element at a time, which gives a row the same bits wherever it begins: for likelihoods with parameters.
 template <class T>
 struct SingleRecon : GeneralRecon<T> {
   static constexpr int kVector = 1;
@@ -143,8 +142,6 @@ using PackedRecons = Types<PackedRecon<float, Accurate>,        //
 // rest of the call lets vectors be taken.
 template <class Launch>
 const char* choose(const Objective& a, bool packed, const Launch& launch) {
-  constexpr const char* kSoftmax = "a softmax has a kernel of its own";  // softmax.cu
-  if (a.softmax) return kSoftmax;
   packed &= a.target.type < VectorTypes::kCount;
   for (const Operand* other : {&a.target, &a.weight, &a.pos_weight}) packed &= is_packed(a.shape, *other, other->type);
   for (const Operand& parameter : a.parameters) {
@@ -159,10 +156,8 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
     using Likelihood = typename decltype(likelihood)::type;
-    if constexpr (Likelihood::kSoftmax == Softmax::kAlways)
-      return kSoftmax;
-    else if constexpr (Likelihood::kIsCount)
-      return choose<Types<>, SingleRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
+    if constexpr (Likelihood::kIsCount)
+      return "counts go by tiles";  // tiles.cu
     else if constexpr (Likelihood::kParameters > 0)
       return choose<PackedRecons, SingleRecon>(
           a.in_double, [&](auto way) { return a.shape.features % kVector == 0 && suits(way); },
@@ -170,16 +165,6 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
     else
       return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
   });
-}
-
-// loss = likelihood + beta KL of one row, from the sums of both.
-__device__ __forceinline__ void write_terms(const Objective& a, int64_t row, double recon_term, double kl_term) {
-  recon_term *= a.mean;
-  kl_term *= a.mean;
-  const double beta = a.beta_tensor.data ? a.beta * read(a.beta_tensor, 0) : a.beta;
-  write(a.loss, row, negative_elbo(recon_term, kl_term, beta));
-  write(a.recon_term, row, recon_term);
-  write(a.kl_term, row, kl_term);
 }
 
 // value: the divergence of one element of the posterior

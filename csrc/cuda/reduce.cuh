@@ -10,8 +10,6 @@
 namespace pyvae {
 namespace cuda {
 
-constexpr int kWarp = 32;
-
 template <class T>
 __device__ __forceinline__ T warp_sum(T value, int lanes = kWarp) {  // of each `lanes` neighbors; all 32 must call
   for (int step = lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);

@@ -24,6 +24,7 @@ constexpr int64_t number_or(const char* text, int64_t value) {
 
 // Eight warps: enough for their barriers to be cheap, few enough for several blocks an SM.
 constexpr int kThreads = 256;
+constexpr int kWarp = 32;  // the hardware's
 // Blocks that must fit a multiprocessor at once, which bounds a thread's registers: to 80 where float vectors want that
 // many loads in flight and terms of polynomials; to 64 where doubles need no more; to 48 for the gradient alone; and to
 // 80 in general kernels, which keep an offset for every element.
@@ -75,9 +76,25 @@ constexpr int kSpan = 2048;
 // spans that one block takes one after the other, while there still are kGoodBlocks.
 constexpr int64_t kSpread = 264, kMostSpans = 8;
 
-// Sums per column of rows: groups of at least so many rows, and so many groups at most. Their parts are an eighth of
-// recon's memory in double, and there are a few thousand blocks for 20,000 columns.
-constexpr int64_t kColumnRows = 16, kColumnGroups = 64;
+// ---- tiles ----
+
+// Blocks that must fit a multiprocessor at once: as above, and where every stride is followed, as many as do not spill.
+constexpr int kPackedTileBlocks = 3;
+template <class T>
+constexpr int kGeneralTileBlocks = sizeof(T) == 4 ? 2 : 1;
+
+// Elements that a thread takes together of a row: a 16-byte load of float32. And at most so many of these vectors, in
+// as much shared memory as a kernel has without asking (48 KiB, less what sums pass through).
+constexpr int kTileVector = 4, kMostTileVectors = 4, kTileBytes = 47 << 10;
+// Threads of a row: with two warps a block takes four rows at once, so that few rows make many blocks.
+constexpr int kMostTileLanes = PYVAE_TUNED(kMostTileLanes, 64);
+// Rows that a thread takes one after the other: as many as leave four blocks for each SM of an H200, and so few that
+// they can be summed in T.
+constexpr int64_t kTileBlocks = PYVAE_TUNED(kTileBlocks, 528), kMostTileRows = 32;
+// Vectors of a thread where there is nothing to keep of them.
+constexpr int kFinishVectors = 8;
+// Normalizers: vectors a lane up to which a warp takes a row alone, and elements up to which a block does.
+constexpr int64_t kWarpVectors = 8, kNormalizerPart = 32768;
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -48,13 +48,13 @@ struct Poisson : CountTraits {
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T a, T x, const T (&)[1]) {
     const LogRatio<T> ratio = log_ratio(a, x);
-    const Move<T> mean = move_weight(x, ratio.delta, exp(a));
+    const Move<T> mean = move_weight(x, ratio.delta, Math::exp(a));
     const T refused = refusal(x);
     return {mean.excess + saturated<Math>(x, ratio.log_x) + refused, mean.difference + refused, {}};
   }
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate_zero(T a, const T (&)[1]) {
-    const T mean = exp(a);
+    const T mean = Math::exp(a);
     return {mean, mean, {}};
   }
 };
@@ -76,11 +76,29 @@ struct Poisson : CountTraits {
 //   fitted    = theta (phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e))) >= 0
 struct NegativeBinomial : CountTraits {
   static constexpr const char* kName = "negative_binomial";
-  static constexpr int kParameters = 1;  // r = log theta
+  static constexpr int kParameters = 1, kFirst = 2;  // r = log theta; r within its bounds, and theta
+
+  template <class Math, class T>
+  PYVAE_HD static void prepare_first(T log_theta, T (&own)[2]) {
+    own[0] = clamp_log_theta(log_theta), own[1] = Math::exp_moderate(own[0]);
+  }
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&parameters)[1]) {
-    const T r = clamp_log_theta(parameters[0]), theta = exp_moderate(r);
+    T own[2];
+    prepare_first<Math>(parameters[0], own);
+    return evaluate<Math>(a, x, own);
+  }
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&parameters)[1]) {
+    T own[2];
+    prepare_first<Math>(parameters[0], own);
+    return evaluate_zero<Math>(a, own);
+  }
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&own)[2]) {
+    const T r = own[0], theta = own[1];
     const T n = theta + x;
     const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
 
@@ -93,7 +111,7 @@ struct NegativeBinomial : CountTraits {
     const T rest = (r - (sum - back)) - (ratio.delta + back);  // what `sum` has lost
     const T exponent = swap ? sum : a;
     const T cut = at_least(exponent - T(kLargest), T(0));
-    const T power = exp(at_most(exponent, T(kLargest)));
+    const T power = Math::exp(at_most(exponent, T(kLargest)));
     const T moved = swap && absolute(rest) < T(1) ? fma(power, rest, power) : power;
     const T near_s = swap ? -ratio.delta : ratio.delta, far_s = T(kLargest) - (swap ? r : ratio.log_x);
     const T s = cut > T(0) ? far_s : near_s;
@@ -124,50 +142,48 @@ struct NegativeBinomial : CountTraits {
             {(misfit - fitted) + refused}};
   }
 
-  // x = 0. With v = e^-|t|, t = a - r, and q = v/(1 + v), p = 1/(1 + v): log(1 + v) = q + l, l = -log(1 - q) - q.
-  //   t <= 0: value theta (q + l);      by a theta q;  by r theta l;  theta q = mu p
-  //   t > 0:  value theta (t + q + l);  by a theta p;  by r theta (t + q + l - p)
+  // x = 0. With t = a - r, p = theta / (mu + theta), q the smaller of mu and theta over their sum, and e = l / q, l =
+  // -log(1 - q) - q; w = mu p or, of t > 0, theta q:
+  //   t <= 0: value w (1 + e);            by a w;              by r w e
+  //   t > 0:  value theta t + w (1 + e);  by a theta (1 - q);  by r theta (t - (1 - 2 q)) + w e
   template <class T>
   struct Zero {
-    T r, t, p, q, l;
-    bool positive;  // t is
+    Terms<T, 1> terms;
+    T r, t, q, e;
+    bool above;  // t > 0
   };
 
   template <class Math, class T>
-  PYVAE_HD static Zero<T> zero(T a, T log_theta) {
-    const T r = clamp_log_theta(log_theta), t = a - r;
-    const T v = Math::exp_negative(-absolute(t));
-    const T p = Math::divide(T(1), T(1) + v), q = v * p;
-    const bool positive = t > T(0);
-    return {r, t, p, q, (positive ? q : p) * q * log1m_excess_polynomial(q), positive};  // l; v <= 1 of it
+  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&own)[2]) {
+    return zero_of<Math>(a, own[0], own[1]).terms;
   }
 
   template <class Math, class T>
-  PYVAE_HD static Terms<T, 1> terms_of(T a, const Zero<T>& z) {
-    const T scale = exp(z.positive ? z.r : a);
-    const T near = z.positive ? z.q : z.p, above = z.positive ? z.t : T(0);  // theta q = mu p
-    return {scale * (above + (near + z.l)), scale * z.p, {scale * (z.l + (above - (z.p - near)))}};
-  }
-
-  template <class Math, class T>
-  PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&parameters)[1]) {
-    return terms_of<Math>(a, zero<Math>(a, parameters[0]));
+  PYVAE_HD static Zero<T> zero_of(T a, T r, T theta) {
+    const T mu = Math::exp(a), t = a - r;
+    const T inverse = Math::divide(T(1), mu + theta);
+    const bool above = mu > theta;
+    const T smaller = above ? theta : mu, q = smaller * inverse, w = smaller * (theta * inverse);
+    const T e = q * log1m_excess_polynomial(q), excess = w * e;
+    const T rise = above ? at_least(t, T(0)) : T(0), slope = above ? rise - fma(T(-2), q, T(1)) : T(0);
+    return {
+        {fma(theta, rise, w + excess), above ? theta * (T(1) - q) : w, {fma(theta, slope, excess)}}, r, t, q, e, above};
   }
 
   // c + the value at x = 0, to a part of the value's last place: for e^-(c + value), whose relative error is what the
-  // sum's is absolutely. With e^r or e^a = 2^k (1 + w):
-  //   t <= 0: value 2^k (1 + w) (1 + l - q);  t > 0: value 2^k (1 + w) (t + q + l)
+  // sum's is absolutely. With mu or, of t > 0, theta = 2^k (1 + f):
+  //   t <= 0: value 2^k (1 + f) (1 + (1 - q) e - q);  t > 0: value 2^k (1 + f) (t + q + q e)
   // 2^k and 2^k t are exact, what is added to them is small beside them, and what c + 2^k loses is kept (Knuth).
   template <class T>
   PYVAE_HD static T add_to_value(T c, T a, const Zero<T>& z) {
-    const Exponent<T> power = reduce_exponent(at_least(z.positive ? z.r : a, T(-80)));
+    const Exponent<T> power = reduce_exponent(at_least(z.above ? z.r : a, T(-80)));
     const T lost = (a - z.t) - z.r;  // by rounding a - r
-    const T rest = z.positive ? (absolute(lost) < T(1) ? lost : T(0)) + (z.q + z.l) : z.l - z.q;
-    const T whole = z.positive ? at_most(z.t, T(1e9)) : T(1), w = power.r + power.q;
+    const T rest = z.above ? (absolute(lost) < T(1) ? lost : T(0)) + fma(z.q, z.e, z.q) : fma(T(1) - z.q, z.e, -z.q);
+    const T whole = z.above ? at_most(z.t, T(1e9)) : T(1), f = power.r + power.q;
     const T twice = T(2) * power.half, most = twice * whole;
     const T sum = c + most, added = sum - c;
     const T rounded = (c - (sum - added)) + (most - added);
-    return sum + fma(twice, fma(w, whole + rest, rest), rounded == rounded ? rounded : T(0));  // NaN: c is infinite
+    return sum + fma(twice, fma(f, whole + rest, rest), rounded == rounded ? rounded : T(0));  // NaN: c is infinite
   }
 
   // log theta is kept within +-80: theta and 1/theta are normal numbers of float there. Above, the distribution is
@@ -200,24 +216,52 @@ PYVAE_HD Sigmoid<T> sigmoid(T x) {
 //          or max(rho, 0) - max(rho, -n) - log(sigmoid(|rho|) / sigmoid(|rho + n|)), where 1 - y might cancel
 struct ZeroInflatedNegativeBinomial : CountTraits {
   static constexpr const char* kName = "zero_inflated_negative_binomial";
-  static constexpr int kParameters = 2;  // log theta, rho = zi_logits
+  static constexpr int kParameters = 2, kFirst = 2;  // log theta, rho = zi_logits
+
+  template <class Math, class T>
+  PYVAE_HD static void prepare_first(T log_theta, T (&own)[2]) {
+    NegativeBinomial::prepare_first<Math>(log_theta, own);
+  }
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&parameters)[2]) {
-    const T log_theta[1] = {parameters[0]}, rho = parameters[1];
-    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, log_theta);
+    T own[2];
+    prepare_first<Math>(parameters[0], own);
+    return evaluate<Math>(a, x, {own[0], own[1], parameters[1]});
+  }
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
+    T own[2];
+    prepare_first<Math>(parameters[0], own);
+    return evaluate_zero<Math>(a, {own[0], own[1], parameters[1]});
+  }
+
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&own)[3]) {
+    const T rho = own[2];
+    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, {own[0], own[1]});
     const Sigmoid<T> inflated = sigmoid<Math>(rho);
     const T value = base.value + at_least(rho, T(0)) - log1p(-inflated.smaller, inflated.larger).value;
     return {value, base.derivative, {base.parameters[0], inflated.value + refusal(x)}};
   }
 
   template <class Math, class T>
-  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&parameters)[2]) {
-    const T rho = parameters[1];
-    const NegativeBinomial::Zero<T> zero = NegativeBinomial::zero<Math>(a, parameters[0]);
-    const Terms<T, 1> base = NegativeBinomial::terms_of<Math>(a, zero);
+  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&own)[3]) {
+    const T rho = own[2];
+    const auto zero = NegativeBinomial::zero_of<Math>(a, own[0], own[1]);
+    const Terms<T, 1>& base = zero.terms;
     const T n = base.value;
-    const Sigmoid<T> inflated = sigmoid<Math>(rho), joint = sigmoid<Math>(NegativeBinomial::add_to_value(rho, a, zero));
+    const Sigmoid<T> inflated = sigmoid<Math>(rho);
+    if (Math::kBranches &&
+        n < T(8)) {  // most are: e^-n is known well enough, so that 1 - y is a sum that loses nothing
+      const T kept = Math::exp_negative(-n), rest = inflated.complement;
+      const T gone = n <= T(0.34) ? fma(-n * n, exp_excess_polynomial(-n), n) : T(1) - kept;
+      const T y = rest * gone, left = fma(rest, kept, inflated.value);  // 1 - y
+      const T inverse = Math::divide(T(1), left), share = rest * kept * inverse;
+      const T value = y <= T(0.5) ? fma(y * y, log1m_excess_polynomial(y), y) : -Math::log(left);
+      return {value, share * base.derivative, {share * base.parameters[0], -(inflated.value * inverse * y)}};
+    }
+    const Sigmoid<T> joint = sigmoid<Math>(NegativeBinomial::add_to_value(rho, a, zero));
     const T y = inflated.complement * -expm1(-n);
     const bool near = y <= T(0.25);
     const T ratio = (T(1) + joint.u) * inflated.larger;

@@ -284,6 +284,20 @@ PYVAE_HD T log1m_unit(T p) {
 // ---- as a policy ----------------------------------------------------------------------------------------------------
 
 struct Exact {
+  static constexpr bool kBranches = false;  // what is rarely needed is computed always: loops are vectors
+
+  template <class T>
+  PYVAE_HD static T exp_moderate(T x) {
+    return pyvae::exp_moderate(x);
+  }
+  template <class T>
+  PYVAE_HD static T log(T x) {
+    return pyvae::log(x);
+  }
+  template <class T>
+  PYVAE_HD static T exp(T x) {
+    return pyvae::exp(x);
+  }
   template <class T>
   PYVAE_HD static T exp_negative(T x) {
     return pyvae::exp_negative(x);

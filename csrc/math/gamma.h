@@ -95,8 +95,8 @@ struct StirlingSecants {
 
 // R/y and (phi/y - 1/2)/y of the coefficients from b_k on, without the y^k before them
 template <int k = 0, class T>
-PYVAE_HD StirlingSecants<T> integrate_trigamma(T, T) {
-  return {};
+PYVAE_HD StirlingSecants<T> integrate_trigamma(T, T, T b) {
+  return {{b / T((k + 1) * (k + 2)), T(0)}, {b / T(k + 2), T(0)}};
 }
 template <int k = 0, class T, class... Rest>
 PYVAE_HD StirlingSecants<T> integrate_trigamma(T y1, T y2, T b, Rest... rest) {

@@ -13,9 +13,11 @@ constexpr int kMaxParameters = 3, kMaxPrepared = 4;
 
 // The protocol of every likelihood. Of one element:
 //   evaluate<Math>(recon, target, parameters)  its value in nats and its derivatives, as Terms
-//   evaluate_zero<Math>(recon, parameters)     of counts: the same for target 0
+//   evaluate_zero<Math>(recon, parameters)     of counts: the same for target 0; of recon -inf all are 0
 //   prepare<Math>(parameters, prepared)        if kPrepared: what depends on the parameters alone. evaluate then takes
 //                                              `prepared` in their place
+//   prepare_first<Math>(parameter, own)        if kFirst: what depends on the first parameter alone, which most calls
+//                                              have a row of. evaluate and evaluate_zero take `own` in its place, too
 struct Traits {
   static constexpr bool kProbability = false;   // recon outside [0, 1] is an error
   static constexpr bool kUnitTarget = false;    // a target outside [0, 1] is one
@@ -23,6 +25,7 @@ struct Traits {
   static constexpr int kParameters = 0;         // of its own: evaluate gives the derivative by each
   static constexpr bool kHasPosWeight = false;  // after them, evaluate reads a pos_weight: no derivative by it
   static constexpr int kPrepared = 0;
+  static constexpr int kFirst = 0;
   static constexpr Softmax kSoftmax = Softmax::kNever;
   using WithPosWeight = void;  // the same likelihood with a pos_weight, if it takes one
 };

@@ -13,7 +13,7 @@ constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 // What the likelihoods say of themselves (math/terms.h), by their codes.
 struct Trait {
   bool is_probability, has_unit_target, takes_pos_weight, is_count;
-  int parameters;
+  int parameters, first;
   Softmax softmax;
 };
 template <class... Members>
@@ -23,6 +23,7 @@ constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
                  .takes_pos_weight = kTakesPosWeight<Members>,
                  .is_count = Members::kIsCount,
                  .parameters = Members::kParameters,
+                 .first = Members::kFirst,
                  .softmax = Members::kSoftmax}...}};
 }
 constexpr auto kTraits = traits_of(Likelihoods{});

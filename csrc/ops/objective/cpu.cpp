@@ -52,12 +52,12 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
   call.factor = factor;
   call.upstream = upstream;
   for (int k = 0; k < kMaxParameters; ++k) {
-    call.by_parameter[k] = {parameters.row_sums[k], parameters.all_sums[k]};
+    call.by_parameter[k] = {static_cast<double*>(parameters.row_sums[k]), parameters.all_sums[k]};
     call.column_sums[k] = parameters.column_sums[k];
   }
   Doubles library;
   if (a.log_library) library = read_doubles(*a.log_library), call.log_library = library.data();
-  call.library_gradient = parameters.library;
+  call.library_gradient = static_cast<double*>(parameters.library);
   const Chunks chunks(call.shape);
   if (value) {
     value->sums.resize_for_overwrite(size_t(value->by_row ? chunks.partials() : chunks.count));

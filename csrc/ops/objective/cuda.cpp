@@ -1,14 +1,11 @@
-// Decoder side on CUDA: allocate and launch, one kernel each way.
+// Decoder side on CUDA: allocate and launch, one kernel each way, or what goes by tiles.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
-#include <algorithm>
 #include <array>
-#include <iterator>
 
-#include "ops/cuda/tensors.h"
 #include "ops/latent/cuda.h"
-#include "ops/objective/gradients.h"
+#include "ops/objective/cuda_tiles.h"
 #include "ops/objective/implement.h"
 
 namespace pyvae {
@@ -17,7 +14,7 @@ namespace cuda {
 namespace {
 
 // beta * beta_tensor: a number where it can be read without waiting for the device, else a tensor as well.
-Tensor set_beta(const ElboArguments& a, Objective& out) {
+Tensor set_beta(const ElboArguments& a, LossTerms& out) {
   out.beta = beta_of(a);
   if (!a.beta_tensor || a.beta_tensor->is_cpu()) return Tensor();
   const Tensor tensor = as_real(a.beta_tensor);
@@ -44,79 +41,26 @@ std::array<Tensor, 3> empty_results(const ElboArguments& a, TermOutputs terms) {
   return out;
 }
 
-// Groups of rows with sums per column.
-struct Groups {
-  int64_t rows_each, count;
-  explicit Groups(int64_t rows)
-      : rows_each(std::max<int64_t>(kColumnRows, (rows + kColumnGroups - 1) / kColumnGroups)),
-        count((rows + rows_each - 1) / rows_each) {}
-};
-
-// A call's tensors with the gradients of the mask among them. Those by parameters are summed per column, or written
-// element by element and summed in the end to what else was broadcast.
-struct GradientTensors : LikelihoodTensors {
-  ParameterGradients by_parameter;
-
-  GradientTensors(const LikelihoodArguments& a, int64_t output_mask)
-      : LikelihoodTensors(a),
-        by_parameter(a, output_mask, {/*per_row=*/0, /*all=*/0, Groups(a.recon.size(0)).count, at::kDouble}) {
-    if (is_set(output_mask, kGradRecon)) gradient = at::empty_like(recon);
-    for (int k = 0; k < kMaxParameters; ++k) parameter_gradients[k] = by_parameter.elements[k];
-  }
-  void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const {
-    LikelihoodTensors::lay_out(a, out, /*in_order=*/by_parameter.with_columns());
-  }
-  bool with_elements() const {
-    return gradient.defined() || std::any_of(std::begin(parameter_gradients), std::end(parameter_gradients),
-                                             [](const Tensor& tensor) { return tensor.defined(); });
-  }
-  Gradients finish() const {
-    Gradients out = {gradient};
-    by_parameter.finish(out);
-    return out;
-  }
-};
-
-// What a softmax has besides; the normalizers that it may leave for the sums per column are returned.
-Tensor lay_out_softmax(const GradientTensors& tensors, const Tensor& library, SoftmaxObjective& o) {
-  if (!o.softmax) return Tensor();
-  o.log_library = per_row(library);
-  o.library_gradient = tensors.by_parameter.library;
-  if (!tensors.by_parameter.with_columns()) return Tensor();
-  const Tensor normalizers = at::empty({o.shape.rows}, tensors.recon.options().dtype(at::kDouble));
-  o.normalizers = normalizers.mutable_data_ptr<double>();
-  return normalizers;
-}
-
-// After the call's own launch.
-void launch_column_sums(Call& call, const ParameterGradients& gradients, const SoftmaxObjective& o) {
-  if (!gradients.with_columns() || o.shape.rows * o.shape.features == 0) return;
-  ColumnSums sums{o, o.log_library, o.upstream, o.normalizers};
-  for (int k = 0; k < kMaxParameters; ++k) sums.column_sums[k] = static_cast<double*>(gradients.column_sums[k]);
-  const Groups groups(o.shape.rows);
-  sums.groups = groups.count, sums.rows_each = groups.rows_each;
-  call.launch(sums);
-}
-
 std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
   Call call("elbo_forward", a.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
   const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // of the results
-  SoftmaxObjective o{};
+  const GradientTensors tensors(a, output_mask);
+  const bool by_tiles = goes_by_tiles(a);
+  Objective o{};
   o.factor = o.mean = mean_of(a);
   const Tensor beta = set_beta(a, o);
   o.loss = result(loss);
   if (terms != TermOutputs::kSkip) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
-  o.partition = by_row ? Partition(a.recon.size(0), a.recon.numel() / a.recon.size(0)) : Partition(1, a.recon.numel());
 
-  // The KL: a second segment of the launch; per row, or where it needs the other precision, a launch of its own.
+  // The KL: a second segment of the launch; by row, before tiles, or in the other precision, a launch of its own.
   DivergenceSegment& segment = o.divergence;
-  Tensor rows = a.kl.value_or(Tensor());
+  Tensor kl = a.kl.value_or(Tensor());
   std::optional<LatentTensors> posterior;
   if (a.mu) {
     const LatentArguments latent = a.posterior();
-    if (by_row || has_softmax(a) || kl_type(a) != recon_type(a)) {
-      rows = std::get<1>(latent_forward(latent, /*with_z=*/false, /*with_kl=*/true, kNone));
+    if (by_row || by_tiles || kl_type(a) != recon_type(a)) {
+      kl = std::get<1>(latent_forward(latent, /*with_z=*/false, /*with_kl=*/true, by_row ? kNone : kSum));
     } else {
       posterior.emplace(latent);
       posterior->lay_out(latent, segment.posterior);
@@ -124,46 +68,37 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
       segment.partition = Partition(1, a.mu->numel());
     }
   }
-  if (rows.defined()) {
+  if (by_tiles) {
+    forward_by_tiles(call, a, tensors, o, kl, by_row);
+    return {loss, recon_term, kl_term, tensors.finish()};
+  }
+  if (kl.defined()) {
     segment.source = Divergence::kGiven;
-    segment.given = per_row(rows);
-    if (!by_row) segment.partition = Partition(1, rows.numel());
+    segment.given = per_row(kl);
+    if (!by_row) segment.partition = Partition(1, kl.numel());
   }
-
-  const GradientTensors tensors(a, output_mask);
   tensors.lay_out(a, o);
-  const Tensor library = as_real(a.log_library), normalizers = lay_out_softmax(tensors, library, o);
-  if (o.softmax) {
-    o.workspace = call.workspace(std::max<int64_t>(o.shape.rows, 1));
-    if (o.shape.rows > 0 || !by_row) call.launch(o);
-  } else {
-    const int64_t blocks = o.partition.blocks + segment.partition.blocks;
-    if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
-    if (blocks > 0) call.launch(static_cast<const Objective&>(o));
-  }
-  launch_column_sums(call, tensors.by_parameter, o);
+  o.partition = by_row ? Partition(a.recon.size(0), a.recon.numel() / a.recon.size(0)) : Partition(1, a.recon.numel());
+  const int64_t blocks = o.partition.blocks + segment.partition.blocks;
+  if (!by_row || o.partition.parts > 1) o.workspace = call.workspace(blocks);
+  if (blocks > 0) call.launch(o);
   return {loss, recon_term, kl_term, tensors.finish()};
 }
 
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   Call call("elbo_gradient", a.recon);
-  const Tensor rows = as_real(upstream), library = as_real(a.log_library);
   const GradientTensors tensors(a, output_mask);
   if (a.recon.numel() == 0) return tensors.finish();
-  SoftmaxObjective o{};
-  tensors.lay_out(a, o);
-  const Tensor normalizers = lay_out_softmax(tensors, library, o);
-  o.upstream = per_row(rows);
-  if (o.softmax) {
-    call.launch(o);
-  } else if (tensors.with_elements()) {
-    ObjectiveBackward b{};
-    b.objective = o;
-    b.objective.partition = Partition(1, a.recon.numel());
-    b.grad_loss = o.upstream;
-    call.launch(b);
+  if (goes_by_tiles(a)) {
+    backward_by_tiles(call, a, tensors, upstream);
+    return tensors.finish();
   }
-  launch_column_sums(call, tensors.by_parameter, o);
+  const Tensor rows = as_real(upstream);
+  ObjectiveBackward b{};
+  tensors.lay_out(a, b.objective);
+  b.objective.partition = Partition(1, a.recon.numel());
+  b.grad_loss = per_row(rows);
+  call.launch(b);
   return tensors.finish();
 }
 

@@ -25,11 +25,31 @@ Form form_of(const Tensor& parameter, const Tensor& recon) {
   return batched || recon.size(0) == 1 ? Form::kElements : Form::kColumns;
 }
 
-bool is_made(Form form, const Partials& partials) {
-  return form == Form::kAll ? partials.all > 0 : form == Form::kRows ? partials.per_row > 0 : partials.groups > 0;
+// How it is made: what no kernel sums is left as elements; of everything, at least the rows'.
+Form made_form(Form form, const Partials& partials) {
+  if (form == Form::kAll && partials.all == 0) form = Form::kRows;
+  const bool is_made = form == Form::kAll    ? partials.all > 0
+                       : form == Form::kRows ? partials.per_row > 0
+                                             : partials.groups > 0;
+  return is_made ? form : Form::kElements;
+}
+
+// Of as many sums as the parameter has elements, if they are whole.
+at::ScalarType sum_type(const Tensor& parameter, int64_t sums, bool whole) {
+  const at::ScalarType type = parameter.scalar_type();
+  return whole && parameter.numel() == sums && (type == at::kFloat || type == at::kDouble) ? type : at::kDouble;
 }
 
 }  // namespace
+
+static bool has_form(const LikelihoodArguments& a, Form one, Form other) {
+  return std::any_of(a.parameters.begin(), a.parameters.end(), [&](const OptionalTensor& parameter) {
+    const Form form = form_of(*parameter, a.recon);
+    return form == one || form == other;
+  });
+}
+bool has_column_parameter(const LikelihoodArguments& a) { return has_form(a, Form::kColumns, Form::kColumns); }
+bool has_row_parameter(const LikelihoodArguments& a) { return has_form(a, Form::kRows, Form::kAll); }
 
 GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a) {
   const auto output = [&](int64_t place) {
@@ -49,13 +69,13 @@ Gradients from_outputs(const GradientOutputs& outputs) {
 
 ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t output_mask, const Partials& partials) {
   const auto in_double = a.recon.options().dtype(at::kDouble);
+  const int64_t rows = a.recon.size(0), features = rows > 0 ? a.recon.numel() / rows : 0;
   for (int k = 0; k < kMaxParameters; ++k) {
     if (!is_set(output_mask, kGradParameter + k)) continue;
     const Tensor& parameter = *a.parameters[k];
     Part& part = parts_[kGradParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
-    const Form form = form_of(parameter, a.recon);
-    switch (is_made(form, partials) ? form : Form::kElements) {
+    switch (made_form(form_of(parameter, a.recon), partials)) {
       case Form::kElements: {
         const bool whole = parameter.sizes() == a.recon.sizes();
         part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
@@ -65,8 +85,8 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t out
       case Form::kRows:
         std::fill(part.sizes.begin() + 1, part.sizes.end(), 1);
         if (a.recon.dim() > 1) part.sizes.back() = partials.per_row;
-        part.buffer = at::empty(part.sizes, in_double);
-        row_sums[k] = part.buffer.mutable_data_ptr<double>();
+        part.buffer = at::empty(part.sizes, in_double.dtype(sum_type(parameter, rows, partials.whole)));
+        row_sums[k] = part.buffer.mutable_data_ptr();
         break;
       case Form::kAll:
         std::fill(part.sizes.begin(), part.sizes.end(), 1);
@@ -76,15 +96,16 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t out
         break;
       case Form::kColumns:
         part.sizes[0] = partials.groups;
-        part.buffer = at::empty(part.sizes, in_double.dtype(partials.column_type));
+        part.buffer = at::empty(
+            part.sizes, in_double.dtype(partials.whole ? sum_type(parameter, features, true) : partials.column_type));
         column_sums[k] = part.buffer.mutable_data_ptr();
         break;
     }
   }
   if (is_set(output_mask, kGradLogLibrary)) {
-    parts_[kGradLogLibrary] = {at::empty({a.recon.size(0)}, in_double), at::DimVector(a.log_library->sizes()),
-                               *a.log_library};
-    library = parts_[kGradLogLibrary].buffer.mutable_data_ptr<double>();
+    parts_[kGradLogLibrary] = {at::empty({rows}, in_double.dtype(sum_type(*a.log_library, rows, partials.whole))),
+                               at::DimVector(a.log_library->sizes()), *a.log_library};
+    library = parts_[kGradLogLibrary].buffer.mutable_data_ptr();
   }
   if (a.recon.numel() > 0) return;
   for (Part& part : parts_) {  // no kernel will run
@@ -100,8 +121,8 @@ void ParameterGradients::finish(Gradients& out) const {
   for (int64_t place = kGradRecon + 1; place < kGradients; ++place) {
     const Part& part = parts_[place];
     if (!part.buffer.defined()) continue;
-    const bool as_it_is = part.buffer.scalar_type() == part.of.scalar_type() && part.sizes == part.of.sizes();
-    out[place] = as_it_is ? part.buffer.view(part.sizes)
+    const bool as_it_is = part.buffer.scalar_type() == part.of.scalar_type() && part.buffer.numel() == part.of.numel();
+    out[place] = as_it_is ? part.buffer.view(part.of.sizes())
                           : sum_to(part.buffer.view(part.sizes), part.of.sizes(), part.of.scalar_type());
   }
 }

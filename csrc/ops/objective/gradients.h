@@ -27,7 +27,14 @@ struct Partials {
   int64_t all = 0;      // of all elements
   int64_t groups = 0;   // of rows, each with a sum per column
   at::ScalarType column_type = at::kDouble;
+  // One of each row and one of each column, which are whole: in the parameter's own type where that is float or double.
+  bool whole = false;
+  static Partials whole_sums() { return {.per_row = 1, .groups = 1, .whole = true}; }
 };
+
+// Whether a gradient by a parameter would be a sum: per column, or per row or of everything.
+bool has_column_parameter(const LikelihoodArguments& a);
+bool has_row_parameter(const LikelihoodArguments& a);
 
 // Scratch buffers for the gradients of a likelihood's parameters and log_library: per element, or partial
 // sums per row, per column or of everything, depending on the parameter's shape. `finish` brings them to that shape and
@@ -40,10 +47,12 @@ class ParameterGradients {
   void finish(Gradients& out) const;
 
   Tensor elements[kMaxParameters];         // recon's shape; undefined: not in the mask, or summed
-  double* row_sums[kMaxParameters] = {};   // [B, per_row]; null: not in the mask, or otherwise
+  void* row_sums[kMaxParameters] = {};     // [B, per_row]; null: not in the mask, or otherwise
   double* all_sums[kMaxParameters] = {};   // [all]
   void* column_sums[kMaxParameters] = {};  // [groups, features]
-  double* library = nullptr;               // [B]
+  void* library = nullptr;                 // [B]
+  // What is to be written for parameter k, or log_library, as a tensor; undefined: not in the mask.
+  const Tensor& buffer(int64_t place) const { return parts_[place].buffer; }
 
  private:
   struct Part {

@@ -78,18 +78,43 @@ inline void __syncthreads(emulated::Place place = emulated::Place::here()) {
   emulated::meet(emulated::Group::kBlock, 0, 0, "__syncthreads", place);
 }
 
+inline void __syncwarp(emulated::Place place = emulated::Place::here()) {
+  emulated::meet(emulated::Group::kWarp, 0, 0, "__syncwarp", place);
+}
+
+namespace emulated {
+
+// The value that thread `source` of the warp has brought.
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, emulated::Place place = emulated::Place::here()) {
+T shuffle(unsigned mask, T value, unsigned source, const char* operation, Place place) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words of 4 and 8 bytes");
-  if (mask != 0xffffffffu) emulated::fail("whole warps only", place);
-  if (unsigned(bits) >= emulated::kWarp) emulated::fail("no such lane", place);
+  if (mask != 0xffffffffu) fail("whole warps only", place);
+  if (source >= kWarp) fail("no such lane", place);
   uint64_t word = 0;
   std::memcpy(&word, &value, sizeof(T));
-  const unsigned source = threadIdx.x % emulated::kWarp ^ unsigned(bits);
-  word = emulated::meet(emulated::Group::kWarp, word, source, "__shfl_xor_sync", place);
+  word = meet(Group::kWarp, word, source, operation, place);
   std::memcpy(&value, &word, sizeof(T));
   return value;
 }
+inline unsigned lane() { return threadIdx.x % kWarp; }
+
+}  // namespace emulated
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, emulated::Place place = emulated::Place::here()) {
+  return emulated::shuffle(mask, value, emulated::lane() ^ unsigned(bits), "__shfl_xor_sync", place);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by, emulated::Place place = emulated::Place::here()) {
+  const unsigned lane = emulated::lane();
+  return emulated::shuffle(mask, value, lane < by ? lane : lane - by, "__shfl_up_sync", place);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, emulated::Place place = emulated::Place::here()) {
+  return emulated::shuffle(mask, value, unsigned(source), "__shfl_sync", place);
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 
 inline void __threadfence() {}
 inline unsigned atomicInc(unsigned* address, unsigned limit) {

@@ -42,6 +42,9 @@ __global__ void lanes_kernel(int* out) {
   for (int bits = 0; bits < 32; ++bits) {
     const unsigned other = __shfl_xor_sync(0xffffffffu, threadIdx.x, bits);
     out[threadIdx.x] &= other == (threadIdx.x ^ unsigned(bits));
+    const unsigned lane = threadIdx.x % 32, before = __shfl_up_sync(0xffffffffu, lane, unsigned(bits));
+    out[threadIdx.x] &= before == (lane < unsigned(bits) ? lane : lane - unsigned(bits));
+    out[threadIdx.x] &= __shfl_sync(0xffffffffu, lane, bits) == unsigned(bits);
   }
 }
 

@@ -17,8 +17,8 @@ class Unknown(Exception):
 
 
 class Instruction(NamedTuple):
-    """Its name, the types of its result and of its operands, and what it computes of these, a, b and c. T is the type
-    in the name and, where there are two, D the first; U is T without a sign, W with twice the bits."""
+    """Its name, the types of its result and of its operands, and what it computes of these, a, b, c and d. T is the
+    type in the name and, where there are two, D the first; U is T without a sign, W with twice the bits."""
 
     name: str
     result: str
@@ -36,7 +36,10 @@ INSTRUCTIONS = [
     Instruction(rf"neg\.{FLOAT}", "T", "T", "-a"),
     Instruction(rf"abs\.{FLOAT}", "T", "T", "std::fabs(a)"),
     *(Instruction(rf"{op}\.{FLOAT}", "T", "T T", f"{op}imum(a, b)") for op in ("min", "max")),
-    *(Instruction(rf"{op}\.approx\.ftz\.(?P<T>f32)", "T", "T", f"{op}_approx(a)") for op in ("rsqrt", "rcp", "ex2")),
+    *(
+        Instruction(rf"{op}\.approx\.ftz\.(?P<T>f32)", "T", "T", f"{op}_approx(a)")
+        for op in ("rsqrt", "rcp", "ex2", "lg2")
+    ),
     # Without a sign overflow is defined. Of 16 bits C++ would compute in int.
     *(Instruction(rf"{op}\.{INTEGER}", "U", "U U", f"U(a {ARITHMETIC[op]} b)") for op in ("add", "sub")),
     Instruction(rf"mul\.lo\.{INTEGER}", "U", "U U", "U(uint64_t(a) * b)"),
@@ -51,6 +54,11 @@ INSTRUCTIONS = [
     Instruction(rf"not\.{BITS}", "T", "T", "T(~a)"),
     Instruction(rf"shl\.{BITS}", "T", "T u32", "shift_left(a, b)"),
     Instruction(r"shr\.(?P<T>[bus](16|32|64))", "T", "T u32", "shift_right(a, b)"),
+    Instruction(r"popc\.b32", "u32", "u32", "uint32_t(__builtin_popcount(a))"),
+    Instruction(r"brev\.b32", "u32", "u32", "reverse_bits(a)"),
+    # How far the highest bit is from the top.
+    Instruction(r"bfind\.shiftamt\.u32", "u32", "u32", "a ? uint32_t(__builtin_clz(a)) : ~0u"),
+    Instruction(r"bfi\.b32", "u32", "u32 u32 u32 u32", "insert_bits(a, b, c, d)"),
     Instruction(r"selp\.(?P<T>\w+)", "T", "T T pred", "c ? a : b"),
     # A comparison with NaN is false, and true where its name ends in u.
     *(Instruction(rf"setp\.{op}\.(?P<T>[bus](8|16|32|64))", "pred", "T T", f"a {ORDER[op]} b") for op in ORDER),

@@ -49,9 +49,25 @@ inline void store(char* at, T x) {
 
 // ---- what threads do together ---------------------------------------------------------------------------------------
 
-inline uint32_t shuffle_xor(uint32_t value, uint32_t bits, uint32_t clamp, uint32_t mask, emulated::Place place) {
-  if (clamp != 31) emulated::fail("a shuffle in parts of a warp", place);
+// `clamp`: the last lane that a shuffle reads, or, up, the first.
+inline void check_whole_warp(uint32_t clamp, uint32_t wanted, emulated::Place place) {
+  if (clamp != wanted) emulated::fail("a shuffle in parts of a warp", place);
+}
+inline uint32_t shuffle_bfly(uint32_t value, uint32_t bits, uint32_t clamp, uint32_t mask, emulated::Place place) {
+  check_whole_warp(clamp, 31, place);
   return __shfl_xor_sync(mask, value, int(bits), place);
+}
+inline uint32_t shuffle_up(uint32_t value, uint32_t by, uint32_t clamp, uint32_t mask, emulated::Place place) {
+  check_whole_warp(clamp, 0, place);
+  return __shfl_up_sync(mask, value, by, place);
+}
+inline uint32_t shuffle_idx(uint32_t value, uint32_t lane, uint32_t clamp, uint32_t mask, emulated::Place place) {
+  check_whole_warp(clamp, 31, place);
+  return __shfl_sync(mask, value, int(lane), place);
+}
+inline void sync_warp(uint32_t mask, emulated::Place place) {
+  if (mask != 0xffffffffu) emulated::fail("whole warps only", place);
+  __syncwarp(place);
 }
 
 // ---- operations -----------------------------------------------------------------------------------------------------
@@ -63,6 +79,17 @@ inline T shift_left(T x, uint32_t by) {
 template <class T>
 inline T shift_right(T x, uint32_t by) {  // of a signed number the sign comes after
   return by < 8 * sizeof(T) ? T(x >> by) : x < T(0) ? T(-1) : T(0);
+}
+
+// The lowest `count` bits of x in place of those of y from `first` on.
+inline uint32_t insert_bits(uint32_t x, uint32_t y, uint32_t first, uint32_t count) {
+  const uint64_t mask = ((uint64_t(1) << std::min(count & 255, 32u)) - 1) << std::min(first & 255, 32u);
+  return uint32_t((uint64_t(x) << std::min(first & 255, 32u) & mask) | (y & ~mask));
+}
+inline uint32_t reverse_bits(uint32_t x) {
+  uint32_t out = 0;
+  for (int i = 0; i < 32; ++i) out = out << 1 | (x >> i & 1);
+  return out;
 }
 
 // Of a number and NaN the number; -0 is below 0.
@@ -82,6 +109,7 @@ inline float flush(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.
 inline float rsqrt_approx(float x) { return flush(float(1 / std::sqrt(double(flush(x))))); }
 inline float rcp_approx(float x) { return flush(float(1 / double(flush(x)))); }
 inline float ex2_approx(float x) { return flush(float(std::exp2(double(flush(x))))); }
+inline float lg2_approx(float x) { return float(std::log2(double(flush(x)))); }
 
 inline float of_half(uint16_t bits) { return float(as<_Float16>(bits)); }
 inline uint16_t to_half(float x) { return x != x ? 0x7fff : as<uint16_t>(_Float16(x)); }

@@ -95,10 +95,12 @@ class Kernel:
         if name == "atom.global.inc.u32":
             address, limit = self.memory(operands[1], "global"), self.value(operands[2], "u32")
             return self.assign(operands[0], f"atomicInc(reinterpret_cast<unsigned*>({address}), {limit})", "u32")
-        if name == "shfl.sync.bfly.b32":
+        if name == "bar.warp.sync":
+            return f"sync_warp({self.value(operands[0], 'u32')}, {self.place()});"
+        if shuffle := re.fullmatch(r"shfl\.sync\.(bfly|up|idx)\.b32", name):
             register = operands[0].partition("|")[0]  # and a predicate that nothing reads
             given = ", ".join(self.value(operand, "u32") for operand in operands[1:])
-            return self.assign(register, f"shuffle_xor({given}, {self.place()})", "u32")
+            return self.assign(register, f"shuffle_{shuffle[1]}({given}, {self.place()})", "u32")
         if first in ("ld", "st"):
             return self.move(first, words, operands)
         if first == "mov" and "{" in operands[0] + operands[1]:
@@ -107,8 +109,8 @@ class Kernel:
         letters = {letter: CPP[kind] for letter, kind in types.items() if kind}
         kinds = [types.get(word, word) for word in instruction.operands.split()]
         given = zip(operands[1:], kinds, strict=True)
-        letters |= {x: self.value(*pair) for x, pair in zip("abc", given)}  # noqa: B905 (there are up to three)
-        value = re.sub(r"\b[abcTUWD]\b", lambda match: letters[match[0]], instruction.value)
+        letters |= {x: self.value(*pair) for x, pair in zip("abcd", given)}  # noqa: B905 (there are up to four)
+        value = re.sub(r"\b[abcdTUWD]\b", lambda match: letters[match[0]], instruction.value)
         return self.assign(operands[0], value, types.get(instruction.result, instruction.result))
 
     def move(self, what: str, words: list[str], operands: list[str]) -> str:
