@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import truth
-from calls import assert_sided, call
+from calls import assert_sided, call, check
 from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
-from families import COUNTS, PLAIN, SCALES, family
+from families import COUNTS, PLAIN, SCALES, WAYS, family
 from tolerances import LOSS, SCALED_GRADIENT_ULP
+from torch.profiler import ProfilerActivity, profile
 
 import pyvae
 from pyvae import _noise
@@ -171,3 +176,73 @@ def test_terms_may_share_memory_and_are_no_views() -> None:
     terms.recon.detach().mul_(0)
     terms.loss.mul_(2)  # what a view of an operator's output would refuse
     assert [x.item() for x in terms] == [2 * before[0], 0, before[2]]
+
+
+# ---- tiles -----------------------------------------------------------------------------------------------------------
+
+TILED = [(name, library) for name, library in WAYS if name in COUNTS or family(name).parameters]
+# Several short rows to a warp, one or two warps a row, several slices of a row, parts of a normalizer, many rows; with
+# whole vectors and without.
+TILED_SHAPES = [(1, 1), (300, 3), (600, 20), (9, 64), (9, 65), (5, 260), (40, 1028), (33, 1030), (3, 70_000), (2100, 8)]
+
+
+@pytest.mark.parametrize("shape", TILED_SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "library"), TILED)
+def test_tiles(name: str, library: bool, shape: tuple[int, int]) -> None:
+    """Sums per row, per column and of everything, and elements; with the rows' own upstream gradients and with one."""
+    rows, features = shape
+    forms = ((), (features,), (rows, 1), shape) if family(name).parameters else (None,)
+    for form in forms:
+        given = call(name, shape, form, library=library)
+        for reduction in ("none", "sum"):
+            upstream = torch.linspace(0.5, 2, rows) if reduction == "none" else torch.tensor(1.25)
+            check(given, upstream, reduction, reference=False, slack=1e-5 * rows)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+@pytest.mark.parametrize(("name", "library"), TILED)
+def test_tiles_of_every_layout(name: str, library: bool, dtype: torch.dtype) -> None:
+    """Packed rows, rows of a wider tensor, and a view that is not aligned give the same bits."""
+    floating = torch.float32 if dtype == torch.uint8 else dtype
+    given = call(name, (7, 268), (268,), (floating, dtype, floating), library)
+    whole = given.elbo_loss(reduction="none")
+    for begin, width in ((0, 272), (4, 280), (1, 270)):
+        recon, target = torch.zeros(7, width, dtype=floating), torch.zeros(7, width, dtype=dtype)
+        recon[:, begin : begin + 268], target[:, begin : begin + 268] = given.recon, given.target
+        view = replace(given, recon=recon[:, begin : begin + 268], target=target[:, begin : begin + 268])
+        assert torch.equal(view.elbo_loss(reduction="none"), whole)
+
+
+# ---- launches --------------------------------------------------------------------------------------------------------
+
+COMPUTING = {f"aten::{name}" for name in ("add", "copy_", "mul", "mul_", "sum", "zero_", "zeros")}
+
+
+def assert_launches(count: int, work: Callable[[], Any]) -> None:
+    """So many kernels of our own, and none of torch's."""
+    launched = ctypes.c_long.in_dll(ctypes.CDLL(None), "emulated_launches")
+    before = launched.value
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        work()
+    assert launched.value - before == count
+    assert not COMPUTING & {event.name for event in found.events()}
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "zero_inflated_negative_binomial"])
+def test_launches_of_counts(name: str) -> None:
+    """With gradients by recon, the parameters and log_library, which one launch scales."""
+    given = call(name, (40, 260), library=True).leaves()
+    assert_launches(3, given.elbo_loss)
+    loss = given.elbo_loss()
+    assert_launches(1, lambda: torch.autograd.grad(loss, given.differentiable, torch.tensor(3.0)))
+
+
+@pytest.mark.parametrize("upstream", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_launches_of_the_textbook_loss(dtype: torch.dtype, upstream: float) -> None:
+    recon, target = data("bernoulli_logits", (40, 260), (dtype, dtype))
+    sources = [leaf(recon), *map(leaf, posterior("logvar", (40, 20), dtype))]
+    assert_launches(1, lambda: pyvae.elbo_loss(sources[0], target, *sources[1:], likelihood="bernoulli_logits"))
+    loss = pyvae.elbo_loss(sources[0], target, *sources[1:], likelihood="bernoulli_logits")
+    factor = torch.tensor(upstream, dtype=loss.dtype)
+    assert_launches(1, lambda: torch.autograd.grad(loss, sources, factor))

@@ -152,14 +152,24 @@ struct TiledObjective : ObjectiveOperands, LossTerms {
 };
 constexpr int kRowSums = 2 + kMaxParameters;  // the most row_kinds
 
+// A gradient as plain memory, to be multiplied by one number.
+struct Dense {
+  void* data = nullptr;  // [count]; null: absent
+  bool in_double = false;
+  int64_t count = 0;
+};
+constexpr int kMaxOthers = kMaxParameters + 1;  // gradients beside recon's: by the parameters and log_library
+
 // Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
 //   gradients: computed anew as factor * upstream * d likelihood / d recon and by each parameter; or recon's multiplied
 //   by upstream (`rescale`)
-//   to_kl = mean * (beta grad_loss + grad_kl)
+//   to_kl = mean * (beta grad_loss + grad_kl), or that times the KL's derivatives by mu and scale, to the gradients in
+//   objective.divergence.posterior
 struct ObjectiveBackward {
   Objective objective;       // its inputs and gradients; results are not wanted. No blocks: nor is a gradient
   bool rescale = false;      // the gradient is there, and is only multiplied
   bool done_if_one = false;  // the gradient is there: nothing is to be done where upstream is 1
+  Dense others[kMaxOthers];  // multiplied, too, if `rescale` and upstream is one for all
   PerRow grad_loss, grad_recon, grad_kl;
   Result to_kl;       // [batch], written; absent: not wanted
   int64_t batch = 0;  // 1 where all rows have one gradient

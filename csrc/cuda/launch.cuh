@@ -13,7 +13,11 @@ const char* run(void (*kernel)(Call), const Call& call, int64_t blocks, void* st
   config.gridDim = dim3(unsigned(blocks));
   config.blockDim = dim3(kThreads);
   config.stream = static_cast<cudaStream_t>(stream);
+  // A kernel's first launch loads it, which a capture in its default mode does not allow.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, call);
+  cudaThreadExchangeStreamCaptureMode(&mode);
   if (status == cudaSuccess) return nullptr;
   cudaGetLastError();  // it is told here, not again by the next call of someone else
   return cudaGetErrorString(status);

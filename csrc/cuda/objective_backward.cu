@@ -13,15 +13,35 @@ __device__ __forceinline__ double upstream(const ObjectiveBackward& a, int64_t r
   return read(a.grad_loss, row) + read(a.grad_recon, row);
 }
 
-// d loss / d KL = beta, per row and for all of them.
-__device__ __forceinline__ void write_to_kl(const ObjectiveBackward& a) {
-  if (!a.to_kl.data) return;
+// The KL's upstream gradient; d loss / d KL = beta, per row and for all of them.
+__device__ __forceinline__ double to_kl(const ObjectiveBackward& a, int64_t row) {
   const double beta =
       a.objective.beta_tensor.data ? a.objective.beta * read(a.objective.beta_tensor, 0) : a.objective.beta;
-  for (int64_t row = int64_t(blockIdx.x) * kThreads + threadIdx.x; row < a.batch;
-       row += int64_t(gridDim.x) * kThreads) {
-    const double total = kl_upstream(read(a.grad_loss, row), read(a.grad_kl, row), beta);
-    write(a.to_kl, row, a.objective.mean * total);
+  return a.objective.mean * kl_upstream(read(a.grad_loss, row), read(a.grad_kl, row), beta);
+}
+
+// It, or the gradients of the posterior that the KL comes from, shared among all threads of the launch.
+template <class T>
+__device__ __forceinline__ void write_to_kl(const ObjectiveBackward& a) {
+  const LatentOperands& posterior = a.objective.divergence.posterior;
+  const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
+  const int64_t rows = a.to_kl.data ? a.batch : 0;
+  for (int64_t row = first; row < rows; row += threads) write(a.to_kl, row, to_kl(a, row));
+  const int64_t elements = posterior.grad_mu.data ? posterior.shape.rows * posterior.shape.features : 0;
+#pragma unroll 1
+  for (int64_t i = first; i < elements; i += threads) {
+    T mu[1], scale[1];
+    AnyOf<FactorTypes>::load(posterior.shape, posterior.mu, i, mu);
+    AnyOf<FactorTypes>::load(posterior.shape, posterior.scale, i, scale);
+    int64_t column;
+    const T upstream = T(to_kl(a, divide(i, posterior.shape.features, column)));
+    visit(Scales{}, posterior.scale_kind, [&](auto form) {
+      using Scale = typename decltype(form)::type;
+      const auto gradient = Posterior<Scale>::divergence_gradient(mu[0], scale[0], upstream);
+      mu[0] = gradient.mu, scale[0] = gradient.scale;
+    });
+    AnyOf<FactorTypes>::store(posterior.shape, posterior.grad_mu, i, mu);
+    AnyOf<FactorTypes>::store(posterior.shape, posterior.grad_scale, i, scale);
   }
 }
 
@@ -31,18 +51,18 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a, bool wanted)
 }
 
 template <class Likelihood, class Way>
-constexpr int kAnewBlocks = (kReads<Likelihood> > 0 || kTakesPosWeight<Likelihood> ||
-                             (Likelihood::kProbability && sizeof(typename Way::T) == 8)) &&
-                                    Way::kGradientBlocks > kLargeGradientBlocks
-                                ? kLargeGradientBlocks
-                                : Way::kGradientBlocks;
+constexpr int kAnewBlocks =
+    sizeof(typename Way::T) == 8 && Way::kGradientBlocks > kDoubleGradientBlocks ? kDoubleGradientBlocks
+    : (kReads<Likelihood> > 0 || kTakesPosWeight<Likelihood>) && Way::kGradientBlocks > kLargeGradientBlocks
+        ? kLargeGradientBlocks
+        : Way::kGradientBlocks;
 
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>
 __global__ void __launch_bounds__(kThreads, kAnewBlocks<Likelihood, Way>)
     objective_gradient_kernel(const __grid_constant__ ObjectiveBackward a) {
   using T = typename Way::T;
-  write_to_kl(a);
+  write_to_kl<T>(a);
   if (is_done(a, a.objective.partition.blocks > 0)) return;
   const bool scalar = is_scalar(a);
   const T factor = T(scalar ? a.objective.factor * upstream(a, 0) : a.objective.factor);
@@ -70,11 +90,23 @@ struct Rescale {
   }
 };
 
+template <class T>
+__device__ __forceinline__ void multiply(const Dense& values, T by) {
+  T* const data = static_cast<T*>(values.data);
+  const int64_t threads = int64_t(gridDim.x) * kThreads;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < values.count; i += threads) data[i] *= by;
+}
+
 template <class Way>
 __global__ void __launch_bounds__(kThreads, Way::Access::kGeneral ? Way::kGradientBlocks : kRescaleBlocks)
     rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
-  write_to_kl(a);
-  if (is_done(a, a.objective.gradient.data)) return;
+  write_to_kl<typename Way::T>(a);
+  if (is_done(a, true)) return;
+  for (const Dense& other : a.others) {
+    if (!other.data) continue;
+    other.in_double ? multiply(other, upstream(a, 0)) : multiply(other, float(upstream(a, 0)));
+  }
+  if (!a.objective.gradient.data) return;
   map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
                                                          Rescale<Way>{a}, [](int64_t, double) {});
 }
@@ -85,9 +117,15 @@ const char* launch(const ObjectiveBackward& a, void* stream) {
   // At least one block: the KL's gradient is written even where recon has no elements. And no more than there is room
   // for at once: where nothing is to be scaled, which the device finds out, the launch then costs next to nothing.
   const Objective& o = a.objective;
-  const int64_t blocks = o.partition.blocks < 1             ? 1
-                         : o.partition.blocks < kGoodBlocks ? o.partition.blocks
-                                                            : kGoodBlocks;
+  int64_t most = o.partition.blocks;
+  const auto see = [&most](int64_t elements) {
+    const int64_t own = (elements + kSmallPart - 1) / kSmallPart;
+    most = own > most ? own : most;
+  };
+  for (const Dense& other : a.others) see(other.count);
+  const LatentOperands& posterior = o.divergence.posterior;
+  if (posterior.grad_mu.data) see(posterior.shape.rows * posterior.shape.features);
+  const int64_t blocks = most < 1 ? 1 : most < kGoodBlocks ? most : kGoodBlocks;
   if (a.rescale) {
     const auto suits = [&](auto way) {
       return is_packed(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);

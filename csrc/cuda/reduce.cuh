@@ -113,16 +113,23 @@ __device__ __forceinline__ void sum_span(const Partition& p, int64_t span, const
   }
 }
 
+// atomicInc that releases what its thread has written before, and acquires what those that came before have released.
+__device__ __forceinline__ unsigned count_up(unsigned* ticket, unsigned limit) {
+#ifdef __CUDA_ARCH__
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(ticket), "r"(limit) : "memory");
+  return before;
+#else
+  return atomicInc(ticket, limit);
+#endif
+}
+
 // Whether this is the block that finishes last of `blocks`; what thread 0 of the others wrote before is visible to all
-// threads then. It alone has written, so it alone fences: the others' stores of results are nobody's concern here.
+// threads then, those of the barrier included. Other threads' stores are results, and nobody's concern here.
 __device__ __forceinline__ bool is_last_block(unsigned* ticket, int64_t blocks) {
   __shared__ bool last;
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicInc(ticket, unsigned(blocks - 1)) == unsigned(blocks - 1);  // and back to 0
-  }
+  if (threadIdx.x == 0) last = count_up(ticket, unsigned(blocks - 1)) == unsigned(blocks - 1);  // and back to 0
   __syncthreads();
-  if (last) __threadfence();
   return last;
 }
 

@@ -102,21 +102,38 @@ Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t
   return tensors.finish();
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
+std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& given,
                                              at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                              const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                              bool to_kl) {
   Call call("elbo_backward_", a.recon);
-  if (!parameter_gradients.empty()) {
-    const Tensor upstream = upstream_of(grad_loss, grad_recon);
-    for (const Tensor& other : parameter_gradients) other.mul_(aligned_rows(upstream, other));
-  }
-  if (!gradient && !to_kl) return {};
-  const Tensor kl = to_kl ? empty_reduced(a.recon, a.reduction, kl_type(a)) : Tensor();
   ObjectiveBackward b{};
   // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
   b.rescale = at::elementSize(a.recon.scalar_type()) > 2;
   b.done_if_one = true;
+  OptionalTensor gradient = given;  // what is left to be done
+  if (given && !b.rescale && goes_by_tiles(a)) {
+    const Tensor upstream = upstream_of(grad_loss, grad_recon).mul(mean_of(a));
+    given->copy_(cuda::gradient(a, upstream, int64_t(1) << kGradRecon)[kGradRecon]);
+    gradient.reset();
+  }
+  size_t others = 0;
+  for (const Tensor& other : parameter_gradients) {
+    if (b.rescale && a.reduction != kNone && other.is_non_overlapping_and_dense()) {
+      b.others[others++] = {other.mutable_data_ptr(), other.scalar_type() == at::kDouble, other.numel()};
+    } else {
+      other.mul_(aligned_rows(upstream_of(grad_loss, grad_recon), other));
+    }
+  }
+  if (!gradient && !to_kl && others == 0) return {};
+  // In the same precision the posterior's gradients are made by the same launch.
+  std::optional<LatentTensors> posterior;
+  if (to_kl && a.mu && kl_type(a) == recon_type(a)) {
+    posterior.emplace(a.posterior());
+    posterior->grad_mu = at::empty_like(posterior->mu), posterior->grad_scale = at::empty_like(posterior->scale);
+    posterior->lay_out(a.posterior(), b.objective.divergence.posterior);
+  }
+  const Tensor kl = to_kl && !posterior ? empty_reduced(a.recon, a.reduction, kl_type(a)) : Tensor();
   LikelihoodTensors tensors;
   if (gradient && gradient->numel() > 0) {
     if (!b.rescale) tensors = LikelihoodTensors(a);
@@ -126,11 +143,13 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
     b.objective.partition = Partition(1, a.recon.numel());
   }
   b.objective.factor = b.objective.mean = mean_of(a);
+  b.objective.in_double = recon_type(a) == at::kDouble;
   const Tensor beta = set_beta(a, b.objective);
   const Tensor from_loss = as_real(grad_loss), from_recon = as_real(grad_recon), from_kl = as_real(grad_kl);
   b.grad_loss = per_row(from_loss), b.grad_recon = per_row(from_recon), b.grad_kl = per_row(from_kl);
-  if (to_kl) b.to_kl = result(kl), b.batch = kl.numel();
-  if (b.batch > 0 || b.objective.partition.blocks > 0) call.launch(b);
+  if (kl.defined()) b.to_kl = result(kl), b.batch = kl.numel();
+  if (b.batch > 0 || b.objective.partition.blocks > 0 || others > 0 || posterior) call.launch(b);
+  if (posterior) return {posterior->grad_mu, posterior->grad_scale, Tensor()};
   if (!to_kl || !a.mu) return {Tensor(), Tensor(), kl};
   auto [grad_mu, grad_scale, no_mean, no_scale] = latent_backward(a.posterior(), kAbsent, kl, /*to_prior=*/false);
   return {grad_mu, grad_scale, Tensor()};

@@ -92,7 +92,7 @@ class Kernel:
             return f"__syncthreads({self.place()});"
         if name == "membar.gl":
             return ";"
-        if name == "atom.global.inc.u32":
+        if name == "atom.acq_rel.gpu.inc.u32":
             address, limit = self.memory(operands[1], "global"), self.value(operands[2], "u32")
             return self.assign(operands[0], f"atomicInc(reinterpret_cast<unsigned*>({address}), {limit})", "u32")
         if name == "bar.warp.sync":
