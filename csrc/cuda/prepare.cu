@@ -77,18 +77,25 @@ __device__ __forceinline__ void normalize(const TiledObjective& a) {
 template <class Way>
 __device__ __forceinline__ void prepare_columns(const TiledObjective& a, int64_t block) {
   using T = typename Way::T;
-  const int64_t column = block * kThreads + threadIdx.x, features = a.shape.features;
-  if (column >= features) return;
-  T parameter[1];
-  Way::template load_parameter<FloatingTypes>(a.shape, a.parameters[0], Way::row_of(a.shape, a.parameters[0], 0),
-                                              column, 1, parameter);
+  constexpr int V = kTileVector;
+  const int64_t column = (block * kThreads + threadIdx.x) * V;
+  if (column >= a.shape.features) return;
+  const int count = count_of<Way>(a.shape, column);
+  const auto row = Way::row_of(a.shape, a.parameters[0], 0);
+  T parameter[V];
+  Way::template load_parameter<FloatingTypes>(a.shape, a.parameters[0], row, column, count, parameter);
   visit(Likelihoods{}, a.likelihood, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
-    if constexpr (Likelihood::kFirst > 0) {
-      T own[Likelihood::kFirst];
-      Likelihood::template prepare_first<Counting>(parameter[0], own);
-      T* const out = static_cast<T*>(a.prepared) + column;
-      for (int n = 0; n < Likelihood::kFirst; ++n) out[n * features] = own[n];
+    constexpr int F = Likelihood::kFirst;
+    if constexpr (F > 0) {
+      T own[F][V];
+      for (int k = 0; k < V; ++k) {
+        T one[F];
+        Likelihood::template prepare_first<Counting>(parameter[k], one);
+        for (int n = 0; n < F; ++n) own[n][k] = one[n];
+      }
+      T* const out = static_cast<T*>(a.prepared) + column;  // [F, features]
+      for (int n = 0; n < F; ++n) Way::store_plain(out + n * a.shape.features, count, own[n]);
     }
   });
 }
@@ -109,7 +116,8 @@ __global__ void __launch_bounds__(kThreads, kLongBlocks<typename Way::T>)
 }  // namespace
 
 const char* launch_prepare(const TiledObjective& a, void* stream) {
-  const int64_t columns = a.prepared ? (a.shape.features + kThreads - 1) / kThreads : 0;
+  constexpr int kColumns = kThreads * kTileVector;
+  const int64_t columns = a.prepared ? (a.shape.features + kColumns - 1) / kColumns : 0;
   return choose_rows(a, [&](auto way, const TiledObjective& call) {
     return run(prepare_kernel<typename decltype(way)::type>, call, normalizer_blocks(a) + columns, stream);
   });

@@ -113,13 +113,7 @@ struct Tile : TileElements<Likelihood, Way> {
         T sums[V];
         load_slots(own, sums);
         own += kThreads * V;
-        if (Way::kAlwaysWhole) {
-          Vector<T, V>::template store<true>(out + column, sums);
-        } else {
-          for (int k = 0; k < V; ++k) {
-            if (k < count) out[column + k] = sums[k];
-          }
-        }
+        Way::store_plain(out + column, count, sums);
       }
     }
   }

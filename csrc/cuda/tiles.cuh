@@ -64,9 +64,14 @@ struct PackedRows {
     for (int k = 0; k < V; ++k) out[k] = number[0];
   }
 
+  // Of plain memory.
   template <int V>
   static __device__ __forceinline__ void load_plain(const T* from, int, T (&out)[V]) {
     Vector<T, V>::load(from, out);
+  }
+  template <int V>
+  static __device__ __forceinline__ void store_plain(T* to, int, const T (&in)[V]) {
+    Vector<T, V>::template store<true>(to, in);
   }
 
   template <class List, int V>
@@ -112,6 +117,12 @@ struct GeneralRows {
   template <int V>
   static __device__ __forceinline__ void load_plain(const T* from, int count, T (&out)[V]) {
     for (int k = 0; k < V; ++k) out[k] = from[k < count ? k : count - 1];
+  }
+  template <int V>
+  static __device__ __forceinline__ void store_plain(T* to, int count, const T (&in)[V]) {
+    for (int k = 0; k < V; ++k) {
+      if (k < count) to[k] = in[k];
+    }
   }
   template <class List, int V>
   static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, Row row, int64_t column,
