@@ -83,13 +83,11 @@ struct Counting : Accurate {
   static constexpr bool kBranches = true;
 
   PYVAE_HD static float exp(float x) {
-    constexpr float kLog2eLo = 0x1.4ae0c0p-26f, kLn2 = 0x1.62e430p-1f;
-    const float y = x * Real<float>::kLog2e, lost = fma(x, kLog2eLo, fma(x, Real<float>::kLog2e, -y));
-    // Of an infinite x, `lost` is NaN, of which the minimum is the other number.
-    return approximate_exp2(y) * fma(__builtin_fminf(lost, 1.0f), kLn2, 1.0f);
+    const bool negative = x < 0;
+    return exp_lifted(x, negative ? kLift : 0.0f, negative ? kDrop : 1.0f);
   }
-  PYVAE_HD static float exp_negative(float x) { return exp(x); }
-  PYVAE_HD static float exp_moderate(float x) { return exp(x); }
+  PYVAE_HD static float exp_negative(float x) { return exp_lifted(x, kLift, kDrop); }
+  PYVAE_HD static float exp_moderate(float x) { return exp_lifted(x, 0.0f, 1.0f); }
   // Of a rounded difference of scores, which is off by |x| units in the last place of 1 by itself.
   PYVAE_HD static float exp_score(float x) { return approximate_exp2(x * Real<float>::kLog2e); }
 
@@ -103,6 +101,17 @@ struct Counting : Accurate {
 
   PYVAE_HD static float divide(float a, float b) { return a * approximate_reciprocal(b); }
   PYVAE_HD static double divide(double a, double b) { return a / b; }
+
+ private:
+  // As in elementary.h: 2^(y + lift) is of normal size where 2^y is below it, and would be taken for 0.
+  static constexpr float kLift = Real<float>::kLift, kDrop = Real<float>::kDrop;
+  PYVAE_HD static float exp_lifted(float x, float lift, float drop) {
+    constexpr float kLog2eLo = 0x1.4ae0c0p-26f, kLn2 = 0x1.62e430p-1f;
+    const float lifted = fma(x, Real<float>::kLog2e, lift), y = lifted - lift;
+    const float lost = fma(x, kLog2eLo, fma(x, Real<float>::kLog2e, -y));
+    // Of an infinite x, `lost` is NaN, of which the minimum is the other number.
+    return approximate_exp2(lifted) * fma(__builtin_fminf(lost, 1.0f), kLn2 * drop, drop);
+  }
 };
 
 }  // namespace cuda
