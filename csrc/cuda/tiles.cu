@@ -119,9 +119,11 @@ struct Tile : TileElements<Likelihood, Way> {
   }
 };
 
-// A second parameter wants more registers than three blocks leave.
+// A second parameter wants more registers than three blocks leave, and so does a queue beside other types than float.
 template <class Likelihood, class Way>
-constexpr int kBlocks = Likelihood::kParameters > 1 && Way::kTileBlocks > 2 ? 2 : Way::kTileBlocks;
+constexpr bool kIsLarge = Likelihood::kParameters > 1 || (kQueues<Likelihood> && !Way::kPlain);
+template <class Likelihood, class Way>
+constexpr int kBlocks = kIsLarge<Likelihood, Way> && Way::kTileBlocks > 2 ? 2 : Way::kTileBlocks;
 
 template <class Likelihood, class Way>
 __global__ void __launch_bounds__(kThreads, kBlocks<Likelihood, Way>)
