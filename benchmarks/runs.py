@@ -37,6 +37,7 @@ ALL = COMPILED | AUTOTUNED
 # Recon (or latent) and target as the small and the large step of every day, the ones between, and one large array.
 LOSS_SHAPES = (*SHAPES, Shape(512, ONE_LARGE // 512, 4096))
 SAMPLE_SHAPES = (*SHAPES, Shape(ONE_LARGE // 65536, 1, 65536))
+CELLS_AND_GENES = tuple(Shape(batch, COUNT_SHAPES[-1].features, 0) for batch in (128, 4096))
 LOSS_ENDS, SAMPLE_ENDS, BETWEEN = LOSS_SHAPES[::4], SAMPLE_SHAPES[::4], SHAPES[1:]
 
 
@@ -72,6 +73,7 @@ CUDA = Effort(
     cells=(  # what targets are set for comes first: time may run out
         *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
         *(Cell("sample_kl", shape, modes=ALL) for shape in SAMPLE_ENDS),
+        *(Cell(what, shape, modes=ONLY_COMPILED) for shape in CELLS_AND_GENES for what in COUNTS),
         *(Cell("loss", shape, BF16, target) for shape in LOSS_ENDS for target in (None, F32)),
         *(Cell(what, shape) for shape in BETWEEN for what in ("loss", "sample_kl")),
         *(Cell("loss", shape, BF16) for shape in BETWEEN),
@@ -84,6 +86,7 @@ CUDA = Effort(
     seconds=1.0,
     budget=240.0,
     each=45.0,
+    parameters=tuple((shape, F32) for shape in (Shape(128, 784, 0), Shape(4096, 784, 0), Shape(10**6, 3, 0))),
 )
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
@@ -92,7 +95,8 @@ QUICK = {
     .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
     ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
     "cuda": CUDA._replace(
-        cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:4]],
+        cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:8]],
+        parameters=CUDA.parameters[:1],
         sizes=(ONE_LARGE,),
         errors=LOSS_SHAPES[:1],
         draws=2**18,
@@ -138,6 +142,9 @@ def on_gpu(effort: Effort, device: Device) -> Iterator[Part]:
     yield "memory", partial(untimed.memory_rows, effort.memory, device)
     yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
     yield "call overhead", partial(overhead, effort.seconds, device)
+    for shape, dtype in effort.parameters:
+        name = f"parameters, {shape.batch}x{shape.features}"
+        yield name, partial(likelihoods, shape, dtype, effort.seconds * 5, device, budget)
     for elements in effort.sizes:
         yield f"bandwidth, {elements:,} elements", partial(bandwidths, elements, effort.seconds / 5, device, budget)
     for cell in effort.cells:

@@ -229,14 +229,18 @@ def overhead(seconds: float, device: Device) -> list[Row]:
         return timed_rows(row, compete(competitors, seconds, host), host.stages)
 
 
-def likelihoods(shape: Shape, dtype: torch.dtype, seconds: float, device: Device) -> Iterator[Row]:
+def likelihoods(
+    shape: Shape, dtype: torch.dtype, seconds: float, device: Device, budget: Budget | None = None
+) -> Iterator[Row]:
     """All likelihoods of parameters.py at one shape, on one thread: in one contest, since they are compared as well."""
+    device.release()
     inputs = make_inputs_of(PARAMETERS[0], shape, device.name, dtype)
     cases = {(what, case.name): case for what in PARAMETERS for case in make_cases(what, inputs)}
     competitors = [Competitor(" ".join(key), lambda case=case: [case]) for key, case in cases.items()]
+    threads = 1 if device.name == "cpu" else None
     with thread_count(1):
-        outcomes = compete(competitors, seconds, device)
+        outcomes = compete(competitors, seconds, device, budget)
         for what in PARAMETERS:
             own = {name: outcomes[" ".join((of, name))] for of, name in cases if of == what}
-            row = Row(what, "", nan, "us", "both", *shape, threads=1, dtype=str(dtype).removeprefix("torch."))
+            row = Row(what, "", nan, "us", "both", *shape, threads=threads, dtype=str(dtype).removeprefix("torch."))
             yield from timed_rows(row, own, device.stages)

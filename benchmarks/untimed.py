@@ -19,7 +19,7 @@ import pyvae
 import pyvae.reference
 
 from . import Row
-from .cases import CONTESTS, COUNTS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
+from .cases import CONTESTS, COUNTS, PARAMETERS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
 from .timing import Device
 from .turns import reason, spread
 
@@ -136,10 +136,15 @@ def import_row(repeats: int) -> Row:
 
 
 def launch_rows(shape: Shape, device: Device) -> Iterator[Row]:
-    """Launches of a step's sampler and objective, and how often the host waits for the GPU in it."""
+    """Launches of a step's sampler and objective, of counts and of likelihoods with parameters, and how often the host
+    waits for the GPU in it."""
     device.release()
     compilers = {"compiled": partial(device.compile, mode="default")}
-    for case in make_cases("both_sides", make_inputs(shape, device.name), compilers):
+    cases = make_cases("both_sides", make_inputs(shape, device.name), compilers)
+    for of in (*COUNTS, *PARAMETERS):
+        own = make_cases(of, make_inputs_of(of, shape, device.name, torch.float32))
+        cases += [case._replace(name=f"fused {of}") for case in own if case.name == "fused"]
+    for case in cases:
         try:
             for _ in range(3):  # what is done only once, by torch, pyvae or the profiler, is not in the last
                 kept: list[Any] = []

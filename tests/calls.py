@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 import torch
 from cases import assert_ulp, generator, leaf, stored
-from families import LIKELIHOODS, PLAIN, family
+from families import COUNTS, LIKELIHOODS, PLAIN, WAYS, family
 from family_formulas import Shape, Sided, normal
 from tolerances import GRADIENT_ULP, IN_UNITS, LOSS, REFERENCE_GRADIENT_ULP, SCALED_GRADIENT_ULP
 from torch import Tensor
 from truth import exact
 
 import pyvae
+
+# What CUDA computes by tiles; and shapes of several short rows to a warp, one or two warps a row, several slices of a
+# row, parts of a normalizer, many rows: of whole vectors and not.
+TILED = tuple((name, library) for name, library in WAYS if name in COUNTS or family(name).parameters)
+TILED_SHAPES = ((1, 1), (300, 3), (600, 20), (9, 64), (9, 65), (5, 260), (40, 1028), (33, 1030), (3, 70_000), (2100, 8))
 
 # ---- a call ----------------------------------------------------------------------------------------------------------
 

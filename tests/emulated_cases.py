@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 import truth
-from calls import assert_sided, call, check
+from calls import TILED, TILED_SHAPES, assert_sided, call, check
 from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
-from families import COUNTS, PLAIN, SCALES, WAYS, family
+from families import COUNTS, PLAIN, SCALES, family
 from tolerances import LOSS, SCALED_GRADIENT_ULP
 from torch.profiler import ProfilerActivity, profile
 
@@ -179,11 +179,6 @@ def test_terms_may_share_memory_and_are_no_views() -> None:
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------------------
-
-TILED = [(name, library) for name, library in WAYS if name in COUNTS or family(name).parameters]
-# Several short rows to a warp, one or two warps a row, several slices of a row, parts of a normalizer, many rows; with
-# whole vectors and without.
-TILED_SHAPES = [(1, 1), (300, 3), (600, 20), (9, 64), (9, 65), (5, 260), (40, 1028), (33, 1030), (3, 70_000), (2100, 8)]
 
 
 @pytest.mark.parametrize("shape", TILED_SHAPES, ids=str)

@@ -18,7 +18,7 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from benchmarks import Environment, Row, plots, read, report, runs, steps, turns
 from benchmarks import __main__ as command
-from benchmarks.cases import KERNELS, Shape
+from benchmarks.cases import COUNTS, KERNELS, PARAMETERS, Shape
 from benchmarks.speed import BF16, COMPILED, Cell
 from benchmarks.timing import CALL, Case, Device, launches_and_waits
 from benchmarks.turns import LEFT_OUT, Budget, Competitor, TimeLimit, compete
@@ -36,12 +36,13 @@ def test_models_map_images_to_images(name: str) -> None:
 
 
 EFFORT = runs.Effort(
-    cells=(Cell("loss", SMALL, modes=COMPILED | runs.AUTOTUNED), Cell("sample_kl", SMALL, BF16)),
+    cells=(Cell("loss", SMALL, modes=COMPILED | runs.AUTOTUNED), Cell("sample_kl", SMALL, BF16), Cell("nb", SMALL)),
     sizes=(2**12, 2**14),
     errors=(SMALL,),
     draws=2**8,
     memory=2**10,
     seconds=0.01,
+    parameters=((SMALL, torch.float32),),
 )
 WHERE = Environment("cuda", "Example 200", "sm_90", "2.11.0", "0.2.0", "abc1234", "580.1", "13.0")
 
@@ -118,7 +119,7 @@ def named(found: Sequence[Row], what: str, stage: str | None = "both") -> dict[s
 
 def test_every_part_is_measured(measured: list[Row]) -> None:
     expected = {"launches", "waits", "loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
-    expected |= {"nb_memory", "zinb_memory"}
+    expected |= {"nb_memory", "zinb_memory", "nb", *PARAMETERS}
     assert {row.what for row in measured} == expected | {"loss_error", "gradient_error", "normal_error"} | set(KERNELS)
     lacking = {(row.what, row.competitor) for row in measured if math.isnan(row.value)}
     assert lacking == {("loss", "compiled_autotuned"), ("loss", "compiled_autotuned_graph")}
@@ -158,7 +159,8 @@ def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
     for what, value, note in (("launches", 2, "first; second"), ("waits", 1, "cudaStreamSynchronize")):
         for stage in ("forward", "backward"):
             found = named(measured, what, stage)
-            assert set(found) == {"eager", "fused", "compiled"}
+            of_likelihoods = {f"fused {what}" for what in (*COUNTS, *PARAMETERS)}
+            assert set(found) == {"eager", "fused", "compiled"} | of_likelihoods
             assert {(row.value, row.note) for row in found.values()} == {(value, note)}
 
 

@@ -7,9 +7,11 @@ memory, every dtype and way to the noise, the backward kernels in each of their 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from calls import TILED, Call, call
 from cases import DTYPES, LAYOUTS, REDUCTIONS, assert_whole, data, leaf, posterior, step_inputs
 from families import PLAIN, SCALES, cycled, family
 from gpu import capture, copies, needs_cuda, step
@@ -47,6 +49,21 @@ def test_objective(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
             lambda x, t, n=likelihood, r=reduction: [pyvae.elbo_loss(x, t, likelihood=n, reduction=r)],
             leaf(recon), target,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", (SHORT, ODD, SPLIT), ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_counts_and_parameters(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """By tiles: a parameter for each feature, sample and element; gradients that are scaled, and computed again."""
+    forms = (shape[1:], (shape[0], 1), shape)
+    for (name, library), form, reduction in cycled(TILED, forms, REDUCTIONS):
+        given = call(name, shape, form, (dtype, torch.float32, torch.float32), library)
+
+        def work(target: Tensor, *tensors: Tensor, given: Call = given, reduction: str = reduction) -> list[Tensor]:
+            moved = replace(given.with_differentiable(list(tensors)), target=target)
+            return [moved.elbo_loss(reduction=reduction)]
+
+        on_both(work, given.target, *given.leaves().differentiable)
 
 
 @pytest.mark.parametrize("shape", (SHORT, ODD, SPLIT), ids=str)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/chunk.h"
+#include "math/exact.h"
 #include "math/likelihood.h"
 
 namespace pyvae {

@@ -8,6 +8,10 @@
 namespace pyvae {
 namespace cuda {
 
+// Counts, and whatever has parameters: by tiles, which keep rows and columns apart. The others go element by element.
+template <class Likelihood>
+constexpr bool kGoesByTiles = Likelihood::kIsCount || Likelihood::kParameters > 0;
+
 template <class T>
 __device__ __forceinline__ bool is_unit(T x) {
   return (x >= T(0)) & (x <= T(1));

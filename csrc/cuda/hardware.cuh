@@ -5,7 +5,7 @@
 // below normal size, as `ftz` says. On the host, where tests run these functions too, exact ones stand for them.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/exact.h"
 
 namespace pyvae {
 namespace cuda {
@@ -58,6 +58,18 @@ struct Accurate : Exact {
     return corrected == corrected ? corrected : quotient;  // inf - inf, where the quotient is inf
   }
   PYVAE_HD static double divide(double a, double b) { return a / b; }
+
+  // -x / ln 2 = n + f, n a multiple of 4: the hardware's 2^f is the part, and 2^(n/4) the step. `rounder`, added to n,
+  // has n/4 and the bias of an exponent in its low bits.
+  PYVAE_HD static Factored<float> exp_minus_factored(float x) {
+    using R = Real<float>;
+    constexpr float kLog2eLo = 0x1.4ae0c0p-26f, rounder = 4 * (R::kRounder + R::kBias);
+    x = at_least(at_most(x, R::kFactoredMax), -R::kFactoredMax);
+    const float rounded = fma(x, -R::kLog2e, rounder), minus_n = rounder - rounded;
+    const float f = fma(x, -kLog2eLo, fma(x, -R::kLog2e, minus_n));
+    return {approximate_exp2(f), power_of_two(rounded)};
+  }
+  PYVAE_HD static Factored<double> exp_minus_factored(double x) { return pyvae::exp_minus_factored(x); }
 };
 
 // For results that are rounded to 16 bits. The exponential is still good for the loss, which is summed in float32: its

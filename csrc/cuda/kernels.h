@@ -107,15 +107,15 @@ struct LossTerms {
   double mean = 1;  // a factor of the terms: 1, or 1 / batch size
 };
 
-// Decoder side, forward: the loss, its terms, and factor * d likelihood / d recon and by each parameter.
+// Decoder side, forward, of likelihoods without parameters that are none of counts: the loss, its terms, and factor *
+// d likelihood / d recon.
 struct Objective : ObjectiveOperands, LossTerms {
   Partition partition;  // by rows, or all in one row
   DivergenceSegment divergence;
   Workspace workspace;
 };
 
-// Decoder side by tiles, both ways, for what needs more than an element's own row of results: counts, a softmax, and
-// parameters that were broadcast. Up to three launches, `stage` says which:
+// Decoder side by tiles, both ways: counts, and whatever has parameters. Up to three launches, `stage` says which:
 //   prepare      of a softmax, log sum exp of recon over each part of a row; and what the likelihood prepares of its
 //                first parameter
 //   tiles        evaluates each element once; gradients are written but for a softmax's, whose derivatives by the log
@@ -161,8 +161,7 @@ struct Dense {
 constexpr int kMaxOthers = kMaxParameters + 1;  // gradients beside recon's: by the parameters and log_library
 
 // Decoder side, backward: upstream = grad_loss + grad_recon, per row or one for all.
-//   gradients: computed anew as factor * upstream * d likelihood / d recon and by each parameter; or recon's multiplied
-//   by upstream (`rescale`)
+//   gradient: computed anew as factor * upstream * d likelihood / d recon; or multiplied by upstream (`rescale`)
 //   to_kl = mean * (beta grad_loss + grad_kl), or that times the KL's derivatives by mu and scale, to the gradients in
 //   objective.divergence.posterior
 struct ObjectiveBackward {

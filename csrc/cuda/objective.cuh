@@ -1,4 +1,4 @@
-// Decoder side, as functors for the skeleton in reduce.cuh.
+// Decoder side of likelihoods that go element by element, as functors for the skeleton in reduce.cuh.
 #pragma once
 
 #include <type_traits>
@@ -11,20 +11,14 @@
 namespace pyvae {
 namespace cuda {
 
-// Whether a tensor over rows of vectors is one number for all elements.
-PYVAE_HD bool is_number(const Shape& shape, const Operand& operand) {
-  return operand.strides[0] == 0 && (shape.dims == 1 || operand.strides[1] == 0);
-}
-
 // value: weight * the negative log-likelihood
-// gradient, parameter_gradients: factor * upstream * weight * its derivatives by recon and by each parameter
+// gradient: factor * upstream * weight * its derivative by recon
 template <class Likelihood, class Way>
 struct NegativeLogLikelihood {
   using T = typename Way::T;
   using Access = typename Way::Access;  // recon's and its gradient's
   using Place = typename Access::Place;
   using WithPosWeight = std::conditional_t<kTakesPosWeight<Likelihood>, typename Likelihood::WithPosWeight, Likelihood>;
-  static constexpr int P = Likelihood::kParameters;
   const Objective& a;
   T factor;
   const ObjectiveBackward* backward;  // null in the forward pass: upstream is 1
@@ -40,7 +34,7 @@ struct NegativeLogLikelihood {
     }
     Access::load(a.shape, a.recon, at, recon);
     Way::Target::load(a.shape, a.target, at, target);
-    Terms<T, P> terms[V];
+    Terms<T, 0> terms[V];
     if (kTakesPosWeight<Likelihood> && a.is_pos_weighted) {
       evaluate_all<WithPosWeight>(at, recon, target, scale, terms);
     } else {
@@ -63,10 +57,6 @@ struct NegativeLogLikelihood {
     T gradient[V];
     for (int k = 0; k < V; ++k) values[k] = terms[k].value, gradient[k] = terms[k].derivative;
     if (a.gradient.data) Access::store(a.shape, a.gradient, at, gradient);
-    for (int p = 0; p < P; ++p) {
-      for (int k = 0; k < V; ++k) gradient[k] = terms[k].parameters[p];
-      if (a.parameter_gradients[p].data) Way::Parameter::store(a.shape, a.parameter_gradients[p], at, gradient);
-    }
   }
 
  private:
@@ -85,25 +75,14 @@ struct NegativeLogLikelihood {
     for (int k = 0; k < V; ++k) out[k] = T(value);
   }
 
-  template <int V>
-  __device__ __forceinline__ void load_parameter(const Operand& parameter, Place at, T (&out)[V]) const {
-    if (Access::kGeneral || !is_number(a.shape, parameter)) return Way::Parameter::load(a.shape, parameter, at, out);
-    T number[1];
-    Way::Parameter::load(a.shape, parameter, Access::place(a.shape, 0), number);
-    for (int k = 0; k < V; ++k) out[k] = number[0];
-  }
-
   // The terms of a vector, their gradients times scale.
   template <class L, int V>
   __device__ __forceinline__ void evaluate_all(Place at, const T (&recon)[V], const T (&target)[V], T scale,
-                                               Terms<T, P> (&terms)[V]) const {
-    constexpr int N = at_least_one(kReads<L>);
-    T reads[N][V];
-    for (int p = 0; p < P; ++p) load_parameter(a.parameters[p], at, reads[p]);
-    if constexpr (L::kHasPosWeight) load_factor(a.pos_weight, a.pos_weight_number, at, reads[P]);
+                                               Terms<T, 0> (&terms)[V]) const {
+    T pos_weight[V] = {};
+    if constexpr (L::kHasPosWeight) load_factor(a.pos_weight, a.pos_weight_number, at, pos_weight);
     for (int k = 0; k < V; ++k) {
-      T own[N] = {};
-      for (int p = 0; p < kReads<L>; ++p) own[p] = reads[p][k];
+      const T own[1] = {pos_weight[k]};
       terms[k] = evaluate_element<L, typename Way::Math>(recon[k], target[k], own);
       scale_gradients(terms[k], scale);
     }
@@ -116,22 +95,13 @@ template <class Stored, class Math_, class T = float>
 struct PackedRecon : PackedAs<Stored, T> {
   using Target = PackedAny<Stored, VectorTypes>;
   using Factor = PackedAny<Stored, FactorTypes>;
-  using Parameter = PackedAny<Stored, FloatingTypes>;  // and its gradient
   using Math = Math_;
 };
 template <class T>
 struct GeneralRecon : GeneralAs<T> {
   using Target = AnyOf<StoredTypes>;
   using Factor = AnyOf<FactorTypes>;
-  using Parameter = AnyOf<FloatingTypes>;
   using Math = Accurate;
-};
-// One element at a time, which gives a row the same bits wherever it begins: for likelihoods with parameters.
-template <class T>
-struct SingleRecon : GeneralRecon<T> {
-  static constexpr int kVector = 1;
-  static constexpr int kBlocks = kLongBlocks<T>;
-  static constexpr int kGradientBlocks = kLongBlocks<T>;
 };
 using PackedRecons = Types<PackedRecon<float, Accurate>,        //
                            PackedRecon<BFloat16, Approximate>,  //
@@ -144,10 +114,6 @@ template <class Launch>
 const char* choose(const Objective& a, bool packed, const Launch& launch) {
   packed &= a.target.type < VectorTypes::kCount;
   for (const Operand* other : {&a.target, &a.weight, &a.pos_weight}) packed &= is_packed(a.shape, *other, other->type);
-  for (const Operand& parameter : a.parameters) {
-    packed &= is_packed(a.shape, parameter, parameter.type) || (a.shape.dims <= 2 && is_number(a.shape, parameter));
-  }
-  for (const Operand& gradient : a.parameter_gradients) packed &= is_packed(a.shape, gradient, gradient.type);
   const auto suits = [&](auto way) {
     using Way = typename decltype(way)::type;
     constexpr int8_t kType = kTypeCode<typename Way::Stored>;
@@ -156,12 +122,8 @@ const char* choose(const Objective& a, bool packed, const Launch& launch) {
   };
   return visit(Likelihoods{}, a.likelihood, [&](auto likelihood) -> const char* {
     using Likelihood = typename decltype(likelihood)::type;
-    if constexpr (Likelihood::kIsCount)
-      return "counts go by tiles";  // tiles.cu
-    else if constexpr (Likelihood::kParameters > 0)
-      return choose<PackedRecons, SingleRecon>(
-          a.in_double, [&](auto way) { return a.shape.features % kVector == 0 && suits(way); },
-          [&](auto way) { return launch(likelihood, way); });
+    if constexpr (kGoesByTiles<Likelihood>)
+      return "counts and parameters go by tiles";  // tiles.cu
     else
       return choose<PackedRecons, GeneralRecon>(a.in_double, suits, [&](auto way) { return launch(likelihood, way); });
   });

@@ -53,9 +53,8 @@ __device__ __forceinline__ bool is_done(const ObjectiveBackward& a, bool wanted)
 template <class Likelihood, class Way>
 constexpr int kAnewBlocks =
     sizeof(typename Way::T) == 8 && Way::kGradientBlocks > kDoubleGradientBlocks ? kDoubleGradientBlocks
-    : (kReads<Likelihood> > 0 || kTakesPosWeight<Likelihood>) && Way::kGradientBlocks > kLargeGradientBlocks
-        ? kLargeGradientBlocks
-        : Way::kGradientBlocks;
+    : kTakesPosWeight<Likelihood> && Way::kGradientBlocks > kLargeGradientBlocks ? kLargeGradientBlocks
+                                                                                 : Way::kGradientBlocks;
 
 // The gradient anew, from the inputs.
 template <class Likelihood, class Way>

@@ -182,7 +182,9 @@ struct TileElements {
 
   __device__ __forceinline__ void give_derivative(const Row& row, int64_t column, int count, T (&out)[V],
                                                   RowSums& sums) const {
-    for (int k = 0; k < V; ++k) sums[1] += out[k];
+    if constexpr (Likelihood::kSoftmax != Softmax::kNever) {
+      for (int k = 0; k < V; ++k) sums[1] += out[k];
+    }
     if (!a.gradient.data) return;
     if (a.softmax) return Way::template store<Types<T>>(a.shape, a.waiting, row.gradient, column, count, out);
     for (int k = 0; k < V; ++k) out[k] *= row.scale;
@@ -191,7 +193,9 @@ struct TileElements {
 
   __device__ __forceinline__ void give_parameter(const Row& row, int p, int64_t column, int count, T (&out)[V],
                                                  RowSums& sums) const {
-    for (int k = 0; k < V; ++k) sums[2 + p] += out[k];
+    if (a.parameter_sums[p] == ParameterSum::kPerRow) {
+      for (int k = 0; k < V; ++k) sums[2 + p] += out[k];
+    }
     if (!a.parameter_gradients[p].data) return;
     for (int k = 0; k < V; ++k) out[k] *= row.scale;
     Way::template store<FloatingTypes>(a.shape, a.parameter_gradients[p], row.by_own[p], column, count, out);

@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<Likelihood, Way>)
 const char* launch_tiles(const TiledObjective& a, void* stream) {
   return visit(Likelihoods{}, a.likelihood, [&](auto tag) -> const char* {
     using Likelihood = typename decltype(tag)::type;
-    if constexpr (!Likelihood::kIsCount && Likelihood::kParameters == 0) {
+    if constexpr (!kGoesByTiles<Likelihood>) {
       return "a likelihood without parameters goes element by element";  // objective.cu
     } else {
       return choose_rows(a, [&](auto way, const TiledObjective& call) {

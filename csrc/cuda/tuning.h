@@ -32,8 +32,7 @@ template <class T>
 constexpr int kPackedBlocks = sizeof(T) == 4 ? PYVAE_TUNED(kPackedBlocks, 3) : 4;
 constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks = 3;
 // Where they would spill, less: of the sampler's general backward kernel, which has a prior's gradients besides; and of
-// the gradient alone in double, of likelihoods with parameters, and with a pos_weight, whose formula stands in the
-// kernel twice.
+// the gradient alone in double, and with a pos_weight, whose formula stands in the kernel twice.
 template <class T>
 constexpr int kGeneralLatentBackwardBlocks = sizeof(T) == 4 ? 2 : 3;
 constexpr int kLargeGradientBlocks = 4, kDoubleGradientBlocks = 3;

@@ -169,12 +169,12 @@ struct Factored {
   PYVAE_HD T times(T x) const { return x * step * step * part * step * step; }
 };
 
-// Beyond +-kFactoredMax, which x has there, a product with any number is 0 or infinite: even with one's square.
+// e^-x. Beyond +-kFactoredMax, which x has there, a product with any number is 0 or infinite: even with one's square.
 template <class T>
-PYVAE_HD Factored<T> exp_factored(T x) {
+PYVAE_HD Factored<T> exp_minus_factored(T minus_x) {
   using R = Real<T>;
   constexpr T rounder = R::kRounder + R::kBias;
-  x = at_least(at_most(x, R::kFactoredMax), -R::kFactoredMax);
+  const T x = -at_least(at_most(minus_x, R::kFactoredMax), -R::kFactoredMax);
   const T n = fma(x, R::kLog2e, R::kRounder) - R::kRounder;
   const T r = fma(n, -R::kLn2Lo, fma(n, -R::kLn2Hi, x));
   const T quarter = fma(n, T(0.25), rounder), rest = fma(T(-4), quarter - rounder, n) + rounder;
@@ -280,37 +280,6 @@ PYVAE_HD T log1m_unit(T p) {
   const T lost = (T(1) - rest) - p;
   return fma(lost, T(1) + p, Math::log_unit(rest));
 }
-
-// ---- as a policy ----------------------------------------------------------------------------------------------------
-
-struct Exact {
-  static constexpr bool kBranches = false;  // what is rarely needed is computed always: loops are vectors
-
-  template <class T>
-  PYVAE_HD static T exp_moderate(T x) {
-    return pyvae::exp_moderate(x);
-  }
-  template <class T>
-  PYVAE_HD static T log(T x) {
-    return pyvae::log(x);
-  }
-  template <class T>
-  PYVAE_HD static T exp(T x) {
-    return pyvae::exp(x);
-  }
-  template <class T>
-  PYVAE_HD static T exp_negative(T x) {
-    return pyvae::exp_negative(x);
-  }
-  template <class T>
-  PYVAE_HD static T log_unit(T p) {  // for 0 <= p <= 1
-    return log(p);
-  }
-  template <class T>
-  PYVAE_HD static T divide(T a, T b) {
-    return a / b;
-  }
-};
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

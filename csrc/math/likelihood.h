@@ -1,6 +1,6 @@
 // The likelihoods p(x|z): the negative log-likelihood of one element, in nats, and its derivative by `recon`.
 //
-// `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (elementary.h) on the CPU.
+// `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (exact.h) on the CPU.
 //
 // To add one: a functor here or in counts.h, at the end of `Likelihoods`; its reference in pyvae/likelihoods/; its
 // entry in the tests' registry.
@@ -79,6 +79,12 @@ struct Gaussian : Traits {
   }
 };
 
+// 1 or -1; x itself where it is 0 or NaN.
+template <class T>
+PYVAE_HD T sign_of(T x) {
+  return absolute(x) > T(0) ? copy_sign(T(1), x) : x;
+}
+
 // recon = the median of Laplace(recon, 1); the constant log 2 is left out.
 //   value      |recon - t|
 //   derivative sign(recon - t), 0 at 0
@@ -87,8 +93,7 @@ struct Laplace : Traits {
   template <class Math, class T>
   PYVAE_HD static Terms<T, 0> evaluate(T recon, T t, const T (&)[1]) {
     const T difference = recon - t;
-    // The difference itself where it is 0 or NaN.
-    return {absolute(difference), difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference), {}};
+    return {absolute(difference), sign_of(difference), {}};
   }
 };
 
@@ -103,7 +108,7 @@ struct GaussianLogvar : Traits {
   static constexpr int kParameters = 1, kPrepared = 3;
   template <class Math, class T>
   PYVAE_HD static void prepare(const T (&s)[1], T (&prepared)[3]) {
-    const Factored<T> precision = exp_factored(-s[0]);
+    const Factored<T> precision = Math::exp_minus_factored(s[0]);
     prepared[0] = T(0.5) * s[0], prepared[1] = precision.part, prepared[2] = precision.step;
   }
   template <class Math, class T>
@@ -125,7 +130,7 @@ struct LaplaceLogscale : Traits {
   static constexpr int kParameters = 1, kPrepared = 3;
   template <class Math, class T>
   PYVAE_HD static void prepare(const T (&s)[1], T (&prepared)[3]) {
-    const Factored<T> rate = exp_factored(-s[0]);
+    const Factored<T> rate = Math::exp_minus_factored(s[0]);
     prepared[0] = s[0], prepared[1] = rate.part, prepared[2] = rate.step;
   }
   template <class Math, class T>
@@ -133,9 +138,8 @@ struct LaplaceLogscale : Traits {
     const T s = prepared[0], difference = recon - t;
     const Factored<T> rate = {prepared[1], prepared[2]};
     const T scaled = rate.times(absolute(difference));
-    // The difference itself where it is 0 or NaN; a product, so that a NaN rate is not hidden by the 0.
-    const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference);
-    return {scaled + s, rate.times(sign), {T(1) - scaled}};
+    // A product, so that the sign 0 does not hide a NaN rate.
+    return {scaled + s, rate.times(sign_of(difference)), {T(1) - scaled}};
   }
 };
 

@@ -60,6 +60,10 @@ PYVAE_HD double sqrt(double x) { return __builtin_sqrt(x); }
 PYVAE_HD float absolute(float x) { return __builtin_fabsf(x); }
 PYVAE_HD double absolute(double x) { return __builtin_fabs(x); }
 
+// |x| with the sign of y
+PYVAE_HD float copy_sign(float x, float y) { return __builtin_copysignf(x, y); }
+PYVAE_HD double copy_sign(double x, double y) { return __builtin_copysign(x, y); }
+
 // A NaN in `a` stays: each comparison with it is false.
 template <class T>
 PYVAE_HD T at_most(T a, T limit) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/noise.h"
+#include "math/exact.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "math/counts.h"
+#include "math/exact.h"
 
 #define GAMMA(T)                                                                                                     \
   extern "C" void log1p_##T(int64_t n, const T* __restrict w, T* __restrict value, T* __restrict defect) {           \

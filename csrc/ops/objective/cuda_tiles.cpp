@@ -25,7 +25,8 @@ Gradients GradientTensors::finish() const {
 }
 
 bool goes_by_tiles(const LikelihoodArguments& a) {
-  return kTraits[a.likelihood].is_count || has_column_parameter(a) || has_row_parameter(a);
+  const Trait& trait = kTraits[a.likelihood];
+  return trait.is_count || trait.parameters > 0;
 }
 
 namespace {
@@ -119,7 +120,7 @@ void forward_by_tiles(Call& call, const ElboArguments& a, const GradientTensors&
   o.log_library = per_row(library);
   o.factor = terms.mean;
   o.with_terms = true, o.by_row = by_row;
-  (kl.dim() > 0 ? o.divergence : o.divergence_sum) = per_row(kl);
+  (kl.defined() && kl.dim() > 0 ? o.divergence : o.divergence_sum) = per_row(kl);
   run(call, tensors, o);
 }
 

@@ -16,7 +16,7 @@ struct GradientTensors : LikelihoodTensors {
   Gradients finish() const;
 };
 
-// By the parameters' shapes, whatever gradients are wanted: so that the loss has the same bits.
+// Counts, and likelihoods with parameters.
 bool goes_by_tiles(const LikelihoodArguments& a);
 
 // Launches the stages that a call has work for.

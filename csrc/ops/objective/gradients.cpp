@@ -42,14 +42,10 @@ at::ScalarType sum_type(const Tensor& parameter, int64_t sums, bool whole) {
 
 }  // namespace
 
-static bool has_form(const LikelihoodArguments& a, Form one, Form other) {
-  return std::any_of(a.parameters.begin(), a.parameters.end(), [&](const OptionalTensor& parameter) {
-    const Form form = form_of(*parameter, a.recon);
-    return form == one || form == other;
-  });
+bool has_column_parameter(const LikelihoodArguments& a) {
+  return std::any_of(a.parameters.begin(), a.parameters.end(),
+                     [&](const OptionalTensor& parameter) { return form_of(*parameter, a.recon) == Form::kColumns; });
 }
-bool has_column_parameter(const LikelihoodArguments& a) { return has_form(a, Form::kColumns, Form::kColumns); }
-bool has_row_parameter(const LikelihoodArguments& a) { return has_form(a, Form::kRows, Form::kAll); }
 
 GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a) {
   const auto output = [&](int64_t place) {

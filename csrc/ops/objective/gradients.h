@@ -32,9 +32,8 @@ struct Partials {
   static Partials whole_sums() { return {.per_row = 1, .groups = 1, .whole = true}; }
 };
 
-// Whether a gradient by a parameter would be a sum: per column, or per row or of everything.
+// Whether a gradient by a parameter would be a sum per column.
 bool has_column_parameter(const LikelihoodArguments& a);
-bool has_row_parameter(const LikelihoodArguments& a);
 
 // Scratch buffers for the gradients of a likelihood's parameters and log_library: per element, or partial
 // sums per row, per column or of everything, depending on the parameter's shape. `finish` brings them to that shape and

@@ -35,6 +35,7 @@ INSTRUCTIONS = [
     Instruction(rf"rcp\.rn\.{FLOAT}", "T", "T", "1 / a"),
     Instruction(rf"neg\.{FLOAT}", "T", "T", "-a"),
     Instruction(rf"abs\.{FLOAT}", "T", "T", "std::fabs(a)"),
+    Instruction(rf"copysign\.{FLOAT}", "T", "T T", "std::copysign(b, a)"),  # b with the sign of a
     *(Instruction(rf"{op}\.{FLOAT}", "T", "T T", f"{op}imum(a, b)") for op in ("min", "max")),
     *(
         Instruction(rf"{op}\.approx\.ftz\.(?P<T>f32)", "T", "T", f"{op}_approx(a)")
