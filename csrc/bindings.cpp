@@ -136,6 +136,28 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   return with_terms ? py::make_tuple(wrap(out[0]), wrap(out[1]), wrap(out[2])) : wrap(out[0]);
 }
 
+py::object elements_entry(py::handle recon, py::handle target, py::handle likelihood, py::handle weight,
+                          py::handle pos_weight) {
+  Arguments in;
+  const Tensor output = in.tensor(recon), data = in.tensor(target);
+  const Arguments::Likelihood like = in.likelihood(likelihood, output);
+  const OptionalTensor factor = in.factor(weight), positive = in.factor(pos_weight);
+  const LikelihoodArguments a{.recon = output,
+                              .target = data,
+                              .likelihood = like.code,
+                              .parameters = like.parameters,
+                              .log_library = like.log_library,
+                              .weight = factor,
+                              .pos_weight = positive};
+  if (!in.plain || find_error(a)) return py::none();
+  Tensor out;
+  {
+    const py::gil_scoped_release release;
+    out = elements(a);
+  }
+  return wrap(out);
+}
+
 // Calls `function(name, inputs, codes, numbers, upstream, needs_grad)` of pyvae/_gradient.py.
 void set_reference_gradient(const py::function& function) {
   // Never released: a backward pass may still run while the interpreter shuts down.
@@ -190,6 +212,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("reparameterize", &reparameterize_entry);
   m.def("kl_divergence", &kl_divergence_entry);
   m.def("elbo", &elbo_entry);
+  m.def("elements", &elements_entry);
   m.def("set_reference_gradient", &set_reference_gradient);
   m.def("cuda_runnable", [](int index) { return is_runnable(at::kCUDA, index); });
   m.def("isa", [] { return cpu::instruction_set() ? cpu::instruction_set()->name : "none"; });

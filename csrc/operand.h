@@ -56,6 +56,7 @@ struct ObjectiveOperands {
   double weight_number = 1, pos_weight_number = 1;
   bool is_weighted = false, is_pos_weighted = false;  // by something that is not the number 1
   bool is_masked = false;                             // weight is of bools: it selects, and is no factor
+  Operand elements;                                   // [rows, features], each one's value, written; absent: unwanted
   Operand gradient;                                   // [rows, features], written; absent: not wanted
   double factor = 1;                                  // of the gradient
   int likelihood = 0;                                 // Likelihoods (math/likelihood.h)

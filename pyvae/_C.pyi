@@ -52,6 +52,13 @@ def elbo(
     pos_weight: Tensor | float | None,
     reduction: str,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor] | None: ...
+def elements(
+    recon: Tensor,
+    target: Tensor,
+    likelihood: Any,
+    weight: Tensor | float | None,
+    pos_weight: Tensor | float | None,
+) -> Tensor | None: ...
 def set_reference_gradient(
     function: Callable[
         [str, Sequence[Tensor | None], Sequence[int], Sequence[float], Sequence[Tensor | None], Sequence[bool]],

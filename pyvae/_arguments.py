@@ -21,7 +21,7 @@ LikelihoodName = Literal[
     "bernoulli", "bernoulli_logits", "gaussian", "laplace", "poisson", "multinomial", "continuous_bernoulli_logits"
 ]
 Reduction = Literal["none", "sum", "batchmean"]
-DivergenceReduction = Literal["none", "sum", "batchmean", "elements"]
+ElementReduction = Literal["none", "sum", "batchmean", "elements"]
 
 
 class LatentArguments(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _latent_checks
 from ._arguments import ObjectiveArguments, Posterior
-from ._codes import LIKELIHOODS, NAMES, REDUCTIONS, SCALES
+from ._codes import KL_REDUCTIONS, LIKELIHOODS, NAMES, REDUCTIONS, SCALES
 from ._expect import (
     FLOATS,
     INTEGERS,
@@ -40,6 +40,12 @@ def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIO
             f'{function}: `reduction` must be "sum", "batchmean" or "none", but is "mean", which over all elements '
             'would divide the KL and the reconstruction by different counts and so re-weight them; use "batchmean" '
             'for the mean over the batch of each sample\'s sum, or "sum" for the sum over everything'
+        )
+    if isinstance(reduction, str) and reduction == "elements" and reduction not in options:
+        raise ValueError(
+            f'{function}: `reduction` must be "sum", "batchmean" or "none", but is "elements", which both terms '
+            "have in shapes of their own; use `pyvae.reconstruction_loss` or `pyvae.kl_divergence` with "
+            'reduction="elements"'
         )
     choice(function, "reduction", reduction, options)
 
@@ -86,7 +92,7 @@ def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArgume
 
 def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, reduce: str) -> None:
     """Check of a call of the objective what can be known without its data."""
-    reduction(function, reduce)
+    reduction(function, reduce, KL_REDUCTIONS if function == "reconstruction_loss" else REDUCTIONS)
     likelihood(function, like, pos_weight)
     parts = resolve(like)
     for name, value in zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True):

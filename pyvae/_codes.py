@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from ._arguments import SCALES as SCALES
-from ._arguments import DivergenceReduction, Reduction
+from ._arguments import ElementReduction, Reduction
 from .likelihoods import LIKELIHOODS as LIKELIHOODS
 
 NAMES = tuple(name for name, member in LIKELIHOODS.items() if not member.parameters)  # which need no object
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
-KL_REDUCTIONS: tuple[DivergenceReduction, ...] = get_args(DivergenceReduction)
+KL_REDUCTIONS: tuple[ElementReduction, ...] = get_args(ElementReduction)
 
 
 def likelihood_code(name: str) -> int:

@@ -46,15 +46,13 @@ def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Ou
     (beta,) = numbers
     recon, target, mu, scale, kl, *parameters, log_library, beta_tensor, weight, pos_weight = inputs
     scale_kind, likelihood, reduction = codes
-    name = tuple(LIKELIHOODS)[likelihood]
-    own = tuple(parameters[: len(LIKELIHOODS[name].parameters)])  # of as many places as any likelihood has
     return reference.elbo_terms(
         recon,
         target,
         mu,
         **{SCALES[scale_kind]: scale},
         kl=kl,
-        likelihood=restore(Resolved(name, own, log_library)),
+        likelihood=_restored(likelihood, parameters, log_library),
         beta=beta if beta_tensor is None else beta * beta_tensor,
         weight=weight,
         pos_weight=pos_weight,
@@ -62,10 +60,24 @@ def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Ou
     )
 
 
+def _elements(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
+    recon, target, *parameters, log_library, weight, pos_weight = inputs
+    like = _restored(codes[0], parameters, log_library)
+    options = {"likelihood": like, "weight": weight, "pos_weight": pos_weight, "reduction": "elements"}
+    return (reference.reconstruction_loss(recon, target, **options),)
+
+
+def _restored(code: int, parameters: Tensors, log_library: Tensor | None) -> Any:
+    """The likelihood of a code; of its parameters there are as many places as any likelihood has."""
+    name = tuple(LIKELIHOODS)[code]
+    return restore(Resolved(name, tuple(parameters[: len(LIKELIHOODS[name].parameters)]), log_library))
+
+
 _OPERATORS: dict[str, Callable[[Tensors, Sequence[int], Sequence[float]], Outputs]] = {
     "reparameterize": _reparameterize,
     "kl_divergence": _kl_divergence,
     "elbo": _elbo,
+    "elements": _elements,
 }
 
 

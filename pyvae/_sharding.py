@@ -107,6 +107,14 @@ class Split:
         placements = [of(dim) for dim in self.dims]
         return DTensor.from_local(part.contiguous(), self.mesh, placements, shape=size, stride=stride)
 
+    def whole_elements(self, part: Tensor) -> Tensor:
+        """The DTensor in the leader's shape and split, whose part is given."""
+        from torch.distributed.tensor import DTensor, Replicate, Shard
+
+        stride = torch.empty(self.shape, device="meta").stride()
+        placements = [Replicate() if dim is None else Shard(dim) for dim in self.dims]
+        return DTensor.from_local(part.contiguous(), self.mesh, placements, shape=self.shape, stride=stride)
+
     def first_row(self) -> int:
         """The place of this process's first row in the whole batch, which Shard splits as torch.chunk does."""
         first, rows = 0, self.shape[0]
@@ -168,15 +176,13 @@ def objective(
     compute: Callable[..., Any], function: str, call: ObjectiveArguments, posterior: Posterior | None
 ) -> ELBO:
     """The objective of a checked call; `compute` is the function for tensors of one process."""
-    like, batch = resolve(call.likelihood), call.recon.shape[0]
-    goes_over_rows = LIKELIHOODS[like.name].softmax == "always" or like.log_library is not None
-    with_features = not goes_over_rows and call.target.shape == call.recon.shape
-    split = Split(function, "recon", call.recon, with_features)
+    batch = call.recon.shape[0]
+    split, per_row = _of_objective(function, call)
     if split.has_features and (posterior is not None or call.kl is not None):
         return _apart(compute, function, call, posterior)
     own = call._replace(
         recon=split.part("recon", call.recon),
-        target=split.part("target", call.target, per_row=not with_features),
+        target=split.part("target", call.target, per_row=per_row),
         kl=split.part("kl", call.kl, per_row=True),
         likelihood=_parts_of(split, call.likelihood),
         beta=split.part("beta", call.beta),
@@ -192,6 +198,23 @@ def objective(
         return ELBO(*(split.whole(term, (batch,)) for term in terms))
     scale = batch if call.reduction == "batchmean" else 1  # of the whole batch, as in `divergence`
     return ELBO(*(split.whole(term / scale, (), by_rows=False) for term in terms))
+
+
+def elements(compute: Callable[..., Tensor], function: str, call: ObjectiveArguments) -> Tensor:
+    """Each element's own, of a checked call: split as recon is."""
+    split, per_row = _of_objective(function, call)
+    factors = [split.part(name, getattr(call, name)) for name in ("weight", "pos_weight")]
+    target = split.part("target", call.target, per_row=per_row)
+    part = compute(split.part("recon", call.recon), target, _parts_of(split, call.likelihood), *factors)
+    return split.whole_elements(part)
+
+
+def _of_objective(function: str, call: ObjectiveArguments) -> tuple[Split, bool]:
+    """How a call is split, and whether by rows alone."""
+    like = resolve(call.likelihood)
+    goes_over_rows = LIKELIHOODS[like.name].softmax == "always" or like.log_library is not None
+    with_features = not goes_over_rows and call.target.shape == call.recon.shape
+    return Split(function, "recon", call.recon, with_features), not with_features
 
 
 def _parts_of(split: Split, likelihood: Any) -> Any:

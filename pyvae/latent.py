@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _codes, _latent_checks, _route, _sharding, reference
-from ._arguments import SCALES, DivergenceReduction, LatentArguments, Posterior
+from ._arguments import SCALES, ElementReduction, LatentArguments, Posterior
 from ._expect import scalar
 from ._extension import _C
 from ._noise import seed_tensor
@@ -141,7 +141,7 @@ def kl_divergence(
     rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
-    reduction: DivergenceReduction = "none",
+    reduction: ElementReduction = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || N(0, I)) = 1/2 sum(mu^2 + sigma^2 - 1 - log sigma^2), summed over the features.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, _codes, _route, _sharding, latent, reference
-from ._arguments import ELBO, NO_POSTERIOR, SCALES, LikelihoodName, ObjectiveArguments, Reduction
+from ._arguments import ELBO, NO_POSTERIOR, SCALES, ElementReduction, LikelihoodName, ObjectiveArguments, Reduction
 from ._expect import scalar
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve, with_tensors
@@ -23,13 +23,14 @@ def reconstruction_loss(
     likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: Reduction = "none",
+    reduction: ElementReduction = "none",
 ) -> Tensor:
-    """-log p(target | recon), summed over the features: the objective without its KL.
+    """-log p(target | recon), summed over the features or not: the objective without its KL.
 
     Args:
         recon, target, likelihood, weight, pos_weight: as for `elbo_loss`.
-        reduction: "none", shape (B,); "sum" over everything; "batchmean", the mean over the batch.
+        reduction: "none", shape (B,); "sum" over everything; "batchmean", the mean over the batch; "elements", recon's
+            shape, each element's own, which weights multiply and a mask sets to 0.
 
     Returns:
         The negative log-likelihood in nats, float32 (float64 if recon or target is).
@@ -42,6 +43,8 @@ def reconstruction_loss(
         >>> pyvae.reconstruction_loss(torch.zeros(2, 8), torch.ones(2, 8), likelihood="gaussian")
         tensor([4., 4.])
     """
+    if isinstance(reduction, str) and reduction == "elements":
+        return _elements(recon, target, likelihood, weight, pos_weight)
     return _elbo(
         reconstruction_loss, False, recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction
     )
@@ -224,6 +227,35 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
             _codes.REDUCTIONS.index(call.reduction),
         )
     return ELBO(*out) if terms else out[0]
+
+
+def _elements(
+    recon: Tensor, target: Tensor, likelihood: Any, weight: Tensor | float | None, pos_weight: Tensor | float | None
+) -> Tensor:
+    """`reconstruction_loss` of each element."""
+    name = reconstruction_loss.__name__
+    call = ObjectiveArguments(recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, "elements")
+    if _route.direct():
+        try:
+            out = _C.elements(recon, target, likelihood, weight, pos_weight)
+        except ValueError:
+            reference.refuse_data(name, _checks.objective(name, call)[0], None)
+            raise
+        if out is not None:
+            return out
+    if _route.overridden(call):
+        return _route.override(reconstruction_loss, call._asdict())
+    call, _ = _checks.objective(name, call)
+    like = with_tensors(resolve(call.likelihood), call.recon)
+    dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
+    factors = tuple(_as_tensor(factor, dtype) for factor in (call.weight, call.pos_weight))
+    tensors = (call.recon, call.target, *factors, *like.parameters, like.log_library)
+    if _sharding.among(*tensors):
+        return _sharding.elements(_elements, name, call)
+    if not _route.operators(*tensors):
+        return reference.elements(name, call)
+    code = _codes.likelihood_code(like.name)
+    return torch.ops.pyvae.elements(call.recon, call.target, code, like.parameters, like.log_library, *factors)
 
 
 def _as_tensor(factor: Tensor | float | None, dtype: torch.dtype) -> Tensor | None:

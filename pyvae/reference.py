@@ -21,7 +21,7 @@ from . import _checks, _codes, _latent_checks
 from ._arguments import (
     ELBO,
     NO_POSTERIOR,
-    DivergenceReduction,
+    ElementReduction,
     LatentArguments,
     LikelihoodName,
     ObjectiveArguments,
@@ -95,7 +95,7 @@ def kl_divergence(
     rho: Tensor | None = None,
     logvar_range: tuple[float | None, float | None] | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
-    reduction: DivergenceReduction = "none",
+    reduction: ElementReduction = "none",
 ) -> Tensor:
     """KL(N(mu, sigma^2) || prior) in nats, summed over the features; see `pyvae.kl_divergence`."""
     call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior)
@@ -138,12 +138,13 @@ def reconstruction_loss(
     likelihood: LikelihoodName | LikelihoodObject = "bernoulli",
     weight: Tensor | float | None = None,
     pos_weight: Tensor | float | None = None,
-    reduction: Reduction = "none",
+    reduction: ElementReduction = "none",
 ) -> Tensor:
-    """-log p(target | recon) in nats, summed over the features; see `pyvae.reconstruction_loss`."""
-    return _checked(
-        "reconstruction_loss", recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction
-    ).recon
+    """-log p(target | recon) in nats, summed over the features or not; see `pyvae.reconstruction_loss`."""
+    given = ObjectiveArguments(recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction)
+    call, _ = _checks.objective("reconstruction_loss", given)
+    of_each = elements("reconstruction_loss", call)
+    return of_each if reduction == "elements" else _reduce(_sum_features(of_each), reduction)
 
 
 def elbo_loss(
@@ -198,7 +199,7 @@ def _checked(function: str, *arguments: Any) -> ELBO:
 
 def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> ELBO:
     """The objective of a checked call of the public `function`, in whose name probabilities are refused."""
-    samples = _reconstruction(function, call)
+    samples = _sum_features(elements(function, call))
     kl = torch.zeros_like(samples) if call.kl is None else call.kl
     if posterior is not None:
         kl = divergence(function, posterior, "none")
@@ -208,9 +209,9 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
     return ELBO(recon_term + beta * kl_term, recon_term, kl_term)
 
 
-def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
-    """-log p(target | recon) of each sample, shape (B,). A weight of bools selects: before the formula, whose gradient
-    there would be 0 times what the formula makes of a NaN, and after it."""
+def elements(function: str, call: ObjectiveArguments) -> Tensor:
+    """-log p(target | recon) of each element of a checked call, in recon's shape. A weight of bools selects: before the
+    formula, whose gradient there would be 0 times what the formula makes of a NaN, and after it."""
     parts = with_tensors(resolve(call.likelihood), call.recon)
     likelihood = LIKELIHOODS[parts.name]
     if is_readable(call.recon) and is_readable(call.target):
@@ -233,8 +234,8 @@ def _reconstruction(function: str, call: ObjectiveArguments) -> Tensor:
         pos_weight = torch.where(mask, pos_weight, 1.0) if isinstance(pos_weight, Tensor) else pos_weight
     value = likelihood.value(recon, target, 1.0 if pos_weight is None else pos_weight, *parameters)
     if mask is not None:
-        return _sum_features(torch.where(mask, value, 0.0))
-    return _sum_features(value if weight is None else value * weight)
+        return torch.where(mask, value, 0.0)
+    return value if weight is None else value * weight
 
 
 def refuse_data(function: str, call: ObjectiveArguments, posterior: Posterior | None) -> None:

@@ -84,6 +84,10 @@ def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield "elbo_forward", (*operands(given, **settings), mask)
         flat = replace(given, target=given.target.flatten(1))
         yield "elbo_gradient", (*data_term(flat), torch.rand(3, device=device), full_mask(given))
+        for mask in (full_mask(given), 0):
+            yield "elements_forward", (*data_term(given), mask)
+        yield "elements", data_term(flat)
+        yield "elements", data_term(given.leaves())
         gradient = torch.randn_like(given.recon)
         upstream = {name: torch.rand(3 if reduction == 0 else (), device=device) for name in used}
         grads = [upstream.get(name) for name in ("loss", "recon", "kl")]

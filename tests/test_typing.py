@@ -95,7 +95,7 @@ def test_mypy_sees_a_wrong_name(tmp_path: Path) -> None:
 def test_lists_and_types_name_the_same() -> None:
     assert get_args(_arguments.LikelihoodName) == _codes.NAMES
     assert get_args(_arguments.Reduction) == _codes.REDUCTIONS
-    assert get_args(_arguments.DivergenceReduction) == (*_codes.REDUCTIONS, "elements") == _codes.KL_REDUCTIONS
+    assert get_args(_arguments.ElementReduction) == (*_codes.REDUCTIONS, "elements") == _codes.KL_REDUCTIONS
 
 
 @pytest.mark.parametrize("functions", [pyvae, pyvae.reference], ids=["pyvae", "reference"])
@@ -107,7 +107,8 @@ def test_every_signature_has_them(functions: object) -> None:
         if public is None:
             continue
         hints = get_type_hints(public.__init__ if inspect.isclass(public) else public)
-        reduction = _arguments.DivergenceReduction if name == "kl_divergence" else _arguments.Reduction
+        elementwise = name in ("kl_divergence", "reconstruction_loss")
+        reduction = _arguments.ElementReduction if elementwise else _arguments.Reduction
         assert hints["reduction"] == reduction
         if name != "kl_divergence":
             assert set(get_args(_arguments.LikelihoodName)) <= set(get_args(get_args(hints["likelihood"])[0]))

@@ -92,6 +92,7 @@ class ObjectiveKernel {
     if (mask && a_.softmax) see_selected(mask, c);
 
     sum_up(a_.value, index, c, out.value);
+    if (a_.elements.data) store(a_.elements, c, out.value);
     if (with_gradient_) hand_on(index, c, out);
   }
 
@@ -108,7 +109,7 @@ class ObjectiveKernel {
 
   // Where the results of a chunk are computed: in place, where that is a run of T.
   Results<T> places(const Chunk& c) {
-    Results<T> out{value_, by_recon_, {}};
+    Results<T> out{place(a_.elements, c.first, value_), by_recon_, {}};
     if (by_log_mean_) {
       out.by_recon = by_log_mean_ + c.column;
     } else {

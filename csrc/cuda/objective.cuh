@@ -57,6 +57,7 @@ struct NegativeLogLikelihood {
     T gradient[V];
     for (int k = 0; k < V; ++k) values[k] = terms[k].value, gradient[k] = terms[k].derivative;
     if (a.gradient.data) Access::store(a.shape, a.gradient, at, gradient);
+    if (a.elements.data) Way::Values::store(a.shape, a.elements, at, values);
   }
 
  private:
@@ -95,12 +96,14 @@ template <class Stored, class Math_, class T = float>
 struct PackedRecon : PackedAs<Stored, T> {
   using Target = PackedAny<Stored, VectorTypes>;
   using Factor = PackedAny<Stored, FactorTypes>;
+  using Values = Packed<T>;
   using Math = Math_;
 };
 template <class T>
 struct GeneralRecon : GeneralAs<T> {
   using Target = AnyOf<StoredTypes>;
   using Factor = AnyOf<FactorTypes>;
+  using Values = AnyOf<Types<T>>;
   using Math = Accurate;
 };
 using PackedRecons = Types<PackedRecon<float, Accurate>,        //
@@ -114,6 +117,7 @@ template <class Launch>
 const char* choose(const Objective& a, bool packed, const Launch& launch) {
   packed &= a.target.type < VectorTypes::kCount;
   for (const Operand* other : {&a.target, &a.weight, &a.pos_weight}) packed &= is_packed(a.shape, *other, other->type);
+  packed &= is_packed(a.shape, a.elements, a.elements.type);
   const auto suits = [&](auto way) {
     using Way = typename decltype(way)::type;
     constexpr int8_t kType = kTypeCode<typename Way::Stored>;

@@ -150,6 +150,8 @@ struct TileElements {
     }
     for (int k = 0; k < V; ++k) sums[0] += terms[k].value;
     T out[V];
+    for (int k = 0; k < V; ++k) out[k] = terms[k].value;
+    give_value(row, column, count, out);
     for (int p = 0; p < P; ++p) {
       for (int k = 0; k < V; ++k) out[k] = terms[k].parameters[p];
       if (a.parameter_sums[p] == ParameterSum::kPerColumn)
@@ -179,6 +181,13 @@ struct TileElements {
   }
 
   // ---- results of a row's elements ----------------------------------------------------------------------------------
+
+  template <int W>
+  __device__ __forceinline__ void give_value(const Row& row, int64_t column, int count, const T (&out)[W]) const {
+    if (!a.elements.data) return;
+    const auto to = Way::row_of(a.shape, a.elements, row.row);
+    Way::template store<Types<T>>(a.shape, a.elements, to, column, count, out);
+  }
 
   __device__ __forceinline__ void give_derivative(const Row& row, int64_t column, int count, T (&out)[V],
                                                   RowSums& sums) const {
@@ -244,6 +253,8 @@ struct TileElements {
     auto term = Likelihood::template evaluate<Counting>(slots.derivatives[slot], in.target[0], own);
     if (is_weighted()) apply_weight(term, in.weight[0], a.is_masked);
     slots.derivatives[slot] = term.derivative;
+    const T value[1] = {term.value};
+    give_value(row, column, 1, value);
     for (int p = 0; p < P; ++p) {
       const T own_sum = slots.parameters[p][slot], by_own = term.parameters[p];
       const bool per_column = a.parameter_sums[p] == ParameterSum::kPerColumn;

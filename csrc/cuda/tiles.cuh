@@ -161,7 +161,9 @@ const char* choose_rows(const TiledObjective& a, const Launch& launch) {
     plain &= !operand.data || operand.type == kTypeCode<float>;
     pack(a.shape, operand);
   };
-  for (Operand* operand : {&out.recon, &out.target, &out.weight, &out.gradient, &out.waiting}) see(*operand);
+  for (Operand* operand : {&out.recon, &out.target, &out.weight, &out.elements, &out.gradient, &out.waiting}) {
+    see(*operand);
+  }
   for (int k = 0; k < kMaxParameters; ++k) {
     see(out.parameters[k], /*may_be_number=*/true), see(out.parameter_gradients[k]);
   }

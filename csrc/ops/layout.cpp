@@ -144,11 +144,9 @@ LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(withi
 }
 
 void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands& out, bool in_order) const {
-  c10::SmallVector<Binding, 5 + 2 * kMaxParameters> bindings = {{&recon, &out.recon},
-                                                                {&target, &out.target},
-                                                                {&weight, &out.weight},
-                                                                {&pos_weight, &out.pos_weight},
-                                                                {&gradient, &out.gradient}};
+  c10::SmallVector<Binding, 6 + 2 * kMaxParameters> bindings = {
+      {&recon, &out.recon},           {&target, &out.target},     {&weight, &out.weight},
+      {&pos_weight, &out.pos_weight}, {&elements, &out.elements}, {&gradient, &out.gradient}};
   for (size_t k = 0; k < a.parameters.size(); ++k) {
     bindings.push_back({&parameters[k], &out.parameters[k]});
     bindings.push_back({&parameter_gradients[k], &out.parameter_gradients[k]});

@@ -27,7 +27,7 @@ struct LatentTensors {
 // In recon's shape; a number for weight or pos_weight stays one.
 struct LikelihoodTensors {
   Tensor recon, target;
-  Tensor weight, pos_weight, gradient;                                     // undefined: absent
+  Tensor weight, pos_weight, elements, gradient;                           // undefined: absent
   Tensor parameters[kMaxParameters], parameter_gradients[kMaxParameters];  // likewise
   double weight_number = 1, pos_weight_number = 1;
 

@@ -25,16 +25,6 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   return {loss, recon_term, kl_term, from_outputs({recon, parameters, log_library})};
 }
 
-Gradients compute_gradients(const LikelihoodArguments& a, const ObjectiveFunctions* functions, const Tensor& upstream,
-                            int64_t output_mask) {
-  if (functions) {
-    RECORD_FUNCTION("pyvae::elbo_gradient", c10::ArrayRef<const c10::IValue>());
-    return functions->gradient(a, upstream, output_mask);
-  }
-  static const auto op = find_operator<ElboGradient>("pyvae::elbo_gradient");
-  return from_outputs(call(op, a, upstream, output_mask));
-}
-
 // The sum of two gradients of which each may be absent (undefined).
 Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
 
@@ -59,9 +49,6 @@ Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
 }
 
 struct Elbo : torch::autograd::Function<Elbo> {
-  // The gradients that the forward pass made are among saved_data, under these names.
-  static std::string buffer_name(int64_t place) { return "gradient" + std::to_string(place); }
-
   // The inputs as saved, and as the reference takes them. As many parameters as any likelihood has; of fewer the rest
   // is absent.
   enum Input : int64_t {
@@ -237,18 +224,6 @@ struct Elbo : torch::autograd::Function<Elbo> {
       if (!is_scalable(a, place) || ctx->saved_data.count(buffer_name(place)) == 0) return false;
     }
     return true;
-  }
-
-  // The buffer, at most once, since a caller holds it from then on. Undefined where it is spent. Besides being dropped
-  // here it is marked by its version, for a context that was copied before (compiled autograd does so).
-  static Tensor take_buffer(AutogradContext* ctx, int64_t place) {
-    const auto entry = ctx->saved_data.find(buffer_name(place));
-    if (entry == ctx->saved_data.end()) return Tensor();
-    const Tensor buffer = entry->second.toTensor();
-    ctx->saved_data.erase(entry);
-    if (buffer._version() != 0) return Tensor();
-    buffer.unsafeGetTensorImpl()->bump_version();
-    return buffer;
   }
 
   // `apply` takes tensors and optional tensors for inputs: of a list of them the gradients would be lost.

@@ -82,9 +82,10 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
   check_data(a, legal);
 }
 
-// The sums of the values, if they are wanted, and the wanted gradients times factor times upstream [rows].
+// The sums of the values and each element's, if they are wanted, and the wanted gradients times factor times upstream
+// [rows].
 Gradients run(const LikelihoodArguments& a, int64_t output_mask, double factor, const double* upstream,
-              ValueSums* value) {
+              ValueSums* value, Tensor* elements = nullptr) {
   Shape shape{};
   shape.rows = a.recon.size(0), shape.features = shape.rows > 0 ? a.recon.numel() / shape.rows : 0;
   const Chunks chunks(shape);
@@ -94,6 +95,7 @@ Gradients run(const LikelihoodArguments& a, int64_t output_mask, double factor, 
   LikelihoodTensors tensors(a);
   if (is_set(output_mask, kGradRecon)) tensors.gradient = empty_output(tensors.recon, a.recon.scalar_type());
   for (int k = 0; k < kMaxParameters; ++k) tensors.parameter_gradients[k] = parameters.elements[k];
+  if (elements) *elements = tensors.elements = empty_output(tensors.recon, recon_type(a));
   run(a, tensors, parameters, factor, upstream, value);
   Gradients out = {tensors.gradient};
   parameters.finish(out);
@@ -123,6 +125,12 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
                           : to_tensor(recon_term.size(), loss, a.reduction, loss_type(a)),
           with_terms ? to_tensor(recon_term, a.reduction, recon_type(a)) : Tensor(),
           with_terms ? to_tensor(kl_term, a.reduction, kl_type(a)) : Tensor(), gradients};
+}
+
+std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t output_mask) {
+  Tensor values;
+  Gradients gradients = run(a, output_mask, 1, nullptr, nullptr, &values);
+  return {values, gradients};
 }
 
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
@@ -171,7 +179,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
 
 extern const ObjectiveFunctions kObjective;
 const ObjectiveFunctions kObjective = {
-    .forward = forward, .gradient = gradient, .backward_ = backward_, .compares_rows = true};
+    .forward = forward, .elements = elements, .gradient = gradient, .backward_ = backward_, .compares_rows = true};
 
 }  // namespace cpu
 

@@ -85,12 +85,28 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   return {loss, recon_term, kl_term, tensors.finish()};
 }
 
+std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t output_mask) {
+  Call call("elements_forward", a.recon);
+  const GradientTensors tensors(a, output_mask, /*with_elements=*/true);
+  if (a.recon.numel() == 0) return {tensors.elements, tensors.finish()};
+  if (goes_by_tiles(a)) {
+    gradients_by_tiles(call, a, tensors);
+    return {tensors.elements, tensors.finish()};
+  }
+  Objective o{};
+  tensors.lay_out(a, o);
+  o.partition = Partition(1, a.recon.numel());
+  o.workspace = call.workspace(o.partition.blocks);
+  call.launch(o);
+  return {tensors.elements, tensors.finish()};
+}
+
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   Call call("elbo_gradient", a.recon);
   const GradientTensors tensors(a, output_mask);
   if (a.recon.numel() == 0) return tensors.finish();
   if (goes_by_tiles(a)) {
-    backward_by_tiles(call, a, tensors, upstream);
+    gradients_by_tiles(call, a, tensors, upstream);
     return tensors.finish();
   }
   const Tensor rows = as_real(upstream);
@@ -158,7 +174,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
 }  // namespace
 
 extern const ObjectiveFunctions kObjective;
-const ObjectiveFunctions kObjective = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+const ObjectiveFunctions kObjective = {
+    .forward = forward, .elements = elements, .gradient = gradient, .backward_ = backward_};
 
 }  // namespace cuda
 

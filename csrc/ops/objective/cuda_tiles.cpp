@@ -8,8 +8,9 @@
 namespace pyvae {
 namespace cuda {
 
-GradientTensors::GradientTensors(const LikelihoodArguments& a, int64_t output_mask)
+GradientTensors::GradientTensors(const LikelihoodArguments& a, int64_t output_mask, bool with_elements)
     : LikelihoodTensors(a), by_parameter(a, output_mask, Partials::whole_sums()) {
+  if (with_elements) elements = at::empty_like(recon, recon.options().dtype(recon_type(a)));
   if (is_set(output_mask, kGradRecon)) gradient = at::empty_like(recon);
   for (int k = 0; k < kMaxParameters; ++k) parameter_gradients[k] = by_parameter.elements[k];
 }
@@ -124,11 +125,11 @@ void forward_by_tiles(Call& call, const ElboArguments& a, const GradientTensors&
   run(call, tensors, o);
 }
 
-void backward_by_tiles(Call& call, const LikelihoodArguments& a, const GradientTensors& tensors,
-                       const Tensor& upstream) {
+void gradients_by_tiles(Call& call, const LikelihoodArguments& a, const GradientTensors& tensors,
+                        const Tensor& upstream) {
   TiledObjective o{};
   tensors.lay_out(a, o);
-  const Tensor library = as_real(a.log_library), rows = as_real(upstream);
+  const Tensor library = as_real(a.log_library), rows = upstream.defined() ? as_real(upstream) : Tensor();
   o.log_library = per_row(library), o.upstream = per_row(rows);
   run(call, tensors, o);
 }

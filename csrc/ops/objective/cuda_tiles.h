@@ -11,7 +11,7 @@ namespace cuda {
 struct GradientTensors : LikelihoodTensors {
   ParameterGradients by_parameter;
 
-  GradientTensors(const LikelihoodArguments& a, int64_t output_mask);
+  GradientTensors(const LikelihoodArguments& a, int64_t output_mask, bool with_elements = false);
   void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out) const;
   Gradients finish() const;
 };
@@ -22,8 +22,9 @@ bool goes_by_tiles(const LikelihoodArguments& a);
 // Launches the stages that a call has work for.
 void forward_by_tiles(Call& call, const ElboArguments& a, const GradientTensors& tensors, const LossTerms& terms,
                       const Tensor& kl, bool by_row);  // kl: of each row, or their sum; undefined: 0
-void backward_by_tiles(Call& call, const LikelihoodArguments& a, const GradientTensors& tensors,
-                       const Tensor& upstream);
+// The gradients alone, times upstream [B], or undefined: 1; and the elements, if `tensors` has a place for them.
+void gradients_by_tiles(Call& call, const LikelihoodArguments& a, const GradientTensors& tensors,
+                        const Tensor& upstream = Tensor());
 
 }  // namespace cuda
 }  // namespace pyvae

@@ -17,6 +17,9 @@ struct ObjectiveFunctions {
   // (loss, reconstruction term, KL term), [B] without reduction, else scalars; and the reconstruction term's gradients
   // that are in the output mask, made in the same pass. With kSkip the second and third may be undefined.
   std::tuple<Tensor, Tensor, Tensor, Gradients> (*forward)(const ElboArguments&, int64_t output_mask, TermOutputs);
+  // The value of each element, in recon's shape and what it is computed in, and the gradients of their sum that are in
+  // the output mask.
+  std::tuple<Tensor, Gradients> (*elements)(const LikelihoodArguments&, int64_t output_mask);
   // upstream[b] * weight * the derivatives of the value, each with the shape and dtype of the input that it is the
   // gradient of; upstream [B].
   Gradients (*gradient)(const LikelihoodArguments&, const Tensor& upstream, int64_t output_mask);

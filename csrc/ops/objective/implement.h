@@ -13,6 +13,8 @@ namespace pyvae {
 // The operators' signatures.
 using ElboOutputs = std::tuple<Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor>;
 using ElboForward = ElboOutputs (*)(const ElboArguments&, int64_t output_mask);
+using ElementsOutputs = std::tuple<Tensor, Tensor, std::vector<Tensor>, Tensor>;
+using ElementsForward = ElementsOutputs (*)(const LikelihoodArguments&, int64_t output_mask);
 using ElboGradient = GradientOutputs (*)(const LikelihoodArguments&, const Tensor& upstream, int64_t output_mask);
 
 template <const ObjectiveFunctions& functions>
@@ -22,6 +24,13 @@ struct CheckedObjective {
     check("elbo_forward", find_mask_error(a, output_mask));
     const auto [loss, recon_term, kl_term, gradients] = functions.forward(a, output_mask, TermOutputs::kOwnStorage);
     return std::tuple_cat(std::make_tuple(loss, recon_term, kl_term), to_outputs(gradients, a));
+  }
+
+  static ElementsOutputs elements(const LikelihoodArguments& a, int64_t output_mask) {
+    check("elements_forward", find_error(a));
+    check("elements_forward", find_mask_error(a, output_mask));
+    const auto [values, gradients] = functions.elements(a, output_mask);
+    return std::tuple_cat(std::make_tuple(values), to_outputs(gradients, a));
   }
 
   static GradientOutputs gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
@@ -50,6 +59,7 @@ template <const ObjectiveFunctions& functions>
 void implement_objective(torch::Library& m, c10::DeviceType type) {
   registered<ObjectiveFunctions>(type) = &functions;
   m.impl("elbo_forward", flat<&CheckedObjective<functions>::forward>());
+  m.impl("elements_forward", flat<&CheckedObjective<functions>::elements>());
   m.impl("elbo_gradient", flat<&CheckedObjective<functions>::gradient>());
   m.impl("elbo_backward_", flat<&CheckedObjective<functions>::backward_>());
 }

@@ -27,6 +27,10 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
           empty_reduced(a.recon, a.reduction, kl_type(a)), empty_gradients(a, output_mask)};
 }
 
+std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t output_mask) {
+  return {empty_like_operand(a.recon, a.recon.options().dtype(recon_type(a))), empty_gradients(a, output_mask)};
+}
+
 Gradients gradient(const LikelihoodArguments& a, const Tensor&, int64_t output_mask) {
   return empty_gradients(a, output_mask);
 }
@@ -42,7 +46,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
 }  // namespace
 
 extern const ObjectiveFunctions kObjectiveOnMeta;
-const ObjectiveFunctions kObjectiveOnMeta = {.forward = forward, .gradient = gradient, .backward_ = backward_};
+const ObjectiveFunctions kObjectiveOnMeta = {
+    .forward = forward, .elements = elements, .gradient = gradient, .backward_ = backward_};
 
 TORCH_LIBRARY_IMPL(pyvae, Meta, m) { implement_objective<kObjectiveOnMeta>(m, at::kMeta); }
 

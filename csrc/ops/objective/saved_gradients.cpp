@@ -6,20 +6,44 @@
 
 #include "ops/autograd.h"
 #include "ops/codes.h"
-#include "ops/objective/functions.h"
+#include "ops/objective/implement.h"
 
 namespace pyvae {
 
 bool is_in_16_bits(const Tensor& tensor) { return at::elementSize(tensor.scalar_type()) <= 2; }
 static bool is_in_16_bits(const OptionalTensor& tensor) { return tensor && is_in_16_bits(*tensor); }
 
-// The gradients that autograd asks for by what may have one that the kernels compute.
-static int64_t required_gradients(const ElboArguments& a) {
+Gradients compute_gradients(const LikelihoodArguments& a, const ObjectiveFunctions* functions, const Tensor& upstream,
+                            int64_t output_mask) {
+  if (functions) {
+    RECORD_FUNCTION("pyvae::elbo_gradient", c10::ArrayRef<const c10::IValue>());
+    return functions->gradient(a, upstream, output_mask);
+  }
+  static const auto op = find_operator<ElboGradient>("pyvae::elbo_gradient");
+  return from_outputs(call(op, a, upstream, output_mask));
+}
+
+Tensor take_buffer(AutogradContext* ctx, int64_t place) {
+  const auto entry = ctx->saved_data.find(buffer_name(place));
+  if (entry == ctx->saved_data.end()) return Tensor();
+  const Tensor buffer = entry->second.toTensor();
+  ctx->saved_data.erase(entry);
+  if (buffer._version() != 0) return Tensor();
+  buffer.unsafeGetTensorImpl()->bump_version();
+  return buffer;
+}
+
+int64_t required_gradients(const LikelihoodArguments& a) {
   int64_t mask = requires_grad(a.recon) << kGradRecon | requires_grad(a.log_library) << kGradLogLibrary;
   for (size_t k = 0; k < a.parameters.size(); ++k) {
     mask |= int64_t(requires_grad(a.parameters[k])) << (kGradParameter + int64_t(k));
   }
   return mask;
+}
+
+bool is_any_in_16_bits(const LikelihoodArguments& a) {
+  return is_in_16_bits(a.recon) || is_in_16_bits(a.log_library) ||
+         std::any_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); });
 }
 
 bool is_scalable(const ElboArguments& a, int64_t place) {
@@ -38,10 +62,7 @@ static bool are_scalable(const ElboArguments& a, int64_t mask) {
 bool stores_unscaled_gradients(const ElboArguments& a) {
   const Trait& trait = kTraits[a.likelihood];
   if (!trait.is_count && trait.parameters == 0) return true;  // elbo_backward_ makes 16-bit ones anew, if need be
-  if (is_in_16_bits(a.recon) || is_in_16_bits(a.log_library) ||
-      std::any_of(a.parameters.begin(), a.parameters.end(), [](const auto& p) { return is_in_16_bits(p); })) {
-    return false;
-  }
+  if (is_any_in_16_bits(a)) return false;
   const auto* const functions = registered<ObjectiveFunctions>(a.recon.device().type());
   return (functions && functions->compares_rows) || are_scalable(a, required_gradients(a));
 }

@@ -18,9 +18,12 @@ TORCH_LIBRARY_FRAGMENT(pyvae, m) {
   // Differentiable.
   define("elbo(" + elbo + ") -> (Tensor loss, Tensor recon_term, Tensor kl_term)");
 
-  // What it is made of (functions.h says what each does).
+  define("elements(" + likelihood + ") -> Tensor");
+
+  // What they are made of (functions.h says what each does).
   define("elbo_forward(" + elbo + ", int output_mask) -> (Tensor loss, Tensor recon_term, Tensor kl_term, " +
          gradients + ")");
+  define("elements_forward(" + likelihood + ", int output_mask) -> (Tensor elements, " + gradients + ")");
   define("elbo_gradient(" + likelihood + ", Tensor upstream, int output_mask) -> (" + gradients + ")");
   define("elbo_backward(" + elbo + ", Tensor gradient, Tensor? grad_loss, Tensor? grad_recon) -> Tensor");
   // For eager mode alone: it works in place.
