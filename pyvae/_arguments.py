@@ -60,6 +60,14 @@ class ObjectiveArguments(NamedTuple):
     reduction: str
 
 
+def without_posterior(
+    recon: Tensor, target: Tensor, likelihood: Any, weight: Any, pos_weight: Any, reduction: str
+) -> ObjectiveArguments:
+    """Those of `reconstruction_loss`."""
+    every: list[Any] = [recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction]
+    return ObjectiveArguments(*every)
+
+
 def scales_of(call: LatentArguments | ObjectiveArguments) -> list[tuple[str, Tensor]]:
     """The scales of the posterior that are given, and which of `SCALES` they are; there is to be one."""
     found = [(kind, getattr(call, kind)) for kind in SCALES]

@@ -53,17 +53,21 @@ def reduction(function: str, reduction: str, options: tuple[str, ...] = REDUCTIO
 def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None) -> None:
     """Check that `likelihood` is the name of one without parameters, or an object, and that it is the one that takes
     `pos_weight`, if given."""
-    if not isinstance(likelihood, CLASSES):
+    if isinstance(likelihood, CLASSES):
+        likelihood.check(function)
+    else:
         if isinstance(likelihood, type) and issubclass(likelihood, CLASSES):
             raise TypeError(
                 f"{function}: `likelihood` must be a name or an object, but is the class {likelihood.__name__}; make "
                 f"an object of it: `likelihood={example(likelihood)}`"
             )
         if isinstance(likelihood, str) and likelihood in LIKELIHOODS and LIKELIHOODS[likelihood].parameters:
-            names = ", ".join(LIKELIHOODS[likelihood].parameters)
+            names, made = ", ".join(LIKELIHOODS[likelihood].parameters), example(OBJECTS[likelihood])
+            if likelihood.endswith("_mean"):
+                made = made.replace("(", '(link="identity", ').replace(", )", ")")
             raise ValueError(
                 f'{function}: `likelihood` "{likelihood}" has parameters ({names}), so it must be given as an object: '
-                f"`likelihood=pyvae.{OBJECTS[likelihood].__name__}({names})`"
+                f"`likelihood={made}`"
             )
         if isinstance(likelihood, str) and likelihood in OTHER_NAMES:
             raise ValueError(

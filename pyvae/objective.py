@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from . import _checks, _codes, _route, _sharding, latent, reference
-from ._arguments import ELBO, NO_POSTERIOR, SCALES, ElementReduction, LikelihoodName, ObjectiveArguments, Reduction
+from ._arguments import (
+    ELBO,
+    NO_POSTERIOR,
+    SCALES,
+    ElementReduction,
+    LikelihoodName,
+    ObjectiveArguments,
+    Reduction,
+    without_posterior,
+)
 from ._expect import scalar
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve, with_tensors
@@ -234,7 +243,7 @@ def _elements(
 ) -> Tensor:
     """`reconstruction_loss` of each element."""
     name = reconstruction_loss.__name__
-    call = ObjectiveArguments(recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, "elements")
+    call = without_posterior(recon, target, likelihood, weight, pos_weight, "elements")
     if _route.direct():
         try:
             out = _C.elements(recon, target, likelihood, weight, pos_weight)

@@ -20,13 +20,13 @@ from torch import Tensor
 from . import _checks, _codes, _latent_checks
 from ._arguments import (
     ELBO,
-    NO_POSTERIOR,
     ElementReduction,
     LatentArguments,
     LikelihoodName,
     ObjectiveArguments,
     Posterior,
     Reduction,
+    without_posterior,
 )
 from ._expect import is_readable
 from ._noise import normal, seed_tensor
@@ -141,7 +141,7 @@ def reconstruction_loss(
     reduction: ElementReduction = "none",
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features or not; see `pyvae.reconstruction_loss`."""
-    given = ObjectiveArguments(recon, target, *NO_POSTERIOR, likelihood, 1.0, weight, pos_weight, reduction)
+    given = without_posterior(recon, target, likelihood, weight, pos_weight, reduction)
     call, _ = _checks.objective("reconstruction_loss", given)
     of_each = elements("reconstruction_loss", call)
     return of_each if reduction == "elements" else _reduce(_sum_features(of_each), reduction)

@@ -212,6 +212,34 @@ ENTRIES: dict[str, Entry] = {
         draw=formulas.logits,
         sweep=Sweep(REAL, UNIT, Range(-110, 110), (1e4, -1e4, 0.0, -0.0, 2.0, -2.0, 1e-45, 1e38, -1e38)),
     ),
+    "poisson_mean": Entry(
+        make=lambda eps: pyvae.Poisson(link="identity", eps=eps),
+        terms=lambda m, x, eps: formulas.of_means(formulas.poisson, m + eps, x),
+        torch=lambda m, x, eps: -Poisson(m + eps).log_prob(x),
+        draw=formulas.with_means,
+        parameters=(("eps", formulas.small),),
+        counts=True,
+    ),
+    "negative_binomial_mean": Entry(
+        make=lambda r, eps: pyvae.NegativeBinomial(r, link="identity", eps=eps),
+        terms=lambda m, x, r, eps: formulas.of_means(formulas.negative_binomial, m + eps, x, r),
+        torch=lambda m, x, r, eps: -NegativeBinomial(torch.exp(r), logits=torch.log(m + eps) - r).log_prob(x),
+        draw=formulas.with_means,
+        parameters=(("log_theta", formulas.log_theta), ("eps", formulas.small)),
+        counts=True,
+    ),
+    "zero_inflated_negative_binomial_mean": Entry(
+        make=lambda r, rho, eps: pyvae.ZeroInflatedNegativeBinomial(r, rho, link="identity", eps=eps),
+        terms=lambda m, x, r, rho, eps: formulas.of_means(formulas.zero_inflated_negative_binomial, m + eps, x, r, rho),
+        torch=lambda m, x, r, rho, eps: formulas.zero_inflated_by_torch(torch.log(m + eps), x, r, rho),
+        draw=formulas.with_means,
+        parameters=(
+            ("log_theta", formulas.log_theta),
+            ("zi_logits", lambda shape, draw: 2 * normal(shape, draw)),
+            ("eps", formulas.small),
+        ),
+        counts=True,
+    ),
 }
 # Those whose losses and slopes are held to units in the last place. Of the others value and derivatives are sums of
 # functions with bounds of their own: tolerances.IN_UNITS.

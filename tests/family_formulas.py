@@ -8,6 +8,7 @@ right to that.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mpmath as mp
 import torch
@@ -129,6 +130,14 @@ def zero_inflated_by_torch(a: Tensor, x: Tensor, r: Tensor, rho: Tensor) -> Tens
     return -torch.log(torch.where(x == 0, torch.sigmoid(rho), 0.0) + torch.sigmoid(-rho) * probability)
 
 
+def of_means(of_logs: Callable[..., list[Sided]], mean: Tensor, x: Tensor, *own: Tensor) -> list[Sided]:
+    """The terms by the mean, and by eps the same, of those by its log; at 0 as from the right."""
+    at = mean.clamp_min(1e-300)
+    value, by_log, *others = of_logs(torch.log(at), x, *own)
+    by_mean = tuple(side / at for side in by_log)
+    return [value, by_mean, *others, by_mean]
+
+
 def multinomial(a: Tensor, x: Tensor) -> list[Sided]:
     return [alone(torch.where(x == 0, 0.0, -x * a)), alone(-x)]
 
@@ -176,6 +185,17 @@ def with_counts(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
     counts = torch.poisson(torch.exp(1.5 * normal(shape, draw)), generator=draw).clamp(max=100)
     target = torch.where(torch.rand(shape, generator=draw) < 0.5, 0.0, counts)
     return 1.5 * normal(shape, draw), target
+
+
+def with_means(shape: Shape, draw: Generator) -> tuple[Tensor, Tensor]:
+    """The same, with means in place of their logs."""
+    log_mean, target = with_counts(shape, draw)
+    return torch.exp(log_mean), target
+
+
+def small(shape: Shape, draw: Generator) -> Tensor:
+    """What is added to a mean."""
+    return 0.01 * torch.rand(shape, generator=draw, dtype=torch.float64)
 
 
 def log_theta(shape: Shape, draw: Generator) -> Tensor:

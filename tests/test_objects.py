@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import pyvae
+from pyvae._objects import held, settings
 from pyvae.likelihoods import CLASSES
 
 OBJECTS: dict[str, Callable[[Any], Any]] = {  # of one tensor, or number, for all that they hold
@@ -84,10 +85,10 @@ def test_copies(name: str) -> None:
         dataclasses.replace(given),
     ):
         assert type(made) is type(given) and made is not given
-        assert all_equal(*([x for x in vars(each).values() if x is not None] for each in (made, given)))
-    if vars(given):
+        assert all_equal(*([x for x in held(each).values() if x is not None] for each in (made, given)))
+    if held(given):
         assert copy.copy(given).resolved[1:] == given.resolved[1:]  # the same tensors
-        assert dataclasses.replace(given, **dict.fromkeys(vars(given), 1.0)).resolved.name == given.resolved.name
+        assert dataclasses.replace(given, **dict.fromkeys(held(given), 1.0)).resolved.name == given.resolved.name
 
 
 def test_repr_has_shapes_and_numbers() -> None:
@@ -110,14 +111,14 @@ def test_pytrees(name: str) -> None:
     """Leaves are what it holds, in order; what is not there is none."""
     given = OBJECTS[name](torch.ones(3))
     leaves, spec = pytree.tree_flatten(given)
-    assert all_equal(leaves, [x for x in vars(given).values() if x is not None])
+    assert all_equal(leaves, [x for x in held(given).values() if x is not None])
     assert pytree.treespec_loads(pytree.treespec_dumps(spec)) == spec
     twice = pytree.tree_map(lambda x: 2 * x, given)
     assert type(twice) is type(given)
     assert all_equal(pytree.tree_leaves(twice), [2 * x for x in leaves])
-    assert [x is None for x in vars(twice).values()] == [x is None for x in vars(given).values()]
+    assert [x is None for x in held(twice).values()] == [x is None for x in held(given).values()]
     paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(given)[0]]
-    assert paths == [f".{field}" for field, x in vars(given).items() if x is not None]
+    assert paths == [f".{field}" for field, x in held(given).items() if x is not None]
 
 
 def of_rows(likelihood: Any, recon: Tensor, target: Tensor) -> Tensor:
@@ -141,13 +142,17 @@ def test_transforms_of_functions_of_an_object(name: str, library: bool, device: 
     assert type(got) is type(likelihood)
     for mine, wanted in zip(pytree.tree_leaves(got), want, strict=True):
         assert_whole(mine, wanted)
+    absent = {} if given.log_library is None else {"log_library": None}
 
-    dims = type(likelihood)(*[None] * len(given.parameters), *([0] if given.log_library is not None else []))
+    own = [parameter for parameter, _ in family(name).parameters]
+    dims = dataclasses.replace(likelihood, **dict.fromkeys(own), **dict.fromkeys(absent, 0))
     if given.log_library is not None:
         library_of_one = dataclasses.replace(likelihood, log_library=given.log_library[:, None])
         each = torch.func.vmap(of_rows, in_dims=(dims, 0, 0))(library_of_one, given.recon, given.target)
         assert_whole(each, given.elbo_loss(reduction="none"))
-    wide = type(likelihood)(*(x.expand(4, 30) for x in given.parameters))
+    wide = dataclasses.replace(
+        likelihood, **{x: value.expand(4, 30) for x, value in zip(own, given.parameters, strict=True)}, **absent
+    )
     without = torch.func.vmap(of_rows)(wide, given.recon, given.target)
     assert_whole(without, pyvae.elbo_loss(given.recon, given.target, likelihood=wide, reduction="none"))
 
@@ -192,18 +197,18 @@ class Taking(nn.Module):
 
 
 class Making(nn.Module):
-    def __init__(self, cls: Callable[..., Any], names: list[str]) -> None:
+    def __init__(self, cls: Callable[..., Any], names: list[str], settings: dict[str, Any]) -> None:
         super().__init__()
-        self.cls, self.names = cls, names
+        self.cls, self.names, self.settings = cls, names, settings
 
     def forward(self, recon: Tensor, target: Tensor, given: list[Tensor]) -> Tensor:
-        likelihood = self.cls(**{name: given[i] for i, name in enumerate(self.names)})
+        likelihood = self.cls(**{name: given[i] for i, name in enumerate(self.names)}, **self.settings)
         return pyvae.elbo_loss(recon, target, likelihood=likelihood)
 
 
 def making(given: Call) -> tuple[Making, list[Tensor]]:
-    held = {name: x for name, x in vars(given.likelihood).items() if x is not None}
-    return Making(family(given.name).make, list(held)), list(held.values())
+    within = held(given.likelihood)
+    return Making(type(given.likelihood), list(within), settings(given.likelihood)), list(within.values())
 
 
 @pytest.mark.usefixtures("kernels")
@@ -231,7 +236,7 @@ def test_a_node_of_fx_makes_the_object(name: str) -> None:
     given = call(name, (4, 30), library=name in WITH_LIBRARY)
     module, tensors = making(given)
     traced = torch.fx.symbolic_trace(module)
-    made = [node for node in traced.graph.nodes if node.target is family(name).make]
+    made = [node for node in traced.graph.nodes if node.target is type(given.likelihood)]
     assert len(made) == 1
     for function in (traced, torch.compile(traced, fullgraph=True, backend="eager")):
         assert_whole(function(given.recon, given.target, tensors), given.elbo_loss())

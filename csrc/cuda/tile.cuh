@@ -137,9 +137,11 @@ struct TileElements {
     for (int k = 0; k < V; ++k) {
       T own[at_least_one(N)];
       in.own_of(k, own);
-      if constexpr (kQueues<Likelihood>) {  // of -inf, nothing
-        const T recon = waits[k] || k >= count ? -Real<T>::kInfinity : in.recon[k];
+      if constexpr (kQueues<Likelihood>) {
+        const bool absent = waits[k] || k >= count;
+        const T recon = absent && Likelihood::kLogMean ? -Real<T>::kInfinity : in.recon[k];  // of -inf, nothing
         terms[k] = Likelihood::template evaluate_zero<Counting>(recon, own);
+        if (absent && !Likelihood::kLogMean) terms[k] = {};
       } else {
         terms[k] = evaluate_element<Likelihood, Counting>(in.recon[k], in.target[k], own);  // own: the parameters
         if (k >= count) terms[k] = {};

@@ -119,9 +119,11 @@ struct Tile : TileElements<Likelihood, Way> {
   }
 };
 
-// A second parameter wants more registers than three blocks leave, and so does a queue beside other types than float.
+// A second parameter wants more registers than three blocks leave, and so does a queue beside other types than float,
+// or of means, whose logs are taken.
 template <class Likelihood, class Way>
-constexpr bool kIsLarge = Likelihood::kParameters > 1 || (kQueues<Likelihood> && !Way::kPlain);
+constexpr bool kIsLarge =
+    Likelihood::kParameters > 1 || (kQueues<Likelihood> && (!Way::kPlain || !Likelihood::kLogMean));
 template <class Likelihood, class Way>
 constexpr int kBlocks = kIsLarge<Likelihood, Way> && Way::kTileBlocks > 2 ? 2 : Way::kTileBlocks;
 

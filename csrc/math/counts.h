@@ -98,21 +98,27 @@ struct NegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate(T a, T x, const T (&own)[2]) {
+    return evaluate_at<Math, false>(a, x, log_ratio(a, x), own);
+  }
+
+  // kMean: `given` is the mean itself, and the derivative is that by it.
+  template <class Math, bool kMean, class T>
+  PYVAE_HD static Terms<T, 1> evaluate_at(T given, T x, LogRatio<T> ratio, const T (&own)[2]) {
     const T r = own[0], theta = own[1];
     const T n = theta + x;
     const T inverse_theta = Math::divide(T(1), theta), inverse_n = Math::divide(T(1), n);
 
-    const LogRatio<T> ratio = log_ratio(a, x);
     const bool swap = theta < x;
     const T m = swap ? theta : x, k = swap ? x : theta;
     // m e^s is the mean itself, or e^(r + s), whose exponent is kept in two parts. Where it is cut off, 1 + w is w, and
     // the deviance grows by k for each unit of s.
     const T sum = r - ratio.delta, back = sum - r;
     const T rest = (r - (sum - back)) - (ratio.delta + back);  // what `sum` has lost
-    const T exponent = swap ? sum : a;
+    const T exponent = swap ? sum : (kMean ? T(0) : given);
     const T cut = at_least(exponent - T(kLargest), T(0));
     const T power = Math::exp(at_most(exponent, T(kLargest)));
-    const T moved = swap && absolute(rest) < T(1) ? fma(power, rest, power) : power;
+    const T by_power = swap && absolute(rest) < T(1) ? fma(power, rest, power) : power;
+    const T moved = kMean && !swap ? given : by_power;
     const T near_s = swap ? -ratio.delta : ratio.delta, far_s = T(kLargest) - (swap ? r : ratio.log_x);
     const T s = cut > T(0) ? far_s : near_s;
     const Move<T> move = move_weight(m, s, moved);
@@ -137,8 +143,10 @@ struct NegativeBinomial : CountTraits {
     const T defect = e <= T(0.25) ? x_n * defect_ratio(e) : fma(-theta, log_e.value, x_n);
     const T fitted = fma(x_n * (theta * y_theta), slopes.phi, fma(x_n, inverse_n, defect));
     const T refused = refusal(x);
+    // By the mean: theta (mu - x) / ((theta + mu) mu)
+    const T by_mean = Math::divide(given - x, given) * Math::divide(theta, theta + given);
     return {(deviance + cut * k) + (saturated<Math>(x, ratio.log_x) + saturated_theta) + refused,
-            derivative + refused,
+            (kMean ? by_mean : derivative) + refused,
             {(misfit - fitted) + refused}};
   }
 
@@ -155,29 +163,43 @@ struct NegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 1> evaluate_zero(T a, const T (&own)[2]) {
-    return zero_of<Math>(a, own[0], own[1]).terms;
+    return zero_of<Math, false>(a, own[0], own[1]).terms;
   }
 
-  template <class Math, class T>
-  PYVAE_HD static Zero<T> zero_of(T a, T r, T theta) {
-    const T mu = Math::exp(a), t = a - r;
+  // kMean: as above. By the mean: theta / (theta + mu).
+  template <class Math, bool kMean, class T>
+  PYVAE_HD static Zero<T> zero_of(T given, T r, T theta) {
+    const T mu = kMean ? given : Math::exp(given);
     const T inverse = Math::divide(T(1), mu + theta);
     const bool above = mu > theta;
+    T t;
+    if constexpr (kMean) {
+      t = Math::kBranches && !above ? T(0) : -log_ratio(r, given).delta;
+    } else {
+      t = given - r;
+    }
     const T smaller = above ? theta : mu, q = smaller * inverse, w = smaller * (theta * inverse);
     const T e = q * log1m_excess_polynomial(q), excess = w * e;
     const T rise = above ? at_least(t, T(0)) : T(0), slope = above ? rise - fma(T(-2), q, T(1)) : T(0);
-    return {
-        {fma(theta, rise, w + excess), above ? theta * (T(1) - q) : w, {fma(theta, slope, excess)}}, r, t, q, e, above};
+    const T other = T(1) - q, by_log = above ? theta * other : w, by_mean = above ? q : other;
+    return {{fma(theta, rise, w + excess), kMean ? by_mean : by_log, {fma(theta, slope, excess)}}, r, t, q, e, above};
   }
 
   // c + the value at x = 0, to a part of the value's last place: for e^-(c + value), whose relative error is what the
   // sum's is absolutely. With mu or, of t > 0, theta = 2^k (1 + f):
   //   t <= 0: value 2^k (1 + f) (1 + (1 - q) e - q);  t > 0: value 2^k (1 + f) (t + q + q e)
   // 2^k and 2^k t are exact, what is added to them is small beside them, and what c + 2^k loses is kept (Knuth).
-  template <class T>
-  PYVAE_HD static T add_to_value(T c, T a, const Zero<T>& z) {
-    const Exponent<T> power = reduce_exponent(at_least(z.above ? z.r : a, T(-80)));
-    const T lost = (a - z.t) - z.r;  // by rounding a - r
+  template <bool kMean, class T>
+  PYVAE_HD static T add_to_value(T c, T given, const Zero<T>& z) {
+    Exponent<T> power = reduce_exponent(at_least(z.above || kMean ? z.r : given, T(-80)));
+    T lost = (given - z.t) - z.r;  // by rounding a - r
+    if constexpr (kMean) {
+      constexpr T rounder = Real<T>::kRounder + Real<T>::kBias - 1;
+      const Binary<T> mean = split_binary(at_least(given, T(1e-36)));
+      lost = T(0);
+      power.half = z.above ? power.half : power_of_two(mean.k + rounder);
+      power.r = z.above ? power.r : mean.f, power.q = z.above ? power.q : T(0);
+    }
     const T rest = z.above ? (absolute(lost) < T(1) ? lost : T(0)) + fma(z.q, z.e, z.q) : fma(T(1) - z.q, z.e, -z.q);
     const T whole = z.above ? at_most(z.t, T(1e9)) : T(1), f = power.r + power.q;
     const T twice = T(2) * power.half, most = twice * whole;
@@ -238,17 +260,27 @@ struct ZeroInflatedNegativeBinomial : CountTraits {
 
   template <class Math, class T>
   PYVAE_HD static Terms<T, 2> evaluate(T a, T x, const T (&own)[3]) {
+    return evaluate_at<Math, false>(a, x, log_ratio(a, x), own);
+  }
+  template <class Math, class T>
+  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&own)[3]) {
+    return evaluate_zero_at<Math, false>(a, own);
+  }
+
+  // kMean: as of NegativeBinomial.
+  template <class Math, bool kMean, class T>
+  PYVAE_HD static Terms<T, 2> evaluate_at(T given, T x, LogRatio<T> ratio, const T (&own)[3]) {
     const T rho = own[2];
-    const Terms<T, 1> base = NegativeBinomial::evaluate<Math>(a, x, {own[0], own[1]});
+    const Terms<T, 1> base = NegativeBinomial::evaluate_at<Math, kMean>(given, x, ratio, {own[0], own[1]});
     const Sigmoid<T> inflated = sigmoid<Math>(rho);
     const T value = base.value + at_least(rho, T(0)) - log1p(-inflated.smaller, inflated.larger).value;
     return {value, base.derivative, {base.parameters[0], inflated.value + refusal(x)}};
   }
 
-  template <class Math, class T>
-  PYVAE_HD static Terms<T, 2> evaluate_zero(T a, const T (&own)[3]) {
+  template <class Math, bool kMean, class T>
+  PYVAE_HD static Terms<T, 2> evaluate_zero_at(T given, const T (&own)[3]) {
     const T rho = own[2];
-    const auto zero = NegativeBinomial::zero_of<Math>(a, own[0], own[1]);
+    const auto zero = NegativeBinomial::zero_of<Math, kMean>(given, own[0], own[1]);
     const Terms<T, 1>& base = zero.terms;
     const T n = base.value;
     const Sigmoid<T> inflated = sigmoid<Math>(rho);
@@ -261,7 +293,7 @@ struct ZeroInflatedNegativeBinomial : CountTraits {
       const T value = y <= T(0.5) ? fma(y * y, log1m_excess_polynomial(y), y) : -Math::log(left);
       return {value, share * base.derivative, {share * base.parameters[0], -(inflated.value * inverse * y)}};
     }
-    const Sigmoid<T> joint = sigmoid<Math>(NegativeBinomial::add_to_value(rho, a, zero));
+    const Sigmoid<T> joint = sigmoid<Math>(NegativeBinomial::add_to_value<kMean>(rho, given, zero));
     const T y = inflated.complement * -expm1(-n);
     const bool near = y <= T(0.25);
     const T ratio = (T(1) + joint.u) * inflated.larger;

@@ -61,6 +61,15 @@ PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
+// The same of the mean itself, e^a >= 0: where it is near x, of their exact difference.
+template <class Math, class T>
+PYVAE_HD LogRatio<T> log_ratio_of_mean(T mean, T x) {
+  const LogRatio<T> far = log_ratio(log(mean), x);
+  const T difference = mean - x;
+  const bool near = absolute(difference) <= T(0.25) * x;
+  return {far.log_x, near ? log1p(near ? Math::divide(difference, x) : T(0)).value : far.delta};
+}
+
 // (-log(1 - q) - q) / q^2 for 0 <= q <= 1/2, to 1e-7 and 3e-15
 PYVAE_HD float log1m_excess_polynomial(float q) {
   return polynomial(q, 0.5000000199f, 0.3333270016f, 0.2503279778f, 0.1935322164f, 0.2295933972f, -0.1933619496f,

@@ -6,7 +6,7 @@
 // entry in the tests' registry.
 #pragma once
 
-#include "math/counts.h"
+#include "math/counts_mean.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -197,7 +197,8 @@ struct ContinuousBernoulliLogits : Traits {
 
 // In the order of their codes.
 using Likelihoods = Types<Bernoulli, BernoulliLogits, Gaussian, Laplace, GaussianLogvar, LaplaceLogscale, Poisson,
-                          NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial, ContinuousBernoulliLogits>;
+                          NegativeBinomial, ZeroInflatedNegativeBinomial, Multinomial, ContinuousBernoulliLogits,
+                          PoissonMean, NegativeBinomialMean, ZeroInflatedNegativeBinomialMean>;
 
 }  // namespace PYVAE_ISA
 }  // namespace pyvae

@@ -13,7 +13,7 @@ constexpr int kMaxParameters = 3, kMaxPrepared = 4;
 
 // The protocol of every likelihood. Of one element:
 //   evaluate<Math>(recon, target, parameters)  its value in nats and its derivatives, as Terms
-//   evaluate_zero<Math>(recon, parameters)     of counts: the same for target 0; of recon -inf all are 0
+//   evaluate_zero<Math>(recon, parameters)     of counts: the same for target 0; if kLogMean, of recon -inf all are 0
 //   prepare<Math>(parameters, prepared)        if kPrepared: what depends on the parameters alone. evaluate then takes
 //                                              `prepared` in their place
 //   prepare_first<Math>(parameter, own)        if kFirst: what depends on the first parameter alone, which most calls
@@ -22,6 +22,7 @@ struct Traits {
   static constexpr bool kProbability = false;   // recon outside [0, 1] is an error
   static constexpr bool kUnitTarget = false;    // a target outside [0, 1] is one
   static constexpr bool kIsCount = false;       // a negative target is one; most targets are 0
+  static constexpr bool kLogMean = true;        // of counts: recon is the log of the mean, or else the mean itself
   static constexpr int kParameters = 0;         // of its own: evaluate gives the derivative by each
   static constexpr bool kHasPosWeight = false;  // after them, evaluate reads a pos_weight: no derivative by it
   static constexpr int kPrepared = 0;

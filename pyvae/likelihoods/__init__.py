@@ -20,8 +20,11 @@ from ._bernoulli import BERNOULLI, BERNOULLI_LOGITS, CONTINUOUS_BERNOULLI_LOGITS
 from ._counts import (
     MULTINOMIAL,
     NEGATIVE_BINOMIAL,
+    NEGATIVE_BINOMIAL_MEAN,
     POISSON,
+    POISSON_MEAN,
     ZERO_INFLATED_NEGATIVE_BINOMIAL,
+    ZERO_INFLATED_NEGATIVE_BINOMIAL_MEAN,
     Multinomial,
     NegativeBinomial,
     Poisson,
@@ -48,6 +51,9 @@ LIKELIHOODS: dict[str, Likelihood] = {
         ZERO_INFLATED_NEGATIVE_BINOMIAL,
         MULTINOMIAL,
         CONTINUOUS_BERNOULLI_LOGITS,
+        POISSON_MEAN,
+        NEGATIVE_BINOMIAL_MEAN,
+        ZERO_INFLATED_NEGATIVE_BINOMIAL_MEAN,
     )
 }
 LikelihoodObject = Gaussian | Laplace | Poisson | NegativeBinomial | ZeroInflatedNegativeBinomial | Multinomial
@@ -112,4 +118,6 @@ def restore(parts: Resolved) -> Any:
     if cls is None:
         return parts.name
     given = dict(zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True))
+    if parts.name.endswith("_mean"):
+        given["link"] = "identity"
     return cls(**given if parts.log_library is None else given | {"log_library": parts.log_library})

@@ -5,7 +5,7 @@ Their formulas are computed in float64, where the terms of large counts cancel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._noise import exact_dtype
 from .._objects import Object
+from ._link import Link, by_link, check, log_of
 from ._member import Likelihood, Resolved
 
 
@@ -35,6 +36,25 @@ def _poisson(log_mean: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
 POISSON = Likelihood("poisson", _poisson, is_count=True, softmax="optional")
 
 
+def _poisson_mean(mean: Tensor, x: Tensor, _: Tensor | float, eps: Tensor) -> Tensor:
+    """mu - x log mu + lgamma(x + 1), mu = mean + eps, in float64."""
+    exact = exact_dtype(x.device)
+    mu, x = _mean(mean.to(exact) + eps.to(exact)), _count(x.to(exact))
+    return (mu - _times_log(x, _log_mean(mu, x)) + torch.lgamma(x + 1)).to(mean.dtype)
+
+
+def _mean(mu: Tensor) -> Tensor:
+    return torch.where(mu < 0, torch.nan, mu)
+
+
+def _log_mean(mu: Tensor, x: Tensor) -> Tensor:
+    """log mu, where a count above 0 asks for it: so that at 0 its slope, which may be infinite, is 0."""
+    return torch.log(torch.where(x == 0, torch.where(mu.isnan(), mu, 1.0), mu))
+
+
+POISSON_MEAN = Likelihood("poisson_mean", _poisson_mean, ("eps",), is_count=True)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Poisson(Object):
     """Poisson counts with the mean e^recon, or with log_library e^log_library softmax(recon): mean - target log mean +
@@ -43,6 +63,9 @@ class Poisson(Object):
     Args:
         log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
             scores, over all features.
+        link: "log", recon holds the log of the mean; "identity", the mean itself, 0 or more: below, results are NaN.
+        eps: what is added to such a mean, a number, 1e-8 say, or a tensor: where the mean is 0, the loss of a count
+            above 0 is infinite.
 
     Example:
         >>> import torch, pyvae
@@ -51,13 +74,19 @@ class Poisson(Object):
     """
 
     __module__ = "pyvae.likelihoods"  # where pickles find it
-    _members = (POISSON,)
+    _members = (POISSON, POISSON_MEAN)
+    _settings = ("link",)
 
     log_library: Tensor | float | None = None
+    link: Link = field(default="log", kw_only=True)
+    eps: Tensor | float = field(default=0.0, kw_only=True)
+
+    def check(self, function: str) -> None:
+        check(function, self)
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved(POISSON.name, log_library=self.log_library)
+        return by_link(self, POISSON, POISSON_MEAN, ())
 
 
 def _negative_binomial(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor) -> Tensor:
@@ -66,7 +95,14 @@ def _negative_binomial(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta
     return _nb(log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact)).to(log_mean.dtype)
 
 
-def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
+def _negative_binomial_mean(mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor, eps: Tensor) -> Tensor:
+    """The same of the mean mu = mean + eps."""
+    exact = exact_dtype(x.device)
+    mu, x = _mean(mean.to(exact) + eps.to(exact)), _count(x.to(exact))
+    return _nb(_log_mean(mu, x), x, log_theta.to(exact), mu).to(mean.dtype)
+
+
+def _nb(a: Tensor, x: Tensor, r: Tensor, mu: Tensor | None = None) -> Tensor:
     """By lgamma where theta = e^r is below 8. Above, where lgamma(x + theta) - lgamma(theta) loses digits with theta,
     by Stirling's series R(z) = lgamma(z) - (z - 1/2) log z + z - 1/2 log(2 pi), with w = (mu - x) / (theta + x):
     (theta + x) (log1p(w) - w) + mu - x a + 1/2 log1p(x / theta) - R(theta + x) + R(theta) + lgamma(x + 1)."""
@@ -76,11 +112,12 @@ def _nb(a: Tensor, x: Tensor, r: Tensor) -> Tensor:
     theta, log_factorial = torch.exp(near), torch.lgamma(x + 1)
     own = torch.where(x == 0, theta.detach(), theta)  # whose slopes, which may be large, then cancel
     ways = torch.lgamma(x + own) - torch.lgamma(own) - log_factorial
-    by_gamma = -theta * F.logsigmoid(near - a) - _times_log(x, F.logsigmoid(a - near)) - ways
+    rise = -F.logsigmoid(near - a) if mu is None else torch.log1p(mu / theta)  # of a mean of 0, whose log has no slope
+    by_gamma = theta * rise - _times_log(x, F.logsigmoid(a - near)) - ways
     theta = torch.exp(far)
     total = theta + x
     saturated = torch.log1p(x / theta) / 2 - _stirling(total) + _stirling(theta) + log_factorial
-    mean = torch.exp(a)
+    mean = torch.exp(a) if mu is None else mu
     by_stirling = total * _log1p_excess((mean - x) / total) + mean - _times_log(x, a) + saturated
     return torch.where(small, by_gamma, by_stirling)
 
@@ -106,6 +143,9 @@ def _stirling(z: Tensor) -> Tensor:
 NEGATIVE_BINOMIAL = Likelihood(
     "negative_binomial", _negative_binomial, ("log_theta",), is_count=True, softmax="optional"
 )
+NEGATIVE_BINOMIAL_MEAN = Likelihood(
+    "negative_binomial_mean", _negative_binomial_mean, ("log_theta", "eps"), is_count=True
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +158,8 @@ class NegativeBinomial(Object):
         log_theta: log of the inverse dispersion, broadcastable to recon, (D,) for one a gene, or a number.
         log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
             scores, over all features.
+        theta: the inverse dispersion itself, in place of its log.
+        link, eps: as of `Poisson`.
 
     Source:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018).
@@ -131,28 +173,47 @@ class NegativeBinomial(Object):
     """
 
     __module__ = "pyvae.likelihoods"  # where pickles find it
-    _members = (NEGATIVE_BINOMIAL,)
+    _members = (NEGATIVE_BINOMIAL, NEGATIVE_BINOMIAL_MEAN)
+    _needed, _settings = ("log_theta",), ("link",)
 
-    log_theta: Tensor | float
+    log_theta: Tensor | float | None = None
     log_library: Tensor | float | None = None
+    theta: Tensor | float | None = field(default=None, kw_only=True)
+    link: Link = field(default="log", kw_only=True)
+    eps: Tensor | float = field(default=0.0, kw_only=True)
+
+    def check(self, function: str) -> None:
+        check(function, self)
 
     @property
     def resolved(self) -> Resolved:
-        return Resolved(NEGATIVE_BINOMIAL.name, (self.log_theta,), self.log_library)
+        return by_link(self, NEGATIVE_BINOMIAL, NEGATIVE_BINOMIAL_MEAN, (log_of(self.log_theta, self.theta),))
 
 
 def _zero_inflated(log_mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor, zi_logits: Tensor) -> Tensor:
     """Negative binomial, or 0 with probability sigmoid(rho): softplus(rho) + NB for x > 0, and for x = 0, with the
     negative binomial's n, -log(sigmoid(rho) + sigmoid(-rho) e^-n)."""
     exact = exact_dtype(x.device)
-    a, x, r, rho = log_mean.to(exact), _count(x.to(exact)), log_theta.to(exact), zi_logits.to(exact)
-    n = _nb(a, x, r)
+    x = _count(x.to(exact))
+    return _inflated(_nb(log_mean.to(exact), x, log_theta.to(exact)), x, zi_logits.to(exact)).to(log_mean.dtype)
+
+
+def _zero_inflated_mean(
+    mean: Tensor, x: Tensor, _: Tensor | float, log_theta: Tensor, zi_logits: Tensor, eps: Tensor
+) -> Tensor:
+    """The same of the mean mu = mean + eps."""
+    exact = exact_dtype(x.device)
+    mu, x = _mean(mean.to(exact) + eps.to(exact)), _count(x.to(exact))
+    n = _nb(_log_mean(mu, x), x, log_theta.to(exact), mu)
+    return _inflated(n, x, zi_logits.to(exact)).to(mean.dtype)
+
+
+def _inflated(n: Tensor, x: Tensor, rho: Tensor) -> Tensor:
     is_near = n < 1  # beyond, the slope of expm1, e^-n, would be a difference
     rest = torch.exp(F.logsigmoid(-rho))  # not sigmoid(-rho), whose slope is 0 where it is 1
     near = -torch.log1p(rest * torch.expm1(-torch.where(is_near, n, 1.0)))  # finite where it is not used
     far = -torch.logaddexp(F.logsigmoid(rho), F.logsigmoid(-rho) - n)
-    value = torch.where(x == 0, torch.where(is_near, near, far), n - F.logsigmoid(-rho))
-    return value.to(log_mean.dtype)
+    return torch.where(x == 0, torch.where(is_near, near, far), n - F.logsigmoid(-rho))
 
 
 ZERO_INFLATED_NEGATIVE_BINOMIAL = Likelihood(
@@ -162,6 +223,9 @@ ZERO_INFLATED_NEGATIVE_BINOMIAL = Likelihood(
     is_count=True,
     softmax="optional",
 )
+ZERO_INFLATED_NEGATIVE_BINOMIAL_MEAN = Likelihood(
+    "zero_inflated_negative_binomial_mean", _zero_inflated_mean, ("log_theta", "zi_logits", "eps"), is_count=True
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -170,9 +234,11 @@ class ZeroInflatedNegativeBinomial(Object):
 
     Args:
         log_theta: log of the inverse dispersion, broadcastable to recon, or a number.
-        zi_logits: logits of an extra 0, broadcastable to recon, or a number.
+        zi_logits: logits of an extra 0, broadcastable to recon, or a number; required.
         log_library: log of each sample's total, shape (B,) or (B, 1), or a number for all of them. With it recon holds
             scores, over all features.
+        theta: the inverse dispersion itself, in place of its log.
+        link, eps: as of `Poisson`.
 
     Source:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics" (2018).
@@ -185,16 +251,26 @@ class ZeroInflatedNegativeBinomial(Object):
     """
 
     __module__ = "pyvae.likelihoods"  # where pickles find it
-    _members = (ZERO_INFLATED_NEGATIVE_BINOMIAL,)
+    _members = (ZERO_INFLATED_NEGATIVE_BINOMIAL, ZERO_INFLATED_NEGATIVE_BINOMIAL_MEAN)
+    _needed, _settings = ("log_theta", "zi_logits"), ("link",)
 
-    log_theta: Tensor | float
-    zi_logits: Tensor | float
+    log_theta: Tensor | float | None = None
+    zi_logits: Tensor | float | None = None
     log_library: Tensor | float | None = None
+    theta: Tensor | float | None = field(default=None, kw_only=True)
+    link: Link = field(default="log", kw_only=True)
+    eps: Tensor | float = field(default=0.0, kw_only=True)
+
+    def check(self, function: str) -> None:
+        check(function, self)
+        if self.zi_logits is None:
+            raise ValueError(f"{function}: `zi_logits` must be a Tensor or a number, but is None")
 
     @property
     def resolved(self) -> Resolved:
-        parameters = (self.log_theta, self.zi_logits)
-        return Resolved(ZERO_INFLATED_NEGATIVE_BINOMIAL.name, parameters, self.log_library)
+        parameters = (log_of(self.log_theta, self.theta), self.zi_logits)
+        members = (ZERO_INFLATED_NEGATIVE_BINOMIAL, ZERO_INFLATED_NEGATIVE_BINOMIAL_MEAN)
+        return by_link(self, *members, parameters)
 
 
 def _multinomial(log_probability: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
