@@ -51,7 +51,7 @@ def _objective_step(objective: Objective, model: CountVAE, counts: Tensor) -> Ca
 
     mu, logvar = map(leaf, model.encode(counts))
     scores, likelihood, _ = model(counts, partial(objective.sample, seed=0, row_offset=0))
-    learned = {name: leaf(x) for name, x in vars(likelihood).items() if x.requires_grad}
+    learned = {name: leaf(x) for name, x in vars(likelihood).items() if getattr(x, "requires_grad", False)}
     scores, likelihood, z_gradient = leaf(scores), replace(likelihood, **learned), torch.ones_like(mu)
 
     def step() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from . import _checks, _latent_checks, objective
 from ._arguments import ELBO, LikelihoodName, Range, Reduction
 from ._objects import held
+from ._objects import settings as settings_of
 from .likelihoods import LikelihoodObject
 
 
@@ -84,7 +85,7 @@ class ELBOLoss(nn.Module):
         """The name, or an object of what the module holds, made anew: `.to()` puts other tensors in their place."""
         if not self._held:
             return self._likelihood
-        return self._likelihood(*[getattr(self, name) for name in self._held])
+        return self._likelihood(**{name: getattr(self, name) for name in self._held}, **self._own)
 
     @likelihood.setter
     def likelihood(self, likelihood: LikelihoodName | LikelihoodObject) -> None:
@@ -94,7 +95,7 @@ class ELBOLoss(nn.Module):
         for name in self._held:
             delattr(self, name)
         self._hold(parts)
-        self._held = tuple(parts)
+        self._held, self._own = tuple(parts), settings_of(likelihood) if parts else {}
         self._likelihood: Any = type(likelihood) if parts else likelihood
 
     def _hold(self, given: dict[str, Any]) -> None:

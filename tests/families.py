@@ -221,7 +221,7 @@ ENTRIES: dict[str, Entry] = {
         counts=True,
     ),
     "negative_binomial_mean": Entry(
-        make=lambda r, eps: pyvae.NegativeBinomial(r, link="identity", eps=eps),
+        make=lambda log_theta, eps: pyvae.NegativeBinomial(log_theta, link="identity", eps=eps),
         terms=lambda m, x, r, eps: formulas.of_means(formulas.negative_binomial, m + eps, x, r),
         torch=lambda m, x, r, eps: -NegativeBinomial(torch.exp(r), logits=torch.log(m + eps) - r).log_prob(x),
         draw=formulas.with_means,
@@ -229,7 +229,9 @@ ENTRIES: dict[str, Entry] = {
         counts=True,
     ),
     "zero_inflated_negative_binomial_mean": Entry(
-        make=lambda r, rho, eps: pyvae.ZeroInflatedNegativeBinomial(r, rho, link="identity", eps=eps),
+        make=lambda log_theta, zi_logits, eps: pyvae.ZeroInflatedNegativeBinomial(
+            log_theta, zi_logits, link="identity", eps=eps
+        ),
         terms=lambda m, x, r, rho, eps: formulas.of_means(formulas.zero_inflated_negative_binomial, m + eps, x, r, rho),
         torch=lambda m, x, r, rho, eps: formulas.zero_inflated_by_torch(torch.log(m + eps), x, r, rho),
         draw=formulas.with_means,

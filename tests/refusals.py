@@ -110,7 +110,7 @@ OPTIONS = [
         )
         for cls, made in CLASSES.items()
     ),
-    *refusal.one_of(OBJECTIVES, "reduction", ("none", "sum", "batchmean"), True, "a bool"),
+    *refusal.one_of(OBJECTIVES[1:], "reduction", ("none", "sum", "batchmean"), True, "a bool"),
     refusal.value(
         REDUCED,
         "reduction",
@@ -154,7 +154,9 @@ SETTINGS = [  # which a module refuses when it is made
 broadcast = "broadcast to recon's shape (4, 2, 3)"
 OPTIONS = [
     *SETTINGS,
-    *refusal.one_of(("kl_divergence",), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"),
+    *refusal.one_of(
+        ("reconstruction_loss", "kl_divergence"), "reduction", ("none", "sum", "batchmean", "elements"), True, "a bool"
+    ),
     *refusal.shapes(OBJECTIVES, "weight", [(2,), (4, 6), (3, 2, 3), (1, 4, 2, 3), (0, 2, 3)], broadcast),
     *(
         refusal.value(

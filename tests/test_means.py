@@ -123,18 +123,20 @@ def test_what_does_not_go_together(name: str, function: Callable[..., Tensor]) -
     wrong: dict[str, dict[str, Any]] = {
         rf"`link` of {name} must be \"log\" or \"identity\", but is 'logit'": {"link": "logit"},
         rf"`eps` of {name} must come with link=\"identity\"": {"eps": 1e-8},
-        rf"`eps` of {name} must be a number >= 0 or a Tensor, but is -1.0": {"eps": -1.0, "link": "identity"},
+        rf"`eps` of {name} must be >= 0, but is -1.0": {"eps": -1.0, "link": "identity"},
         rf"`log_library` of {name} must come with link=\"log\"": {"link": "identity", "log_library": torch.zeros(2)},
     }
     if name != "Poisson":
         wrong[f"`theta` of {name} must come without `log_theta`, but both came"] = {"theta": 1.0}
-        wrong[f"`log_theta` of {name} must be a Tensor or a number, or `theta`, but is None"] = {"log_theta": None}
         wrong[f"`theta` of {name} must be a Tensor or a number > 0, but is -2.0"] = {"theta": -2.0, "log_theta": None}
-    if name == "ZeroInflatedNegativeBinomial":
-        wrong["`zi_logits` must be a Tensor or a number, but is None"] = {"zi_logits": None}
     for words, given in wrong.items():
         with pytest.raises(ValueError, match=words):
             function(x, x, likelihood=MAKE[name](**given))
+    for part in {"NegativeBinomial": ["log_theta"], "ZeroInflatedNegativeBinomial": ["log_theta", "zi_logits"]}.get(
+        name, []
+    ):
+        with pytest.raises(TypeError, match=f"`{part}` must be a Tensor or a number, but is None"):
+            function(x, x, likelihood=MAKE[name](**{part: None}))
 
 
 def test_settings_are_seen_and_kept() -> None:

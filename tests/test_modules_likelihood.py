@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def given_to(name: str, device: str) -> Call:
 def of(given: Call, make: Any) -> Any:
     """The likelihood, of something made of each tensor."""
     likelihood = given.likelihood
-    return type(likelihood)(**{name: make(x) for name, x in held(likelihood).items() if x is not None})
+    return replace(likelihood, **{name: make(x) for name, x in held(likelihood).items()})
 
 
 def test_one_parameter_is_one_parameter() -> None:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
 from pyvae import _checks
+from pyvae._objects import held
 
 FRACTIONS = (np.float16, np.float32, np.float64)
 WHOLES = (np.int8, np.uint8, np.int32, np.int64)  # torch.compile itself takes no uint64
@@ -173,10 +174,10 @@ def counted(recon: Tensor, target: Tensor, x: Any, make: Callable[..., Any]) -> 
 def of_tensors(make: Callable[..., Any], x: float, rows: int, device: str) -> Any:
     """The object with tensors in the place of the numbers."""
     given = make(x)
-    held = {name: torch.tensor(float(x), device=device) for name, value in vars(given).items() if value is not None}
-    if "log_library" in held:
-        held["log_library"] = held["log_library"].expand(rows)
-    return replace(given, **held)
+    tensors = {name: torch.tensor(float(x), device=device) for name in held(given)}
+    if "log_library" in tensors:
+        tensors["log_library"] = tensors["log_library"].expand(rows)
+    return replace(given, **tensors)
 
 
 @of_numbers("name x dtype", list(OF_NUMBERS), [-1.5, 0, 2], [torch.float32, torch.float64, torch.bfloat16])

@@ -263,8 +263,6 @@ class ZeroInflatedNegativeBinomial(Object):
 
     def check(self, function: str) -> None:
         check(function, self)
-        if self.zi_logits is None:
-            raise ValueError(f"{function}: `zi_logits` must be a Tensor or a number, but is None")
 
     @property
     def resolved(self) -> Resolved:

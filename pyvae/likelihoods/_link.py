@@ -24,28 +24,35 @@ def by_link(like: Any, log_mean: Likelihood, mean: Likelihood, parameters: tuple
 
 
 def log_of(log_theta: Any, theta: Any) -> Any:
-    """log theta, whichever of the two is there. Of a tensor that was expanded, of as many numbers as are in memory."""
+    """log theta, whichever of the two is there."""
     if theta is None:
         return log_theta
     if not isinstance(theta, Tensor):
         return math.log(theta) if is_number(theta) and theta > 0 else None
     if not theta.is_floating_point():
         return theta
-    if type(theta) is Tensor:
-        for dim, stride in enumerate(theta.stride()):
-            if stride == 0 and theta.shape[dim] > 1:
-                theta = theta.narrow(dim, 0, 1)
-    return torch.log(theta)
+    return torch.log(_unexpanded(theta))
+
+
+def _unexpanded(x: Tensor) -> Tensor:
+    """Of a tensor that was expanded, what was: its gradient, and its logarithm, are as large as that."""
+    base = x._base if type(x) is Tensor and not torch.compiler.is_compiling() else None
+    if base is None or base.ndim > x.ndim or base.numel() == x.numel() or x.storage_offset() != base.storage_offset():
+        return x
+    sizes = zip(base.shape, x.shape[x.ndim - base.ndim :], strict=True)
+    if any(size not in (1, wide) for size, wide in sizes) or base.expand(x.shape).stride() != x.stride():
+        return x
+    return base
 
 
 def find_link_error(like: Any) -> str | None:
-    """What is wrong with an object's settings, or None."""
-    name, given = type(like).__name__, isinstance(like.eps, Tensor)
+    """What is wrong with an object's settings, or None. That eps is a number or a tensor is asked of all parameters."""
+    name, eps = type(like).__name__, like.eps
     if like.link not in ("log", "identity"):
         return f'`link` of {name} must be "log" or "identity", but is {like.link!r}'
-    if not given and not (is_number(like.eps) and like.eps >= 0):
-        return f"`eps` of {name} must be a number >= 0 or a Tensor, but is {like.eps!r}"
-    if like.link == "log" and (given or like.eps != 0):
+    if is_number(eps) and eps < 0:
+        return f"`eps` of {name} must be >= 0, but is {eps!r}"
+    if like.link == "log" and not (is_number(eps) and eps == 0):
         return f'`eps` of {name} must come with link="identity": it is added to a mean'
     if like.link == "identity" and like.log_library is not None:
         return (
@@ -57,15 +64,14 @@ def find_link_error(like: Any) -> str | None:
 
 def find_theta_error(like: Any) -> str | None:
     """What is wrong with an object's theta, if it has one, or None."""
-    if not hasattr(like, "theta"):
+    theta = getattr(like, "theta", None)
+    if theta is None:
         return None
     name = type(like).__name__
-    if like.theta is None and like.log_theta is None:
-        return f"`log_theta` of {name} must be a Tensor or a number, or `theta`, but is None"
-    if like.theta is not None and like.log_theta is not None:
+    if like.log_theta is not None:
         return f"`theta` of {name} must come without `log_theta`, but both came"
-    if like.theta is not None and not isinstance(like.theta, Tensor) and not (is_number(like.theta) and like.theta > 0):
-        return f"`theta` of {name} must be a Tensor or a number > 0, but is {like.theta!r}"
+    if not isinstance(theta, Tensor) and not (is_number(theta) and theta > 0):
+        return f"`theta` of {name} must be a Tensor or a number > 0, but is {theta!r}"
     return None
 
 

@@ -1,13 +1,13 @@
 // The likelihoods of counts over arrays, for tests/test_counts_math.py, in loops as in probe.cpp.
 //
 // Entry points, float and double forms, of gamma.h: log1p(n, w, value, defect); stirling(n, y1, y2, remainder, phi);
-// saturated(n, x, y). Of counts.h: NAME(n, a, x, parameters ..., value, derivative, parameters' derivatives ...)
-// and NAME_zero, the same without x.
+// saturated(n, x, y). Of counts.h and negative_binomial.h: NAME(n, a, x, parameters ..., value, derivative, parameters'
+// derivatives ...) and NAME_zero, the same without x.
 
 #include <cstdint>
 
-#include "math/counts.h"
 #include "math/exact.h"
+#include "math/negative_binomial.h"
 
 #define GAMMA(T)                                                                                                     \
   extern "C" void log1p_##T(int64_t n, const T* __restrict w, T* __restrict value, T* __restrict defect) {           \
