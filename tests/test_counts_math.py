@@ -1,4 +1,4 @@
-"""csrc/math/gamma.h, counts.h and negative_binomial.h against exact values, and instruction sets against each other, bit for bit."""
+"""csrc/math/gamma.h and the counts' headers against exact values, and instruction sets against each other, bit by bit."""
 
 from __future__ import annotations
 
