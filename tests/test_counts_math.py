@@ -1,4 +1,4 @@
-"""csrc/math/gamma.h and the counts' headers against exact values, and instruction sets against each other, bit by bit."""
+"""The formulas of counts in csrc/math against exact values, and instruction sets against each other, bit for bit."""
 
 from __future__ import annotations
 
