@@ -189,7 +189,7 @@ void objective(const Kernels& kernels, const Case& c) {
   const auto rows = size_t(c.shape.rows), features = size_t(c.shape.features);
   const Chunks chunks(c.shape);
   const auto parts = size_t(std::max(chunks.partials(), chunks.count));  // of sums, per row or in all
-  std::vector<double> upstream(rows), library(rows), by_library(rows), sums(parts), parameter_sums[2];
+  std::vector<double> upstream(rows), library(rows), by_library(rows), sums(parts), parameter_sums[kMaxParameters];
   for (size_t row = 0; row < rows; ++row) upstream[row] = moderate(0), library[row] = moderate(0);
   Objective call{};
   call.shape = c.shape, call.likelihood = c.code, call.factor = 0x1.99999ap-4;
@@ -210,14 +210,14 @@ void objective(const Kernels& kernels, const Case& c) {
   const bool has_library = call.softmax && Likelihood::kSoftmax == Softmax::kOptional;
   if (has_library) call.log_library = library.data(), call.library_gradient = by_library.data();
   const auto units = size_t(Units(chunks, call.softmax, true).count);
-  Block first(c.shape, c.other, c.in), second(c.shape, c.other, c.in);
-  Block by_first(c.shape, c.other, c.out), by_second(c.shape, c.other, c.out);
-  for (Block* input : {&first, &second}) input->fill(any);
-  std::vector<T> column_sums[2];
+  Block own[kMaxParameters] = {{c.shape, c.other, c.in}, {c.shape, c.other, c.in}, {c.shape, c.other, c.in}};
+  Block by_own[kMaxParameters] = {{c.shape, c.other, c.out}, {c.shape, c.other, c.out}, {c.shape, c.other, c.out}};
+  for (int k = 0; k < P || k < 2; ++k) own[k].fill(any);
+  std::vector<T> column_sums[kMaxParameters];
   for (int k = 0; k < P; ++k) {
     parameter_sums[k].resize(parts), column_sums[k].resize(units * features);
-    call.parameters[k] = (k ? second : first).operand;
-    if (form == 0) call.parameter_gradients[k] = (k ? by_second : by_first).operand;
+    call.parameters[k] = own[k].operand;
+    if (form == 0) call.parameter_gradients[k] = by_own[k].operand;
     if (form == 1) call.by_parameter[k].rows = parameter_sums[k].data();
     if (form == 2) call.column_sums[k] = column_sums[k].data();
     if (form == 3) call.by_parameter[k].chunks = parameter_sums[k].data();
@@ -226,7 +226,7 @@ void objective(const Kernels& kernels, const Case& c) {
   add(kernels.objective(call, 0, call.units().count, scratch.data()));
   add_all(sums), add_all(by_library);
   for (int k = 0; k < P; ++k) {
-    if (form == 0) add_all(k ? by_second : by_first);
+    if (form == 0) add_all(by_own[k]);
     add_all(parameter_sums[k]), add_all(column_sums[k]);
   }
   if (call.gradient.data) add_all(gradient);

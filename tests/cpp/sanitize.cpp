@@ -128,14 +128,17 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
   const int form = c.variant & kForm;
   Block recon(c.shape, c.type, in), target(c.shape, c.data, in), gradient(c.shape, c.type, out);
   Block weight(c.shape, c.variant & kMask ? kBool : c.other, in), pos_weight(c.shape, c.other, in);
-  Block first(c.shape, c.other, in), second(c.shape, c.other, in);
-  Block by_first(c.shape, c.other, out), by_second(c.shape, c.other, out);
-  const Block* const own[] = {&first, &second};
-  const Block* const elements[] = {&by_first, &by_second};
+  Block first(c.shape, c.other, in), second(c.shape, c.other, in), third(c.shape, c.other, in);
+  Block by_first(c.shape, c.other, out), by_second(c.shape, c.other, out), by_third(c.shape, c.other, out);
+  Block each(c.shape, sizeof(T) == 8 ? kDouble : kFloat, out);
+  const Block* const own[kMaxParameters] = {&first, &second, &third};
+  const Block* const elements[kMaxParameters] = {&by_first, &by_second, &by_third};
   // Mostly 0, or mostly counted: the kernels gather what is not 0 where that is less.
   const auto counts = [&c](int64_t i) { return i % (c.shape.features % 2 ? 5 : 50) ? double(i % 3) : 0.0; };
   const auto sparse = [](int64_t i) { return i % 7 ? 0.0 : double(1 + i % 3); };
-  for (Block* input : {&weight, &pos_weight, &first, &second}) input->fill(is_broadcast(in) ? quarter : plain);
+  for (Block* input : {&weight, &pos_weight, &first, &second, &third}) {
+    input->fill(is_broadcast(in) ? quarter : plain);
+  }
 
   const auto rows = size_t(c.shape.rows), features = size_t(c.shape.features);
   const Chunks chunks(c.shape);
@@ -150,6 +153,7 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
     call.upstream = upstream.data();
   }
   if (!(c.variant & kNoGradient)) call.gradient = gradient.operand;
+  if (c.variant & kInAll) call.elements = each.operand;
   int parameters = 0;
   visit(Likelihoods{}, c.code, [&](auto tag) {
     using Likelihood = typename decltype(tag)::type;
@@ -171,7 +175,7 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
     }
   });
   const size_t of_rows = sums.size(), of_columns = size_t(Units(chunks, call.softmax, true).count) * features;
-  std::vector<double> parameter_sums(2 * of_rows), column_sums(2 * of_columns);
+  std::vector<double> parameter_sums(kMaxParameters * of_rows), column_sums(kMaxParameters * of_columns);
   for (int k = 0; k < parameters; ++k) {
     call.parameters[k] = own[k]->operand;
     if (form == 0) call.parameter_gradients[k] = elements[k]->operand;
@@ -183,6 +187,7 @@ std::string objective(const Kernels& kernels, const Case& c, Layout in, Layout o
 
   std::string all = bytes_of(sums) + bytes_of(parameter_sums) + bytes_of(column_sums) + bytes_of(by_library);
   if (call.gradient.data) all += gradient.bytes();
+  if (call.elements.data) all += each.bytes();
   for (int k = 0; k < parameters && form == 0; ++k) all += elements[k]->bytes();
   return all;
 }
