@@ -35,7 +35,7 @@ __device__ __forceinline__ void sum_segments(const Objective& a, const Map& map)
 
 template <class Likelihood, class Way>
 __global__ void __launch_bounds__(kThreads, Way::kBlocks) objective_kernel(const __grid_constant__ Objective a) {
-  const NegativeLogLikelihood<Likelihood, Way> map{a, typename Way::T(a.factor), nullptr};
+  const NegativeLogLikelihood<Likelihood, Way, true> map{a, typename Way::T(a.factor), nullptr};
   if (a.partition.rows == 1) return sum_segments<Way::kVector>(a, map);
   map_and_reduce<Way::kVector, true>(a.partition, blockIdx.x, a.workspace, map, [&a](int64_t row, double sum) {
     write_terms(a, row, sum, read(a.divergence.given, row));

@@ -13,7 +13,8 @@ namespace cuda {
 
 // value: weight * the negative log-likelihood
 // gradient: factor * upstream * weight * its derivative by recon
-template <class Likelihood, class Way>
+// kForward: whether a.elements may be wanted, each element's value
+template <class Likelihood, class Way, bool kForward>
 struct NegativeLogLikelihood {
   using T = typename Way::T;
   using Access = typename Way::Access;  // recon's and its gradient's
@@ -57,7 +58,7 @@ struct NegativeLogLikelihood {
     T gradient[V];
     for (int k = 0; k < V; ++k) values[k] = terms[k].value, gradient[k] = terms[k].derivative;
     if (a.gradient.data) Access::store(a.shape, a.gradient, at, gradient);
-    if (a.elements.data) Way::Values::store(a.shape, a.elements, at, values);
+    if (kForward && a.elements.data) Way::Values::store(a.shape, a.elements, at, values);
   }
 
  private:

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, kAnewBlocks<Likelihood, Way>)
   if (is_done(a, a.objective.partition.blocks > 0)) return;
   const bool scalar = is_scalar(a);
   const T factor = T(scalar ? a.objective.factor * upstream(a, 0) : a.objective.factor);
-  const NegativeLogLikelihood<Likelihood, Way> map{a.objective, factor, scalar ? nullptr : &a};
+  const NegativeLogLikelihood<Likelihood, Way, false> map{a.objective, factor, scalar ? nullptr : &a};
   map_and_reduce<Way::kVector, false>(a.objective.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});
 }
 
