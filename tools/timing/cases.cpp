@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "math/exact.h"
 #include "math/normal.h"
 #include "math/stored.h"
 #include "measured.h"
