@@ -151,15 +151,16 @@ def objective_checks() -> None:
             rows = Partial() if kept == Shard(1) else kept
             summed = Replicate() if kept == Replicate() else Partial()
 
-            @check(f"{name} {placement}", likelihood, shapes, placement, rows, summed)
-            def _(likelihood: Any, shapes: Any, placement: Any, rows: Any, summed: Any) -> None:
+            @check(f"{name} {placement}", likelihood, shapes, placement, kept, rows, summed)
+            def _(likelihood: Any, shapes: Any, placement: Any, kept: Any, rows: Any, summed: Any) -> None:
                 parameters = [numbers(*shape, seed=4 + i) for i, shape in enumerate(shapes)]
                 weight = numbers(D, seed=8)
                 inputs = (numbers(B, D), weight, *parameters)
                 placements = (placement, Replicate(), *(Replicate() for _ in parameters))
                 target = numbers(B, D, seed=2)
                 split_target = distributed(target, placement)
-                for reduction, placed in (("none", rows), ("sum", summed), ("batchmean", summed)):
+                reductions = (("none", rows), ("sum", summed), ("batchmean", summed), ("elements", kept))
+                for reduction, placed in reductions:
 
                     def loss(x: Tensor, w: Tensor, *p: Tensor, reduction: str = reduction) -> list[Tensor]:
                         t = target if type(x) is Tensor else split_target

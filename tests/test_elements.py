@@ -99,6 +99,19 @@ def test_weights_and_masks(name: str, library: bool, after: str, device: str) ->
         assert_right(given, AFTERWARDS[after], form=form)
 
 
+@EACH
+def test_a_mask_hides_the_upstream_gradient_too(name: str, library: bool, device: str) -> None:
+    given = call(name, (6, 20), library=library, device=device)
+    mask = (torch.rand(6, 20, generator=generator(2)) < 0.6).to(device)
+    upstream = torch.rand(6, 20, generator=generator(3)).to(device)
+    results = []
+    for hidden in (0.0, torch.nan):
+        leaves = replace(given, weight=mask).leaves()
+        results.append(grad(elements(leaves), leaves.differentiable, upstream.masked_fill(~mask, hidden)))
+    for x, y in zip(*results, strict=True):
+        assert torch.equal(x, y)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @EACH
 def test_every_dtype_and_layout(name: str, library: bool, dtype: torch.dtype, device: str) -> None:

@@ -168,7 +168,10 @@ struct Elements : torch::autograd::Function<Elements> {
 
   // Without `functions` for a tracer, too.
   static Gradients times_elements(AutogradContext* ctx, const LikelihoodArguments& a,
-                                  const ObjectiveFunctions* functions, const Tensor& upstream, int64_t mask) {
+                                  const ObjectiveFunctions* functions, const Tensor& given, int64_t mask) {
+    const bool masked = a.weight && a.weight->scalar_type() == at::kBool;
+    // What a mask leaves out has the gradient 0, whatever comes: NaN times 0 would be NaN.
+    const Tensor upstream = masked ? given.masked_fill(a.weight->logical_not(), 0) : given;
     Gradients out;
     int64_t missing = 0;
     for (int64_t place = 0; place < kGradients; ++place) {
@@ -188,7 +191,6 @@ struct Elements : torch::autograd::Function<Elements> {
     }
     if (missing == 0) return out;
     // What was a mask stays one: its gradients are elements' here, and are multiplied afterwards.
-    const bool masked = a.weight && a.weight->scalar_type() == at::kBool;
     const OptionalTensor weight = masked ? a.weight : a.weight ? *a.weight * upstream : upstream;
     const LikelihoodArguments weighted{.recon = a.recon,
                                        .target = a.target,
