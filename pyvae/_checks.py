@@ -54,7 +54,7 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
     """Check that `likelihood` is the name of one without parameters, or an object, and that it is the one that takes
     `pos_weight`, if given."""
     if isinstance(likelihood, CLASSES):
-        likelihood.check(function)
+        likelihood._check(function)
     else:
         if isinstance(likelihood, type) and issubclass(likelihood, CLASSES):
             raise TypeError(
@@ -99,7 +99,7 @@ def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, 
     reduction(function, reduce, KL_REDUCTIONS if function == "reconstruction_loss" else REDUCTIONS)
     likelihood(function, like, pos_weight)
     parts = resolve(like)
-    for name, value in zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True):
+    for name, value in _own(like):
         _tensor_or_number(function, name, value, FLOATS)
     if parts.log_library is not None:
         _tensor_or_number(function, "log_library", parts.log_library, FLOATS)
@@ -107,6 +107,14 @@ def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, 
         if value is not None:
             _tensor_or_number(function, name, value, (*FLOATS, *INTEGERS))
     _beta(function, beta)
+
+
+def _own(like: Any) -> list[tuple[str, Any]]:
+    """A likelihood's parameters by the names that the caller gave them."""
+    parts = resolve(like)
+    named = zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True)
+    by_theta = getattr(like, "theta", None) is not None
+    return [("theta" if by_theta and name == "log_theta" else name, value) for name, value in named]
 
 
 def probabilities(function: str, call: ObjectiveArguments) -> None:
@@ -233,7 +241,7 @@ def _tensor_or_number(function: str, name: str, value: Any, dtypes: tuple[torch.
 def _fits(function: str, call: ObjectiveArguments) -> None:
     """Check the shapes and devices of what belongs to recon: the likelihood's parameters, the weights and beta."""
     recon, parts = call.recon, resolve(call.likelihood)
-    for name, value in zip(LIKELIHOODS[parts.name].parameters, parts.parameters, strict=True):
+    for name, value in _own(call.likelihood):
         if isinstance(value, Tensor):
             broadcasts(function, name, value, "recon", recon)
             same_device(function, name, value, "recon", recon)

@@ -21,7 +21,7 @@ class Object:
     _needed: ClassVar[tuple[str, ...]] = ()  # fields that have a default, and in most calls another value
     _settings: ClassVar[tuple[str, ...]] = ()  # fields that hold neither a tensor nor a number
 
-    def check(self, function: str) -> None:
+    def _check(self, function: str) -> None:
         """Refuse, in a call of the public `function`, what its fields make together."""
 
     def __init_subclass__(cls) -> None:

@@ -16,7 +16,7 @@ from torch.autograd import grad
 
 from pyvae.integrations import scvi
 
-# What scvi-tools 1.1 to 1.4 have, by their formulas, for machines without it.
+# What scvi-tools has, by its formulas, for machines without it.
 
 
 def log_nb(x: Tensor, mu: Tensor, theta: Tensor, eps: float = 1e-8, log_fn: Any = torch.log,
@@ -107,8 +107,18 @@ def test_values_and_gradients_are_theirs(module: ModuleType, dtype: torch.dtype,
     for theirs, ours in zip(results[0][1], results[1][1], strict=True):
         for x, y in zip(ours, theirs, strict=True):
             assert (x is None) == (y is None)
-            assert x is None or (x.shape == y.shape and x.dtype == y.dtype)
-            assert x is None or assert_whole(x, y, 1e-4) is None
+            if x is not None:
+                assert (x.shape, x.dtype) == (y.shape, y.dtype)
+                assert_whole(x, y, 1e-4)
+
+
+def test_what_was_expanded_is_found_again() -> None:
+    """And nothing else is taken for it: other dimensions, parts, transposed or other memory."""
+    row, square = torch.rand(5), torch.rand(5, 5)
+    assert scvi._unexpanded(row.expand(3, 5)) is row
+    assert scvi._unexpanded(square[:1].expand(5, 5)).shape == (5, 5)
+    for x in (row[:, None].expand(5, 5), row[None, :3].expand(4, 3), row[1:].expand(2, 4), square.t(), square[0], row):
+        assert scvi._unexpanded(x) is x
 
 
 @pytest.mark.usefixtures("kernels")

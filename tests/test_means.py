@@ -102,7 +102,7 @@ def test_the_links_agree(name: str, device: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "Poisson"])
 def test_theta_is_as_its_log(name: str, device: str) -> None:
-    """Of every shape; and of an expanded tensor as of what was expanded."""
+    """Of every shape, expanded or not; and refused by its own name."""
     recon, x = torch.randn(5, 40, device=device), torch.poisson(torch.ones(5, 40)).to(device)
     for shape in ((), (40,), (5, 1), (5, 40)):
         log_theta = leaf(torch.randn(shape, device=device))
@@ -112,6 +112,12 @@ def test_theta_is_as_its_log(name: str, device: str) -> None:
             got = pyvae.elbo_loss(recon, x, likelihood=MAKE[name](log_theta=None, theta=given))
             torch.testing.assert_close(got, want)
             torch.testing.assert_close(grad(got, theta)[0] * theta, *grad(want, log_theta, retain_graph=True))
+    for wrong, words in ((torch.ones(3), r"broadcast to recon's shape \(5, 40\)"), (torch.ones(40).int(), "dtypes")):
+        with pytest.raises((TypeError, ValueError), match=f"elbo_loss: `theta` must .*{words}"):
+            pyvae.elbo_loss(recon, x, likelihood=MAKE[name](log_theta=None, theta=wrong.to(device)))
+    for wrong in (torch.ones(40).expand(3, 40), torch.ones(1).expand(5, 41)):
+        with pytest.raises(ValueError, match="elbo_loss: `theta` must broadcast to recon's shape"):
+            pyvae.elbo_loss(recon, x, likelihood=MAKE[name](log_theta=None, theta=wrong.to(device)))
     number = pyvae.elbo_loss(recon, x, likelihood=MAKE[name](log_theta=None, theta=2.0))
     torch.testing.assert_close(number, pyvae.elbo_loss(recon, x, likelihood=MAKE[name](log_theta=math.log(2.0))))
 

@@ -93,7 +93,7 @@ def patch() -> Patch:
     if missing:
         raise ImportError(
             f"pyvae.integrations.scvi.patch: {MODULE} has no {', '.join(missing)}, which this pyvae would replace; it "
-            "knows scvi-tools 1.1 to 1.4"
+            "was tested with scvi-tools 1.4"
         )
     found = Patch({name: getattr(module, name) for name in NAMES})
     found._apply()
@@ -122,6 +122,18 @@ def _takes(*tensors: Any, log_fn: Any, lgamma_fn: Any) -> bool:
     return all(x.is_floating_point() for x in tensors[1:]) and _extension.kernels_for(tensors[0].device)
 
 
+def _unexpanded(x: Tensor) -> Tensor:
+    """Of a tensor that was expanded, as scvi-tools expands theta (D,) to (B, D), what was: its logarithm and gradient are
+    as small as that."""
+    base = x._base if type(x) is Tensor and not torch.compiler.is_compiling() else None
+    if base is None or base.ndim > x.ndim or base.numel() == x.numel() or x.storage_offset() != base.storage_offset():
+        return x
+    sizes = zip(base.shape, x.shape[x.ndim - base.ndim :], strict=True)
+    if any(size not in (1, wide) for size, wide in sizes) or base.expand(x.shape).stride() != x.stride():
+        return x
+    return base
+
+
 def _elements(x: Tensor, mu: Tensor, likelihood: Any, *own: Tensor) -> Tensor | None:
     """log p of each element; None where it is refused."""
     shape = torch.broadcast_shapes(x.shape, mu.shape, *(each.shape for each in own))
@@ -139,7 +151,7 @@ def _log_nb(
 ) -> Tensor | None:
     if not _takes(x, mu, theta, log_fn=log_fn, lgamma_fn=lgamma_fn):
         return None
-    return _elements(x, mu, NegativeBinomial(theta=theta, link="identity", eps=eps), theta)
+    return _elements(x, mu, NegativeBinomial(theta=_unexpanded(theta), link="identity", eps=eps), theta)
 
 
 def _log_zinb(
@@ -147,7 +159,7 @@ def _log_zinb(
 ) -> Tensor | None:
     if not _takes(x, mu, theta, pi, log_fn=log_fn, lgamma_fn=lgamma_fn):
         return None
-    likelihood = ZeroInflatedNegativeBinomial(theta=theta, zi_logits=pi, link="identity", eps=eps)
+    likelihood = ZeroInflatedNegativeBinomial(theta=_unexpanded(theta), zi_logits=pi, link="identity", eps=eps)
     return _elements(x, mu, likelihood, theta, pi)
 
 

@@ -81,7 +81,7 @@ class Poisson(Object):
     link: Link = field(default="log", kw_only=True)
     eps: Tensor | float = field(default=0.0, kw_only=True)
 
-    def check(self, function: str) -> None:
+    def _check(self, function: str) -> None:
         check(function, self)
 
     @property
@@ -182,7 +182,7 @@ class NegativeBinomial(Object):
     link: Link = field(default="log", kw_only=True)
     eps: Tensor | float = field(default=0.0, kw_only=True)
 
-    def check(self, function: str) -> None:
+    def _check(self, function: str) -> None:
         check(function, self)
 
     @property
@@ -261,7 +261,7 @@ class ZeroInflatedNegativeBinomial(Object):
     link: Link = field(default="log", kw_only=True)
     eps: Tensor | float = field(default=0.0, kw_only=True)
 
-    def check(self, function: str) -> None:
+    def _check(self, function: str) -> None:
         check(function, self)
 
     @property

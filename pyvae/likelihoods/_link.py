@@ -31,18 +31,7 @@ def log_of(log_theta: Any, theta: Any) -> Any:
         return math.log(theta) if is_number(theta) and theta > 0 else None
     if not theta.is_floating_point():
         return theta
-    return torch.log(_unexpanded(theta))
-
-
-def _unexpanded(x: Tensor) -> Tensor:
-    """Of a tensor that was expanded, what was: its gradient, and its logarithm, are as large as that."""
-    base = x._base if type(x) is Tensor and not torch.compiler.is_compiling() else None
-    if base is None or base.ndim > x.ndim or base.numel() == x.numel() or x.storage_offset() != base.storage_offset():
-        return x
-    sizes = zip(base.shape, x.shape[x.ndim - base.ndim :], strict=True)
-    if any(size not in (1, wide) for size, wide in sizes) or base.expand(x.shape).stride() != x.stride():
-        return x
-    return base
+    return torch.log(theta)
 
 
 def find_link_error(like: Any) -> str | None:
