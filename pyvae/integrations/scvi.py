@@ -123,8 +123,8 @@ def _takes(*tensors: Any, log_fn: Any, lgamma_fn: Any) -> bool:
 
 
 def _unexpanded(x: Tensor) -> Tensor:
-    """Of a tensor that was expanded, as scvi-tools expands theta (D,) to (B, D), what was: its logarithm and gradient are
-    as small as that."""
+    """Of an expanded tensor, as scvi-tools makes theta (B, D) of (D,), what was expanded: its log and gradient are
+    small."""
     base = x._base if type(x) is Tensor and not torch.compiler.is_compiling() else None
     if base is None or base.ndim > x.ndim or base.numel() == x.numel() or x.storage_offset() != base.storage_offset():
         return x
