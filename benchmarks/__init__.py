@@ -12,6 +12,7 @@ untimed.py      errors against float64, memory, launches, and the time of an imp
 accuracy.py     errors of the negative binomial over theta; and, as a command, those of logits.py as well
 logits.py       errors of the Bernoulli losses over the magnitude of the logit
 steps.py        whole training steps on a GPU
+scvi_train.py   by itself: scvi-tools' own training with and without the patch
 
 environment.py  where rows are measured
 runs.py         what a run measures on each device, and how much of it
