@@ -6,7 +6,7 @@ loss.backward()
 """
 
 from . import _gradient as _gradient  # what the backward passes of the kernels call
-from . import reference
+from . import distributions, reference
 from ._arguments import ELBO
 from ._extension import build_info
 from ._route import backend
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "backend",
     "build_info",
+    "distributions",
     "elbo_loss",
     "elbo_terms",
     "kl_divergence",
