@@ -27,6 +27,8 @@ from .targets import (
     PARAMETERS,
     PASSES,
     PLAIN,
+    SCVI,
+    SCVI_TARGETS,
     STEPS,
     TARGETS,
     WITH_PARAMETERS,
@@ -38,11 +40,11 @@ from .turns import LEFT_OUT
 
 RESULTS = ROOT / "benchmarks" / "results"
 COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
-SCVI_CSV = "scvi.csv"
+SCVI_CSV, LOG_PROBABILITIES = "scvi.csv", "log-probabilities, or their lgamma"  # a note of its rows
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
-OF_PARAMETERS = "benchmark-parameters"
+OF_PARAMETERS, OF_SCVI = "benchmark-parameters", "benchmark-scvi"
 ERRORS_OF_LOGITS = "benchmark-logits-errors"
 
 LOGIT_RANGES = {  # as in Row: positive on the target's side
@@ -145,6 +147,28 @@ def of_parameters(rows: Sequence[Row]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def of_scvi(rows: Sequence[Row], with_targets: bool = True) -> str:
+    """A step of scvi-tools' own training, with and without the patch, and how much of it the log-probabilities are."""
+    at = {(row.what, row.features, row.competitor, row.note): row for row in rows}
+    body = []
+    for (what, genes, competitor, _), row in at.items():
+        if what not in SCVI or competitor != "fused":
+            continue
+        theirs, share = at[what, genes, "eager", None], at[f"{what}_share", genes, "fused", LOG_PROBABILITIES]
+        loss = next(other for other in rows if (other.what, other.features) == (f"{what}_loss", genes))
+        cells = [SCVI[what], f"{genes:,}", time(theirs), f"{time(row)}, **{theirs.ratio_to_fused:.1f}×**"]
+        body.append([*cells, f"{share.value:.0%}", f"{loss.value:.0e}"])
+    head = [
+        "model, batch of 128",
+        "genes",
+        "scvi-tools",
+        "with the line",
+        "log-probabilities' share",
+        "loss differs by",
+    ]
+    return "\n\n".join(filter(None, (markdown(head, body), judged(SCVI_TARGETS, rows) if with_targets else "")))
+
+
 def of_count_errors(rows: Sequence[Row]) -> str:
     """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
     at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
@@ -181,18 +205,21 @@ def main() -> None:
     on_cpu, where = read(RESULTS / "cpu.csv")
     errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
     logit_errors, _ = read(RESULTS / LOGIT_ERRORS_CSV)
+    scvi, _ = read(RESULTS / SCVI_CSV)
     pages = {
         README: {
             CPU: summary(on_cpu, where),
             OF_COUNTS: of_counts(on_cpu, with_targets=False),
             ERRORS_OF_COUNTS: of_count_errors(errors),
             ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
+            OF_SCVI: of_scvi(scvi, with_targets=False),
             GPU: gpu_results(RESULTS),
         },
         WHOLE: {
             CPU: render(on_cpu, where),
             OF_COUNTS: of_counts(on_cpu),
             OF_PARAMETERS: of_parameters(on_cpu),
+            OF_SCVI: of_scvi(scvi),
         },
     }
     for page, tables in pages.items():

@@ -1,8 +1,8 @@
 """`python -m benchmarks.scvi_train`: scvi-tools' own training, with and without `pyvae.integrations.scvi.patch()`.
 
-Needs scvi-tools. `SCVI.train` on made-up counts of which 93 % are zeros, in turns; an epoch's wall time by a callback,
-the first epoch of each training left out. Then what a step's losses differ by, of the same weights and noise, and where
-the time of a patched epoch goes. Writes results/scvi.csv, which `python -m benchmarks.report` makes a table of.
+Needs scvi-tools. `train` of its models on made-up counts of which 93 % are zeros, in turns; an epoch's wall time by a
+callback, the first epoch of each training left out. Then what the losses of a step differ by, of the same weights and
+noise, and where the time of an epoch goes. Writes results/scvi.csv; `python -m benchmarks.report` makes its table.
 """
 
 from __future__ import annotations
@@ -28,13 +28,22 @@ from pyvae.integrations.scvi import patch
 
 from . import Row, write
 from .environment import environment
-from .report import RESULTS, SCVI_CSV
+from .report import LOG_PROBABILITIES, RESULTS, SCVI_CSV
 from .turns import spread
 
 BATCH = 128
-LIKELIHOODS = ("zinb", "nb")
+MODELS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {  # arguments to set up the data, and of the model
+    "scvi_zinb": (scvi.model.SCVI, {}, {"gene_likelihood": "zinb"}),
+    "scvi_nb": (scvi.model.SCVI, {}, {"gene_likelihood": "nb"}),
+    "scanvi": (scvi.model.SCANVI, {"labels_key": "kind", "unlabeled_category": "unknown"}, {}),
+    "totalvi": (scvi.model.TOTALVI, {"protein_expression_obsm_key": "proteins"}, {}),
+    "autozi": (scvi.model.AUTOZI, {}, {}),
+}
+PROTEINS = 100
+LARGE = ("scvi_zinb", "scvi_nb")  # at every number of genes, the others at the first
+COMPETITOR = {False: "eager", True: "fused"}
 SHARES = {  # of an epoch's time, by operators' names; what none of them names is the rest
-    "log-probabilities, or their lgamma": ("pyvae", "lgamma", "digamma", "elements"),
+    LOG_PROBABILITIES: ("pyvae", "lgamma", "digamma", "elements"),
     "matrix products": ("mm", "linear", "matmul"),
     "optimizer": ("foreach", "adam"),
     "loading": ("dataloader",),
@@ -63,57 +72,61 @@ def counts(cells: int, genes: int) -> anndata.AnnData:
     """Gamma-Poisson counts of which 93 % are zeros."""
     draw = np.random.default_rng(0)
     means = draw.gamma(0.3, 0.3, size=(cells, genes)).astype(np.float32)
-    return anndata.AnnData(scipy.sparse.csr_matrix(draw.poisson(means).astype(np.float32)))
+    data = anndata.AnnData(scipy.sparse.csr_matrix(draw.poisson(means).astype(np.float32)))
+    data.obs["kind"] = draw.choice(["a", "b", "unknown"], cells)
+    data.obsm["proteins"] = draw.poisson(draw.gamma(1.0, 20.0, size=(cells, PROTEINS))).astype(np.float32)
+    return data
 
 
-def train(data: anndata.AnnData, likelihood: str, epochs: int, patched: bool) -> Clock:
+def train(data: anndata.AnnData, name: str, epochs: int, patched: bool) -> Clock:
     scvi.settings.seed = 0
     clock = Clock()
+    cls, _, own = MODELS[name]
     with patch() if patched else contextlib.nullcontext():
-        model = scvi.model.SCVI(data, gene_likelihood=likelihood)
+        model = cls(data, **own)
         model.train(
             max_epochs=epochs,
             accelerator="cpu",
             batch_size=BATCH,
-            train_size=1.0,
+            train_size=0.9,
             check_val_every_n_epoch=None,
+            early_stopping=False,
             enable_progress_bar=False,
             callbacks=[clock],
         )
     return clock
 
 
-def measure(genes: int, cells: int, likelihood: str, rounds: int, epochs: int) -> Iterator[Row]:
-    """Microseconds a step, and the largest relative difference of a first step's loss."""
+def measure(genes: int, cells: int, name: str, rounds: int, epochs: int) -> Iterator[Row]:
+    """Microseconds a step, the relative difference of a first step's loss, and shares of an epoch."""
     data = counts(cells, genes)
-    scvi.model.SCVI.setup_anndata(data)
-    steps = -(-cells // BATCH)
+    cls, setup, _ = MODELS[name]
+    cls.setup_anndata(data, **setup)
     samples: dict[bool, list[float]] = {False: [], True: []}
-    losses: dict[bool, list[float]] = {}
-    train(data, likelihood, 1, False)
+    losses: dict[bool, float] = {}
+    train(data, name, 1, False)
     for i in range(rounds):
         for patched in (False, True) if i % 2 == 0 else (True, False):
-            clock = train(data, likelihood, epochs, patched)
+            clock = train(data, name, epochs, patched)
+            steps = len(clock.losses) / epochs  # of an epoch
             samples[patched] += [1e6 * seconds / steps for seconds in clock.epochs[1:]]
-            losses[patched] = clock.losses
+            losses[patched] = clock.losses[0]
     middle = {patched: spread(values) for patched, values in samples.items()}
-    what, size = f"scvi_{likelihood}", {"batch": BATCH, "features": genes, "threads": torch.get_num_threads()}
+    size = {"batch": BATCH, "features": genes, "threads": torch.get_num_threads()}
     for patched, (p20, p50, p80) in middle.items():
-        name = "fused" if patched else "eager"
         ratio = None if patched else p50 / middle[True][1]
-        yield Row(what, name, p50, "us", "both", p20=p20, p80=p80, ratio_to_fused=ratio, **size)
-    differences = [abs(a - b) / abs(b) for a, b in zip(losses[True], losses[False], strict=True)]
-    yield Row(f"{what}_loss", "fused", differences[0], "relative", note="of the first step", **size)
-    yield Row(f"{what}_loss", "fused", differences[-1], "relative", note=f"of step {len(differences)}", **size)
+        yield Row(name, COMPETITOR[patched], p50, "us", "both", p20=p20, p80=p80, ratio_to_fused=ratio, **size)
+    difference = abs(losses[True] - losses[False]) / abs(losses[False])
+    yield Row(f"{name}_loss", "fused", difference, "relative", note="of the first step", **size)
     for patched in (False, True):
-        for name, share in shares(data, likelihood, patched).items():
-            yield Row(f"{what}_share", "fused" if patched else "eager", share, "of an epoch", note=name, **size)
+        for part, share in shares(data, name, patched).items():
+            yield Row(f"{name}_share", COMPETITOR[patched], share, "of an epoch", note=part, **size)
 
 
-def shares(data: anndata.AnnData, likelihood: str, patched: bool) -> dict[str, float]:
+def shares(data: anndata.AnnData, model: str, patched: bool) -> dict[str, float]:
     """Where an epoch's time goes: of the main thread's own time in torch's operators, by their names."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        clock = train(data, likelihood, 1, patched)
+        clock = train(data, model, 1, patched)
     whole = 1e6 * sum(clock.epochs)
     found = dict.fromkeys([*SHARES, "other operators"], 0.0)
     for event in seen.key_averages():
@@ -135,8 +148,8 @@ def main() -> None:
     scvi.settings.verbosity = logging.ERROR
     where, rows = environment("cpu"), []
     for genes in options.genes:
-        for likelihood in LIKELIHOODS:
-            for row in measure(genes, options.elements // genes, likelihood, options.rounds, options.epochs):
+        for name in MODELS if genes == options.genes[0] else LARGE:
+            for row in measure(genes, options.elements // genes, name, options.rounds, options.epochs):
                 rows.append(row)
                 print(row.what, row.shape, row.competitor, f"{row.value:.4g}", row.unit, row.ratio_to_fused or "",
                       row.note or "", flush=True)  # fmt: skip

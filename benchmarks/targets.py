@@ -28,6 +28,13 @@ PARAMETERS = {  # likelihoods, and the shape of their parameters
     "continuous_bernoulli_logits": '`"continuous_bernoulli_logits"`',
 }
 OF_COUNTS = ("poisson", "negative_binomial")  # of these
+SCVI = {
+    "scvi_zinb": "`SCVI`, zero-inflated",
+    "scvi_nb": "`SCVI`, negative binomial",
+    "scanvi": "`SCANVI`",
+    "totalvi": "`TOTALVI`, 100 proteins",
+    "autozi": "`AUTOZI`",
+}
 PASSES = {
     "objective_forward": "objective forward, with its gradient",
     "sampler_backward": "sampler backward",
@@ -267,3 +274,22 @@ PARAMETER_TARGETS = (
     ),
     of_means(f"{SUM}, the others", "fused_none", lambda row: row.what not in OF_COUNTS and row.features < 64, most=1.6),
 )
+
+
+def scvi_gain(what: str, genes: int, least: float) -> Target:
+    """Of a step of scvi-tools' own training."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        (row,) = compared((row for row in rows if row.features == genes), what, "eager")
+        return f"{row.ratio_to_fused:.2f}×", row.ratio_to_fused >= least
+
+    return Target(f"{SCVI[what]}, {genes:,} genes, an epoch's wall time", f"≥ {least:g}×", judge)
+
+
+SCVI_TARGETS = [
+    scvi_gain(what, genes, least) for genes, least in ((2000, 1.55), (20000, 2.2)) for what in ("scvi_zinb", "scvi_nb")
+]
+SCVI_TARGETS += [
+    at_most(f"{name}, loss of the same weights and noise", "≤ 1e-5 relative", f"{what}_loss", 1e-5, "{:.0e}")
+    for what, name in SCVI.items()
+]
