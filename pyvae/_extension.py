@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pyvae import _codes
+from pyvae import integrations as _integrations
 from pyvae._version import __version__
 
 _BUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .`"
@@ -160,8 +161,9 @@ def build_info() -> dict[str, Any]:
     Returns:
         dict: ``pyvae`` and ``torch`` (versions running), ``built_for_torch``, ``compiler``, ``instruction_sets``
         (compiled), ``instruction_set`` (in use on this CPU), ``openmp``, ``cuda`` (the toolkit's version, None for a
-        build without), ``cuda_architectures`` (compiled; "compute_90" is PTX, which later GPUs run as well), and
-        ``why_missing``, None when the extension is loaded. What is not known without an extension is None or empty.
+        build without), ``cuda_architectures`` (compiled; "compute_90" is PTX, which later GPUs run as well),
+        ``why_missing``, None when the extension is loaded, and ``patched``, the functions of other libraries that are
+        pyvae's in this process. What is not known without an extension is None or empty.
 
     Example:
         >>> import pyvae
@@ -179,4 +181,5 @@ def build_info() -> dict[str, Any]:
         "cuda": _built.CUDA if _built else None,
         "cuda_architectures": list(_built.CUDA_ARCHITECTURES) if _built else [],
         "why_missing": why_missing,
+        "patched": _integrations.patched(),
     }

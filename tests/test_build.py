@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_variants_share_no_inline_function(tmp_path: Path) -> None:
 def test_build_info() -> None:
     info = pyvae.build_info()
     start = ["pyvae", "torch", "built_for_torch", "compiler", "instruction_sets", "instruction_set"]
-    assert list(info) == [*start, "openmp", "cuda", "cuda_architectures", "why_missing"]
+    assert list(info) == [*start, "openmp", "cuda", "cuda_architectures", "why_missing", "patched"]
     assert info["pyvae"] == pyvae.__version__
     assert info["torch"] == torch.__version__
     assert info["built_for_torch"].split(".")[:2] == torch.__version__.split(".")[:2]
@@ -144,6 +145,7 @@ def test_build_info() -> None:
         assert info["cuda"].split(".")[0] == str(torch.version.cuda).split(".")[0]
     assert all(re.fullmatch(r"(sm|compute)_\d+a?", architecture) for architecture in info["cuda_architectures"])
     assert info["why_missing"] is None
+    assert info["patched"] == []
 
 
 def test_python_m_pyvae_prints_build_info(tmp_path: Path) -> None:
@@ -151,6 +153,8 @@ def test_python_m_pyvae_prints_build_info(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pyvae"]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     printed = dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
-    assert list(printed) == list(pyvae.build_info())
+    assert list(printed) == [*pyvae.build_info(), "can_patch"]
     assert printed["torch"] == torch.__version__
     assert printed["pyvae"] == pyvae.__version__
+    assert printed["patched"] == "-"
+    assert ("scvi-tools" in printed["can_patch"]) == (find_spec("scvi") is not None)

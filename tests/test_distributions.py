@@ -269,6 +269,24 @@ def test_second_derivatives_and_forward_mode() -> None:
     assert_whole(hessians[0], hessians[1], 1e-9)
 
 
+def test_under_vmap_and_export() -> None:
+    x, mu, theta, zi = parameters()
+    inputs = x, *(y.detach() for y in (mu, theta, zi))
+
+    def log_prob(x: Tensor, mu: Tensor, theta: Tensor, zi: Tensor) -> Tensor:
+        return ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=zi).log_prob(x)
+
+    class Module(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return log_prob(*inputs)
+
+    wanted = log_prob(*inputs)
+    assert_whole(torch.func.vmap(log_prob, (0, 0, None, 0))(*inputs), wanted, 1e-12)
+    assert_whole(torch.export.export(Module(), inputs).module()(*inputs), wanted, 1e-12)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_whole(log_prob(*inputs), wanted, 1e-12)
+
+
 PYRO = importlib.util.find_spec("pyro") is not None
 
 

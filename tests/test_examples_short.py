@@ -11,6 +11,7 @@ import pytest
 from tolerances import FLOAT32_ROUNDING
 
 import bayes_by_backprop
+import evaluate
 import graph_vae
 import learned_noise
 import mlp_digits
@@ -25,10 +26,10 @@ MEAN_IMAGE = 27.1
 pytestmark = pytest.mark.usefixtures("threads")  # the examples set their number; what comes after should not notice
 
 
-def example_with(package: str, name: str) -> ModuleType:
-    """The example that needs this package, which the extra `examples` installs, and `dev` with it."""
+def example_with(package: str, name: str, extra: str = "examples") -> ModuleType:
+    """The example that needs this package, which this extra installs."""
     if find_spec(package) is None:
-        pytest.skip(f"{package} is not installed: pip install --no-build-isolation '.[examples]'")
+        pytest.skip(f"{package} is not installed: pip install --no-build-isolation '.[{extra}]'")
     return importlib.import_module(name)
 
 
@@ -71,6 +72,24 @@ def test_bayes_by_backprop() -> None:
     assert found.accuracy > 0.93  # 0.96
     assert found.unused == pytest.approx(0.1, rel=0.05)  # the prior's, to which the KL alone draws them
     assert found.used < 0.07  # 0.05: the data have narrowed them
+
+
+def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate.main()
+    bounds = list(found.bounds.values())
+    assert bounds[0] == pytest.approx(found.elbo, abs=0.5)  # of other samples
+    assert found.elbo < bounds[1] < bounds[2] < bounds[3] < 0  # tighter with every sample
+    assert found.elbo > -20  # -18.5
+    assert 10 <= found.active < evaluate.LATENT  # 26
+    printed = capsys.readouterr().out.splitlines()
+    assert f"{-bounds[3] / 64 / 0.6931:.3f}"[:4] in printed[4]
+    assert {character for row in printed[-8:] for character in row} == {" ", "#"}
+
+
+def test_scvi_patch(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, patched = example_with("scvi", "scvi_patch", "scvi").main(epochs=2)
+    assert patched.elbo == pytest.approx(plain.elbo, rel=1e-4)
+    assert "log_zinb_positive" in capsys.readouterr().out
 
 
 def test_lightning_vae() -> None:

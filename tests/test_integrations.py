@@ -14,6 +14,7 @@ from cases import assert_whole, leaf
 from torch import Tensor
 from torch.autograd import grad
 
+import pyvae
 from pyvae.integrations import scvi
 
 # What scvi-tools has, by its formulas, for machines without it.
@@ -128,9 +129,11 @@ def test_patches_are_one_and_come_off(module: ModuleType) -> None:
         assert scvi.patch() is handle
         assert all(getattr(module, name) is not original for name, original in zip(scvi.NAMES, before, strict=True))
         assert "log_nb_positive" in repr(handle) and "undone" not in repr(handle)
+        assert pyvae.build_info()["patched"] == [f"scvi-tools' {name}" for name in scvi.NAMES]
         other = sys.modules.get("scvi.other")
         assert other is None or other.log_nb_positive is not before[0]
     assert [getattr(module, name) for name in scvi.NAMES] == before
+    assert pyvae.build_info()["patched"] == []
     handle.undo()
     assert [getattr(module, name) for name in scvi.NAMES] == before and "undone" in repr(handle)
     again = scvi.patch()

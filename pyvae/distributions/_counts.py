@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.utils import probs_to_logits
 
 from .. import likelihoods
+from .._expect import is_readable
 from .._noise import exact_dtype
 from ._fused import Fused, tensors
 
@@ -200,14 +201,14 @@ class NegativeBinomial(_Normalized, Fused):
         """log p(value), of each element: shape of value and the batch, broadcast."""
         if self._validate_args:
             self._validate_sample(value)
-        elif self._warns and isinstance(value, Tensor) and not torch.compiler.is_compiling():
+        elif self._warns and isinstance(value, Tensor) and is_readable(value):
             whole = not value.is_floating_point() or torch.equal(value, value.round())
             if not whole:
                 _warn()
         try:
             return self._evaluate(value)
         except ValueError:
-            if not (isinstance(value, Tensor) and bool((value < 0).any())):
+            if not (isinstance(value, Tensor) and is_readable(value) and bool((value < 0).any())):
                 raise
         _warn()
         exact = value if value.is_floating_point() else value.to(exact_dtype(value.device))
