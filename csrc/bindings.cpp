@@ -23,12 +23,12 @@ bool fits(py::handle logvar_range, int64_t kind) {
 
 py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
                                 py::handle rho, py::handle logvar_range, py::handle eps, py::handle seed,
-                                py::handle row_offset, py::handle generator, py::handle prior) {
+                                py::handle row_offset, py::handle generator, py::handle samples, py::handle prior) {
   Arguments in;
   const Tensor mean = in.tensor(mu);
   const auto [scale, kind] = in.scale(logvar, std, logstd, rho);
   const OptionalTensor noise = in.optional_tensor(eps), given = in.seed(seed);
-  const int64_t offset = in.row_offset(row_offset);
+  const int64_t offset = in.row_offset(row_offset), count = in.samples(samples);
   const auto [low, high] = in.range(logvar_range);
   if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
   const auto source = in.generator(generator, mean);
@@ -42,7 +42,8 @@ py::object reparameterize_entry(bool with_kl, py::handle mu, py::handle logvar, 
                           .seed = given,
                           .row_offset = offset,
                           .prior_mean = prior_mean,
-                          .prior_scale = prior_scale};
+                          .prior_scale = prior_scale,
+                          .samples = count};
   if (!in.plain || find_error(a)) return py::none();
   if ((given && source) || (noise && (given || source || offset != 0))) return py::none();
   if (given && THPVariable_Check(seed.ptr()) && given->device() != mean.device()) return py::none();

@@ -29,15 +29,17 @@ struct Operand {
 // derivatives by the prior's mean and scale.
 struct LatentOperands {
   Shape shape;
-  bool in_double;            // computed in double, else in float
-  Operand mu, scale;         // [rows, features]
-  Operand eps;               // [rows, features]; absent: drawn
-  Operand z;                 // [rows, features], written by forward; absent: no sample
-  Operand grad_z;            // [rows, features], of backward; absent: 0
-  Operand grad_mu;           // [rows, features], written by backward
-  Operand grad_scale;        // [rows, features], written by backward
-  uint64_t first_index = 0;  // global index of element 0: row_offset * features
-  int scale_kind = 0;        // Scales (math/gaussian.h)
+  bool in_double;                                     // computed in double, else in float
+  Operand mu, scale;                                  // [rows, features]
+  Operand eps;                                        // [rows, features] of sample 0, as z and grad_z; absent: drawn
+  Operand z;                                          // [rows, features], written by forward; absent: no sample
+  Operand grad_z;                                     // [rows, features], of backward; absent: 0
+  Operand grad_mu;                                    // [rows, features], written by backward
+  Operand grad_scale;                                 // [rows, features], written by backward
+  uint64_t first_index = 0;                           // global index of element 0: row_offset * features
+  int scale_kind = 0;                                 // Scales (math/gaussian.h)
+  int64_t samples = 1;                                // of each element
+  int64_t eps_step = 0, z_step = 0, grad_z_step = 0;  // bytes from a sample to the next
 
   Operand prior_mean, prior_scale;            // [rows, features]; absent: N(0, 1)
   Operand elements;                           // [rows, features], each one's KL, written by forward; absent: not wanted

@@ -154,6 +154,14 @@ struct Arguments {
     return out;
   }
 
+  // How many, 1 or more; None: 0.
+  int64_t samples(py::handle given) {
+    if (given.is_none()) return 0;
+    const int64_t out = row_offset(given);  // a number of the same kind
+    plain &= out > 0 && out < int64_t(1) << 31;
+    return out;
+  }
+
   // 64 bits as an int64 tensor of one element, if they are given.
   OptionalTensor seed(py::handle given) {
     if (given.is_none()) return std::nullopt;

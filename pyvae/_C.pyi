@@ -22,6 +22,7 @@ def reparameterize(
     seed: int | Tensor | None,
     row_offset: int,
     generator: torch.Generator | None,
+    samples: int | None,
     prior: tuple[Tensor | float, Tensor | float] | None,
 ) -> Tensor | tuple[Tensor, Tensor] | None: ...
 def kl_divergence(

@@ -37,6 +37,7 @@ class LatentArguments(NamedTuple):
     seed: int | Tensor | None = None
     row_offset: int = 0
     generator: torch.Generator | None = None
+    samples: int | None = None
     prior: tuple[Tensor | float, Tensor | float] | None = None
 
 

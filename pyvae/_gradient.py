@@ -21,10 +21,10 @@ Tensors = Sequence[Any]  # a Tensor, or None where the operator had none
 
 def _reparameterize(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
     mu, _, eps, _, _, seed, *_ = inputs
-    scale_kind, row_offset = codes
+    scale_kind, row_offset, samples = codes
     if seed is not None:
         seed = seed.to(mu.device)  # a number is kept on the CPU
-    given = LatentArguments(mu, eps=eps, seed=seed, row_offset=row_offset)
+    given = LatentArguments(mu, eps=eps, seed=seed, row_offset=row_offset, samples=samples or None)
     z, posterior = reference.sample("reparameterize_kl", given, _posterior(inputs, scale_kind))
     return z, reference.divergence("reparameterize_kl", posterior, "none")
 

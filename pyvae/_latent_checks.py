@@ -62,13 +62,21 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
 
     That is the caller's `eps`, a `seed`, a `generator`, or (none) torch's default.
     """
-    given = given._replace(seed=_integer(given.seed), row_offset=_integer(given.row_offset))
-    mu, *_, eps, seed, row_offset, generator, _ = given
+    integers = {name: _integer(getattr(given, name)) for name in ("seed", "row_offset", "samples")}
+    given = given._replace(**integers)
+    mu, *_, eps, seed, row_offset, generator, samples, _ = given
     checked = posterior(function, given)
     _row_offset(function, row_offset, mu)
+    _samples(function, samples)
     if eps is not None:
         floating(function, "eps", eps, ".to(mu.dtype)")
-        same_shape(function, "eps", eps, "mu", mu)
+        if samples is None:
+            same_shape(function, "eps", eps, "mu", mu)
+        elif tuple(eps.shape) != (samples, *mu.shape):
+            raise ValueError(
+                f"{function}: `eps` must have the samples' shape {(samples, *mu.shape)}, but has shape "
+                f"{tuple(eps.shape)}"
+            )
         same_device(function, "eps", eps, "mu", mu)
         others = (("seed", seed is not None), ("generator", generator is not None), ("row_offset", row_offset))
         for name, there in others:
@@ -159,6 +167,15 @@ def _row_offset(function: str, row_offset: int, mu: Tensor) -> None:
             f"{function}: `row_offset` must leave every element an index below 2**63, but is {row_offset} with "
             f"{features} features"
         )
+
+
+def _samples(function: str, samples: int | None) -> None:
+    if samples is None:
+        return
+    if isinstance(samples, bool) or not isinstance(samples, int):
+        raise TypeError(f"{function}: `samples` must be an int or None, but is {what(samples)}")
+    if not 1 <= samples < 2**31:
+        raise ValueError(f"{function}: `samples` must be in [1, 2**31), but is {samples}")
 
 
 def _seed(function: str, seed: int | Tensor, mu: Tensor) -> None:

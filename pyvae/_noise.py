@@ -33,26 +33,37 @@ def seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, de
     return torch.full((1,), seed, dtype=torch.int64, device=device)
 
 
-def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int = 0) -> Tensor:
+def normal(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int = 0, samples: int = 0) -> Tensor:
     """As `draw`; one operator to a compiler, which would write Philox's ten rounds as one expression, and not end."""
     if torch.compiler.is_compiling():
-        return _as_operator(seed, shape, dtype, row_offset)
-    return draw(seed, shape, dtype, row_offset)
+        return _as_operator(seed, shape, dtype, row_offset, samples)
+    return draw(seed, shape, dtype, row_offset, samples)
 
 
-def draw(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
-    """The standard normals of `seed` (int64, one element) for rows row_offset, row_offset + 1, ... of a larger batch.
+def draw(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int, samples: int = 0) -> Tensor:
+    """The standard normals of `seed` (int64, one element) for rows row_offset, row_offset + 1, ... of a larger batch;
+    with `samples` as many of them, stacked.
 
     The element in row r and column c of `features` columns has the global index g = r * features + c and is output
-    g % n of Philox call g // n, where a call gives n = 4 normals for float32 and n = 2 for float64.
+    g % n of Philox call g // n, where a call gives n = 4 normals for float32 and n = 2 for float64. The other half of
+    its counter is the sample.
     """
+    if samples:
+        return torch.stack([_draw(seed, shape, dtype, row_offset, sample) for sample in range(samples)])
+    return _draw(seed, shape, dtype, row_offset, 0)
+
+
+def _draw(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int, sample: int) -> Tensor:
     width = 2 if dtype == torch.float64 else 4
     first = row_offset * math.prod(shape[1:])
     skip, count = first % width, math.prod(shape)
     group = first // width + torch.arange((skip + count + width - 1) // width, device=seed.device)
     zero = torch.zeros_like(group)
     seed = seed.reshape(1)
-    words = philox((zero, zero, group & _MASK, (group >> 32) & _MASK), (seed & _MASK, (seed >> 32) & _MASK))
+    words = philox(
+        (zero + (sample & _MASK), zero + (sample >> 32), group & _MASK, (group >> 32) & _MASK),
+        (seed & _MASK, (seed >> 32) & _MASK),
+    )
     exact = exact_dtype(seed.device)
     normals: tuple[Tensor, ...]
     if dtype == torch.float64:
@@ -66,23 +77,29 @@ def draw(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int
 
 
 @torch.library.custom_op("pyvae::reference_normal", mutates_args=())
-def _as_operator(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
-    return draw(seed, shape, dtype, row_offset)
+def _as_operator(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int, samples: int) -> Tensor:
+    return draw(seed, shape, dtype, row_offset, samples)
 
 
 @_as_operator.register_fake
-def _(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int) -> Tensor:
-    return seed.new_empty(tuple(shape), dtype=dtype)
+def _(seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int, samples: int) -> Tensor:
+    return seed.new_empty((samples, *shape) if samples else tuple(shape), dtype=dtype)
 
 
 @_as_operator.register_vmap
 def _(
-    info: Any, in_dims: tuple[Any, ...], seed: Tensor, shape: Sequence[int], dtype: torch.dtype, row_offset: int
+    info: Any,
+    in_dims: tuple[Any, ...],
+    seed: Tensor,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    row_offset: int,
+    samples: int,
 ) -> tuple[Tensor, int | None]:
     """One seed is one noise for all; several have one each."""
     if in_dims[0] is None:
-        return _as_operator(seed, shape, dtype, row_offset), None
-    return torch.stack([_as_operator(one, shape, dtype, row_offset) for one in seed.movedim(in_dims[0], 0)]), 0
+        return _as_operator(seed, shape, dtype, row_offset, samples), None
+    return torch.stack([_as_operator(one, shape, dtype, row_offset, samples) for one in seed.movedim(in_dims[0], 0)]), 0
 
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -93,14 +93,14 @@ class Split:
         at = dim - (len(self.shape) - tensor.ndim)
         return at if at >= 0 and tensor.shape[at] == self.shape[dim] else None
 
-    def whole(self, part: Tensor, shape: Sequence[int], by_rows: bool = True) -> Tensor:
-        """The DTensor of this shape whose part is given: rows, or (not `by_rows`) sums over everything."""
+    def whole(self, part: Tensor, shape: Sequence[int], rows: int | None = 0) -> Tensor:
+        """The DTensor of this shape whose part is given: rows, dimension `rows`, or (None) sums over everything."""
         from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
         def of(dim: int | None) -> Placement:
             if dim is None:
                 return Replicate()
-            return Shard(0) if dim == 0 and by_rows else Partial()
+            return Shard(rows) if dim == 0 and rows is not None else Partial()
 
         size = torch.Size(shape)
         stride = torch.empty(size, device="meta").stride()
@@ -145,9 +145,10 @@ def sample(
         seed = split.seed(call.generator, posterior.mu.device) if given is None else given
         own = own._replace(seed=seed, generator=None, row_offset=call.row_offset + split.first_row())
     out = compute(with_kl, *own)
-    if not with_kl:
-        return split.whole(out, posterior.mu.shape)
-    return split.whole(out[0], posterior.mu.shape), split.whole(out[1], posterior.mu.shape[:1])
+    z, *kl = out if with_kl else (out,)
+    at, shape = (0, posterior.mu.shape) if call.samples is None else (1, (call.samples, *posterior.mu.shape))
+    whole = split.whole(z, shape, at)
+    return (whole, split.whole(kl[0], posterior.mu.shape[:1])) if with_kl else whole
 
 
 def divergence(compute: Callable[..., Tensor], function: str, posterior: Posterior, reduction: str) -> Tensor:
@@ -159,7 +160,7 @@ def divergence(compute: Callable[..., Tensor], function: str, posterior: Posteri
     if reduction in ("none", "elements"):
         return split.whole(kl, posterior.mu.shape if reduction == "elements" else (batch,))
     # A mean of means would be wrong where the parts have not the same size.
-    return split.whole(kl / batch if reduction == "batchmean" else kl, (), by_rows=False)
+    return split.whole(kl / batch if reduction == "batchmean" else kl, (), rows=None)
 
 
 def _distributions(split: Split, posterior: Posterior) -> dict[str, Any]:
@@ -197,7 +198,7 @@ def objective(
     if call.reduction == "none":
         return ELBO(*(split.whole(term, (batch,)) for term in terms))
     scale = batch if call.reduction == "batchmean" else 1  # of the whole batch, as in `divergence`
-    return ELBO(*(split.whole(term / scale, (), by_rows=False) for term in terms))
+    return ELBO(*(split.whole(term / scale, (), rows=None) for term in terms))
 
 
 def elements(compute: Callable[..., Tensor], function: str, call: ObjectiveArguments) -> Tensor:

@@ -28,14 +28,15 @@ def reparameterize(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    samples: int | None = None,
 ) -> Tensor:
     """A sample z = mu + sigma * eps of the posterior N(mu, sigma^2), through which gradients pass.
 
     The noise eps ~ N(0, 1) is a function of (seed, element): it is never stored, the backward pass draws it again. One
     seed gives the same sample, bit for bit, on any number of threads and any CPU, and in any split of the batch.
 
-    Dimension 0 is the batch: a mu of shape (K, B, L) is K samples of B * L features. S samples of each of B posteriors
-    are those of `mu.repeat(S, 1)` and `logvar.repeat(S, 1)`, shape (S * B, L).
+    Dimension 0 is the batch: a mu of shape (K, B, L) is K posteriors of B * L features. `samples=S` draws S samples of
+    each of B posteriors, shape (S, B, ...): sample 0 is that of a call without it.
 
     Args:
         mu: posterior mean, shape (B, ...), floating.
@@ -46,7 +47,7 @@ def reparameterize(
         logvar_range: (low, high), to which logvar is clamped before everything else, within the kernel; either may be
             None. The gradient is 0 outside, and passes at the ends (as by `torch.clamp` until 2.13; later ones stop it
             there). (-30, 20) is what diffusers' DiagonalGaussianDistribution does.
-        eps: use this noise instead, in mu's shape; differentiable.
+        eps: use this noise instead, in the shape of z; differentiable.
         seed: 64 bits as an int or an int64 tensor of one element on mu's device. Without it the seed is drawn from
             `generator`, or torch's default one: `torch.manual_seed` repeats it, and two calls differ. One seed is one
             noise: two layers of equal shape need two, `seed` and `seed + 1`, say. `seed=step` gives a resumed run the
@@ -54,11 +55,13 @@ def reparameterize(
             `pyvae.reference` draws the kernels' up to the last bits.
         row_offset: index of mu's first row in a larger batch, so that parts drawn apart equal the whole.
         generator: a torch.Generator on mu's device.
+        samples: S, how many samples of each posterior, 1 or more; None: one, without a dimension for it. The noise of
+            each is drawn again in the backward pass, and gradients are summed from the first to the last.
 
     Returns:
-        z, shape of mu, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit inputs are computed in float32. Of
-        DTensors a DTensor, split by rows if mu is: `seed` draws what one process would have drawn, and without it each
-        process draws a seed for its rows.
+        z, shape of mu, or (S, *mu.shape) with `samples`, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit
+            inputs are computed in float32. Of DTensors a DTensor, split by rows if mu is: `seed` draws what one
+            process would have drawn, and without it each process draws a seed for its rows.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and what came. A std below 0 is refused on the
@@ -78,7 +81,20 @@ def reparameterize(
         True
     """
     return _reparameterize(
-        reparameterize, False, mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, None
+        reparameterize,
+        False,
+        mu,
+        logvar,
+        std,
+        logstd,
+        rho,
+        logvar_range,
+        eps,
+        seed,
+        row_offset,
+        generator,
+        samples,
+        None,
     )
 
 
@@ -94,12 +110,13 @@ def reparameterize_kl(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    samples: int | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A sample of the posterior and its KL divergence from the prior, in one pass.
 
     Args:
-        mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator: as for `reparameterize`.
+        mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples: as for `reparameterize`.
         prior: as for `kl_divergence`; the sample does not depend on it.
 
     Returns:
@@ -128,7 +145,20 @@ def reparameterize_kl(
         torch.Size([3])
     """
     return _reparameterize(
-        reparameterize_kl, True, mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, prior
+        reparameterize_kl,
+        True,
+        mu,
+        logvar,
+        std,
+        logstd,
+        rho,
+        logvar_range,
+        eps,
+        seed,
+        row_offset,
+        generator,
+        samples,
+        prior,
     )
 
 
@@ -222,7 +252,7 @@ def divergence(function: str, posterior: Posterior, reduction: str) -> Tensor:
         return _sharding.divergence(kl_divergence, function, posterior, reduction)
     if not _route.operators(*tensors):
         return reference.divergence(function, posterior, reduction)
-    return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0), _codes.KL_REDUCTIONS.index(reduction))
+    return torch.ops.pyvae.kl_divergence(*_operands(posterior, None, None, 0, 0), _codes.KL_REDUCTIONS.index(reduction))
 
 
 def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any) -> Any:
@@ -246,15 +276,18 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
         z, posterior = reference.sample(function.__name__, call, posterior)
         return (z, reference.divergence(function.__name__, posterior, "none")) if with_kl else z
     seed = None if call.eps is not None else seed_tensor(call.seed, call.generator, posterior.mu.device)
-    z, kl = torch.ops.pyvae.reparameterize(*_operands(posterior, call.eps, seed, call.row_offset), with_kl)
+    operands = _operands(posterior, call.eps, seed, call.row_offset, call.samples or 0)
+    z, kl = torch.ops.pyvae.reparameterize(*operands, with_kl)
     return (z, kl) if with_kl else z
 
 
-def _operands(posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row_offset: int) -> tuple[Any, ...]:
+def _operands(
+    posterior: Posterior, eps: Tensor | None, seed: Tensor | None, row_offset: int, samples: int
+) -> tuple[Any, ...]:
     """The latent operators' common arguments."""
     mu, scale, kind, bounds, prior = posterior
     low, high = (None if bound is None else scalar(bound) for bound in bounds or (None, None))
-    return mu, scale, SCALES.index(kind), low, high, eps, seed, row_offset, *(prior or (None, None))
+    return mu, scale, SCALES.index(kind), low, high, eps, seed, row_offset, *(prior or (None, None)), samples
 
 
 def _refuse_data(function: str, given: LatentArguments) -> None:

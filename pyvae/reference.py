@@ -60,9 +60,10 @@ def reparameterize(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    samples: int | None = None,
 ) -> Tensor:
-    """Draw z = mu + sigma * eps of shape (B, ...) with eps from N(0, I); see `pyvae.reparameterize`."""
-    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator)
+    """Draw z = mu + sigma * eps, shape (B, ...) or (S, B, ...), eps from N(0, I); see `pyvae.reparameterize`."""
+    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples)
     return sample("reparameterize", *_latent_checks.call("reparameterize", call))[0]
 
 
@@ -78,10 +79,11 @@ def reparameterize_kl(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     generator: torch.Generator | None = None,
+    samples: int | None = None,
     prior: tuple[Tensor | float, Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
-    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, prior)
+    call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples, prior)
     z, posterior = sample("reparameterize_kl", *_latent_checks.call("reparameterize_kl", call))
     return z, divergence("reparameterize_kl", posterior, "none")
 
@@ -111,7 +113,8 @@ def sample(function: str, call: LatentArguments, given: Posterior) -> tuple[Tens
     posterior = in_compute_dtype(given)
     mu, eps = posterior.mu, call.eps
     if eps is None:
-        eps = normal(seed_tensor(call.seed, call.generator, mu.device), mu.shape, mu.dtype, call.row_offset)
+        seed = seed_tensor(call.seed, call.generator, mu.device)
+        eps = normal(seed, mu.shape, mu.dtype, call.row_offset, call.samples or 0)
     z = mu + sigma(posterior) * eps.to(mu.dtype)
     return z.to(torch.promote_types(given.mu.dtype, given.scale.dtype)), posterior
 

@@ -39,7 +39,7 @@ def test_the_kernel_draws_the_seed(captured: bool, dtype: torch.dtype, with_kl: 
         torch.manual_seed(2**40 + 17)
         word = int(torch.randint(-(2**63), 2**63 - 1, (1,), generator=generator(2**40 + 17))) + 2**63
         z, kl, seed = torch.ops.pyvae.latent_draw(
-            *(mu, logvar, SCALES.index("logvar"), *(None,) * 4, 2, None, None, source, with_kl)
+            *(mu, logvar, SCALES.index("logvar"), *(None,) * 4, 2, None, None, 0, source, with_kl)
         )
         assert int(seed) == drawn_seed(2**40 + 17, word // 8 * 4 + (4 if captured else 0))
         want, want_kl = pyvae.reparameterize_kl(mu, logvar, seed=seed, row_offset=2)

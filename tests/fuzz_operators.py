@@ -63,7 +63,9 @@ def legal(rng: random.Random) -> dict[str, Any]:
     def maybe(given: Callable[[], Any], there: bool = True) -> Any:
         return given() if there and rng.random() < 0.5 else None
 
-    eps = maybe(lambda: tensor(rng, latent))
+    samples = rng.choice((0, 0, 1, 3))
+    drawn = (samples, *latent) if samples else latent
+    eps = maybe(lambda: tensor(rng, drawn))
     prior = rng.random() < 0.5
     bounds = [torch.tensor(x) if scale == 0 and rng.random() < 0.5 else None for x in (-1.0, 1.0)]
     return {
@@ -93,13 +95,14 @@ def legal(rng: random.Random) -> dict[str, Any]:
         "eps": eps,
         "seed": None if eps is not None else torch.tensor([7]),
         "row_offset": rng.choice((0, 5)),
+        "samples": samples,
         "prior_mean": tensor(rng, latent) if prior else None,
         "prior_scale": tensor(rng, latent[-1:] if len(latent) > 1 else latent) if prior else None,
         "low": bounds[0],
         "high": bounds[1],
         "with_kl": rng.random() < 0.5,
         "with_z": rng.random() < 0.5,
-        "grad_z": tensor(rng, latent),
+        "grad_z": tensor(rng, drawn),
         "to_prior": False,
         "generator": None,
     }

@@ -234,7 +234,7 @@ def objective_checks() -> None:
         with pytest.raises(ValueError, match=r"^elbo_loss: `target` must have recon's shape"):
             pyvae.elbo_loss(split, distributed(numbers(B, D + 1), Shard(0)))
         with pytest.raises((NotImplementedError, RuntimeError), match="sharding strategy"):
-            torch.ops.pyvae.kl_divergence(split, split, 0, None, None, None, None, 0, None, None, 0)
+            torch.ops.pyvae.kl_divergence(split, split, 0, None, None, None, None, 0, None, None, 0, 0)
 
 
 def main(rank: int, meeting: str) -> None:

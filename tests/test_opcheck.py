@@ -32,8 +32,8 @@ def latent_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for place, (scale, dtype) in enumerate(others):
         yield from itertools.islice(latent_calls_of(1 + place, scale, dtype, device), place, None, len(others))
     seed = torch.tensor([3], device=device)
-    yield "reference_normal", (seed, (3, 4), torch.float32, 0)
-    yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7)
+    yield "reference_normal", (seed, (3, 4), torch.float32, 0, 0)
+    yield "reference_normal", (seed, (3, 2, 5), torch.float64, 7, 2)
 
 
 def latent_calls_of(kind: int, scale: str, dtype: torch.dtype, device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -46,24 +46,28 @@ def latent_calls_of(kind: int, scale: str, dtype: torch.dtype, device: str) -> I
     bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if scale == "logvar" else (None, None)
     no_prior, no_range = (None, None), (None, None)
     own, plain = (mu, s, kind), (mu.detach(), s.detach(), kind)
-    yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, True)
-    yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, False)
-    yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, True)
-    yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, None, True)
-    yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, torch.Generator(device), False)
+    yield "reparameterize", (*own, *no_range, None, seed, 2, *no_prior, 0, True)
+    yield "reparameterize", (*own, *no_range, eps.requires_grad_(), None, 0, *no_prior, 0, False)
+    yield "reparameterize", (*own, *bounds, None, seed, 0, *learned, 0, True)
+    several = torch.randn(2, 3, 4, 2, 5, dtype=dtype, device=device)
+    yield "reparameterize", (*own, *bounds, None, seed, 1, *learned, 3, True)
+    yield "reparameterize", (*own, *no_range, several.requires_grad_(), None, 0, *no_prior, 2, True)
+    yield "latent_draw", (*plain, *no_range, None, None, 3, *no_prior, 0, None, True)
+    yield "latent_draw", (*plain, *no_range, None, None, 0, *no_prior, 2, torch.Generator(device), False)
     fixed = [x.detach() for x in learned]
     for reduction in range(len(KL_REDUCTIONS)):
         low_high, given = (no_range, no_prior) if reduction % 2 else (bounds, fixed)
         asked = (reduction != 1, reduction != 2, reduction)
-        yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, reduction)
-        yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, reduction)
-        yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, *asked)
+        yield "kl_divergence", (*own, *no_range, None, None, 0, *no_prior, 0, reduction)
+        yield "kl_divergence", (*own, *bounds, None, None, 0, *learned, 0, reduction)
+        yield "latent_forward", (*plain, *low_high, None, seed, 1, *given, reduction % 2, *asked)
     grads = torch.randn(3, 4, 2, 5, dtype=dtype, device=device), torch.randn(3, device=device)
-    yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, *grads, False)
-    yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, *grads, True)
-    yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, grads[0], None, False)
-    yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, None, grads[1], False)
-    yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, None, grads[0], True)
+    many = torch.randn(3, 3, 4, 2, 5, dtype=dtype, device=device)
+    yield "latent_backward", (*plain, *no_range, None, seed, 1, *no_prior, 0, *grads, False)
+    yield "latent_backward", (*plain, *bounds, None, seed, 1, *fixed, 3, many, grads[1], True)
+    yield "latent_backward", (*plain, *no_range, eps.detach(), None, 0, *no_prior, 0, grads[0], None, False)
+    yield "latent_backward", (*plain, *no_range, None, None, 0, *no_prior, 0, None, grads[1], False)
+    yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, 0, None, grads[0], True)
 
 
 def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -107,7 +107,7 @@ def test_upstream_gradients_of_another_device_are_refused() -> None:
 def test_what_is_no_range_is_refused(bounds: tuple[Tensor | None, ...], kind: int, words: str) -> None:
     zeros = torch.zeros(3, 4)
     with pytest.raises(ValueError, match=words):
-        torch.ops.pyvae.kl_divergence(zeros, zeros, kind, *bounds, None, None, 0, None, None, 0)
+        torch.ops.pyvae.kl_divergence(zeros, zeros, kind, *bounds, None, None, 0, None, None, 0, 0)
 
 
 # ---- hooks on saved tensors -----------------------------------------------------------------------------------------

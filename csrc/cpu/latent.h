@@ -5,6 +5,7 @@
 #include "cpu/noise.h"
 #include "cpu/source.h"
 #include "math/gaussian.h"
+#include "math/pair.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -26,11 +27,17 @@ void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end
   }
 }
 
+// Of an operand that has samples, one of them.
+inline Operand of_sample(Operand operand, int64_t step, int64_t sample) {
+  operand.data = static_cast<char*>(operand.data) + step * sample;
+  return operand;
+}
+
 // The caller's noise, or our own.
 template <class T, class Call>
-const T* noise(const Call& a, int64_t first, int n, T* buffer) {
-  if (a.eps.data) return read(a.shape, a.eps, first, n, buffer);
-  return draw<T>(a.seed, a.first_index + uint64_t(first), n, buffer);
+const T* noise(const Call& a, int64_t sample, int64_t first, int n, T* buffer) {
+  if (a.eps.data) return read(a.shape, of_sample(a.eps, a.eps_step, sample), first, n, buffer);
+  return draw<T>(a.seed, uint64_t(sample), a.first_index + uint64_t(first), n, buffer);
 }
 
 template <class Scale, bool kOwnNoise, class T>
@@ -98,11 +105,12 @@ bool latent_forward_of(const LatentForward& a, int64_t begin, int64_t end) {
     const T* mu = read(a.shape, a.mu, first, n, mu_buffer);
     const T* scale = clamped(a, read(a.shape, a.scale, first, n, scale_buffer), n, clamped_buffer);
     if (Scale::kNonNegative) legal &= are_non_negative(scale, n);
-    if (a.z.data) {
-      T* z = place(a.z, first, z_buffer);
+    for (int64_t sample = 0; a.z.data && sample < a.samples; ++sample) {
+      const Operand of_z = of_sample(a.z, a.z_step, sample);
+      T* z = place(of_z, first, z_buffer);
       const auto map = a.eps.data ? map_sample<Scale, false, T> : map_sample<Scale, true, T>;
-      map(mu, scale, noise<T>(a, first, n, eps_buffer), n, z);
-      write(a.shape, a.z, first, n, z);
+      map(mu, scale, noise<T>(a, sample, first, n, eps_buffer), n, z);
+      write(a.shape, of_z, first, n, z);
     }
     if (!a.divergence && !a.elements.data) return nullptr;
     T* values = place(a.elements, first, values_buffer);
@@ -126,6 +134,33 @@ void map_sample_gradient(const T* __restrict scale, const T* __restrict eps, con
   for (int i = 0; i < n; ++i) {
     const auto gradient = Posterior<Scale>::sample_gradient(scale[i], eps[i], grad_z[i]);
     grad_mu[i] = gradient.mu, grad_scale[i] = gradient.scale;
+  }
+}
+
+template <class T>
+void add_to(const T* __restrict x, int n, T* __restrict high, T* __restrict low) {
+  for (int i = 0; i < n; ++i) {
+    Pair<T> sum = {high[i], low[i]};
+    add(sum, x[i]);
+    high[i] = sum.high, low[i] = sum.low;
+  }
+}
+
+// The same of several samples, each from its own grad_z and noise, summed from the first to the last.
+template <class Scale, class T>
+PYVAE_NOINLINE void map_samples_gradient(const LatentBackward& a, const T* __restrict scale, int64_t first, int n,
+                                         T* __restrict grad_mu, T* __restrict grad_scale) {
+  T eps_buffer[kBuffer], grad_buffer[kBuffer], by_mu[kBuffer], by_scale[kBuffer];
+  T mu_low[kBuffer] = {}, scale_low[kBuffer] = {};  // what the sums leave out
+  for (int i = 0; i < n; ++i) grad_mu[i] = grad_scale[i] = T(0);
+  for (int64_t sample = 0; sample < a.samples; ++sample) {
+    const T* grad_z = read(a.shape, of_sample(a.grad_z, a.grad_z_step, sample), first, n, grad_buffer);
+    map_sample_gradient<Scale>(scale, noise<T>(a, sample, first, n, eps_buffer), grad_z, n, by_mu, by_scale);
+    add_to(by_mu, n, grad_mu, mu_low), add_to(by_scale, n, grad_scale, scale_low);
+  }
+  for (int i = 0; i < n; ++i) {
+    grad_mu[i] = rounded(Pair<T>{grad_mu[i], mu_low[i]});
+    grad_scale[i] = rounded(Pair<T>{grad_scale[i], scale_low[i]});
   }
 }
 
@@ -175,9 +210,11 @@ void latent_backward_of(const LatentBackward& a, int64_t begin, int64_t end) {
     const T* scale = clamped(a, given, n, clamped_buffer);
     T* grad_mu = place(a.grad_mu, first, grad_mu_buffer);
     T* grad_scale = place(a.grad_scale, first, grad_scale_buffer);
-    if (a.grad_z.data) {
+    if (a.grad_z.data && a.samples > 1) {
+      map_samples_gradient<Scale>(a, scale, first, n, grad_mu, grad_scale);
+    } else if (a.grad_z.data) {
       const T* grad_z = read(a.shape, a.grad_z, first, n, grad_buffer);
-      map_sample_gradient<Scale>(scale, noise<T>(a, first, n, eps_buffer), grad_z, n, grad_mu, grad_scale);
+      map_sample_gradient<Scale>(scale, noise<T>(a, 0, first, n, eps_buffer), grad_z, n, grad_mu, grad_scale);
     }
     if (a.grad_kl || a.grad_elements.data) {
       const T* mu = read(a.shape, a.mu, first, n, mu_buffer);

@@ -33,17 +33,19 @@ struct WordProduct<Lanes> {
   }
 };
 
-// The normals of global indices [first, first + n), in `buffer` (from the returned place on: a group may start before
-// first). Words first, then normals: two loops, each of which the compiler vectorizes at its own width.
-template <class T>
-const T* draw(uint64_t seed, uint64_t first, int n, T* __restrict buffer) {
+// The normals of a sample's global indices [first, first + n), in `buffer` (from the returned place on: a group may
+// start before first). Words first, then normals: two loops, each of which the compiler vectorizes at its own width.
+// kFirst: of sample 0, whose half of the counter is 0 to the compiler.
+template <bool kFirst, class T>
+const T* draw_sample(uint64_t seed, uint64_t sample, uint64_t first, int n, T* __restrict buffer) {
   constexpr int kWords = (kBuffer / kGroup<T> + kNoiseLanes - 1) / kNoiseLanes * kNoiseLanes;
   const uint64_t group = first / kGroup<T>;
   const int skip = int(first % kGroup<T>), groups = (skip + n + kGroup<T> - 1) / kGroup<T>;
   alignas(64) uint32_t words[4][kWords];
   for (int i = 0; i < groups; i += kNoiseLanes) {
     const Lanes zero = {}, counter = zero + (group + uint64_t(i)) + Lanes{0, 1, 2, 3, 4, 5, 6, 7};
-    const Words<Lanes> w = philox<Lanes>(seed, {zero, zero, counter, counter >> 32});
+    const Lanes half = kFirst ? zero : zero + sample;
+    const Words<Lanes> w = philox<Lanes>(seed, {half, half >> 32, counter, counter >> 32});
     const Lanes lanes[4] = {w.w0, w.w1, w.w2, w.w3};
     for (int word = 0; word < 4; ++word) {
       const HalfLanes low = __builtin_convertvector(lanes[word], HalfLanes);
@@ -54,6 +56,12 @@ const T* draw(uint64_t seed, uint64_t first, int n, T* __restrict buffer) {
     normals_of(Words<uint32_t>{words[0][i], words[1][i], words[2][i], words[3][i]}, buffer + kGroup<T> * i);
   }
   return buffer + skip;
+}
+
+template <class T>
+const T* draw(uint64_t seed, uint64_t sample, uint64_t first, int n, T* __restrict buffer) {
+  return sample == 0 ? draw_sample<true>(seed, 0, first, n, buffer)
+                     : draw_sample<false>(seed, sample, first, n, buffer);
 }
 
 }  // namespace PYVAE_ISA

@@ -151,34 +151,40 @@ struct AnyOf {
   using Place = int64_t;
   static __device__ __forceinline__ Place place(const Shape&, int64_t i) { return i; }
 
-  // `count`: elements that there are, at least one. Beyond them the last one is loaded, and nothing stored.
+  // `count`: elements that there are, at least one. Beyond them the last one is loaded, and nothing stored. `step`:
+  // bytes from the operand to where it is read instead.
   template <class T, int V>
   static __device__ __forceinline__ void load(const Shape& shape, const Operand& operand, int64_t i, T (&out)[V],
-                                              int count = V) {
+                                              int count = V, int64_t step = 0) {
     int64_t at[V];
     offsets(shape, operand, i, count, at);
     visit(List{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
-      for (int k = 0; k < V; ++k) out[k] = widen<T>(static_cast<const Stored*>(operand.data)[at[k]]);
+      for (int k = 0; k < V; ++k) out[k] = widen<T>(at_step<const Stored>(operand, step)[at[k]]);
     });
   }
 
   template <class Written = FloatingTypes, class T, int V>
   static __device__ __forceinline__ void store(const Shape& shape, const Operand& operand, int64_t i, const T (&in)[V],
-                                               int count = V) {
+                                               int count = V, int64_t step = 0) {
     int64_t at[V];
     offsets(shape, operand, i, count, at);
     visit(Written{}, operand.type, [&](auto tag) {
       using Stored = typename decltype(tag)::type;
       PYVAE_UNROLL
       for (int k = 0; k < V; ++k) {
-        if (k < count) static_cast<Stored*>(operand.data)[at[k]] = narrow<Stored>(in[k]);
+        if (k < count) at_step<Stored>(operand, step)[at[k]] = narrow<Stored>(in[k]);
       }
     });
   }
 
  private:
+  template <class Stored>
+  static __device__ __forceinline__ Stored* at_step(const Operand& operand, int64_t step) {
+    return reinterpret_cast<Stored*>(static_cast<char*>(operand.data) + step);
+  }
+
   // Of the elements i, i + 1, ...: the first one's by division, the others' by counting on from it.
   template <int V>
   static __device__ __forceinline__ void offsets(const Shape& shape, const Operand& operand, int64_t i, int count,

@@ -5,12 +5,13 @@
 #include "cuda/noise.cuh"
 #include "cuda/reduce.cuh"
 #include "math/gaussian.h"
+#include "math/pair.h"
 
 namespace pyvae {
 namespace cuda {
 
-// Clamping, priors and the divergence of each element are for the general kernels alone, which find out at run time
-// what a call has; the packed ones, which take the usual calls, are compiled without.
+// Several samples, clamping, priors and the divergence of each element are for the general kernels alone, which find
+// out at run time what a call has; the packed ones, which take the usual calls, are compiled without.
 
 template <class T>
 __device__ __forceinline__ Clamp<T> clamp_of(const LatentOperands& a) {
@@ -59,17 +60,25 @@ struct Sample {
     }
     if (!a.z.data) return;
     T z[V];
-    const bool given = Access::kGeneral && a.eps.data;
-    if (given) {
-      Access::load(a.shape, a.eps, at, z);
+    if constexpr (Access::kGeneral) {
+#pragma unroll 1
+      for (int64_t sample = 0; sample < a.samples; ++sample) {
+        if (a.eps.data) {
+          Access::load(a.shape, a.eps, at, z, V, sample * a.eps_step);
+        } else {
+          draw<true>(seed, uint64_t(sample), a.first_index + uint64_t(i), z);
+        }
+        for (int k = 0; k < V; ++k) {
+          z[k] = a.eps.data ? Posterior<Scale>::template sample<false>(mu[k], sigma[k], z[k])
+                            : Posterior<Scale>::template sample<true>(mu[k], sigma[k], z[k]);
+        }
+        Access::store(a.shape, a.z, at, z, V, sample * a.z_step);
+      }
     } else {
-      draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), z);
+      draw<false>(seed, 0, a.first_index + uint64_t(i), z);
+      for (int k = 0; k < V; ++k) z[k] = Posterior<Scale>::template sample<true>(mu[k], sigma[k], z[k]);
+      Access::store(a.shape, a.z, at, z);
     }
-    for (int k = 0; k < V; ++k) {
-      z[k] = given ? Posterior<Scale>::template sample<false>(mu[k], sigma[k], z[k])
-                   : Posterior<Scale>::template sample<true>(mu[k], sigma[k], z[k]);
-    }
-    Access::store(a.shape, a.z, at, z);
   }
 
  private:
@@ -108,19 +117,7 @@ struct SampleGradient {
       for (int k = 0; k < V; ++k) given[k] = scale[k], scale[k] = clamp_of<T>(a)(scale[k]);
     }
     for (int k = 0; k < V; ++k) grad_mu[k] = grad_scale[k] = T(0);
-    if (a.grad_z.data) {
-      T eps[V];
-      Access::load(a.shape, a.grad_z, at, grad_mu);
-      if (Access::kGeneral && a.eps.data) {
-        Access::load(a.shape, a.eps, at, eps);
-      } else {
-        draw<Access::kGeneral>(seed, a.first_index + uint64_t(i), eps);
-      }
-      for (int k = 0; k < V; ++k) {
-        const auto gradient = Posterior<Scale>::sample_gradient(scale[k], eps[k], grad_mu[k]);
-        grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
-      }
-    }
+    if (a.grad_z.data) sum_samples(i, at, scale, grad_mu, grad_scale);
     if (a.grad_kl.data || (Access::kGeneral && a.grad_elements.data)) {
       T mu[V], grad_kl[V];
       Access::load(a.shape, a.mu, at, mu);
@@ -147,6 +144,43 @@ struct SampleGradient {
   }
 
  private:
+  // The samples' gradients, summed from the first to the last.
+  template <int V>
+  __device__ __forceinline__ void sum_samples(int64_t i, typename Access::Place at, const T (&scale)[V],
+                                              T (&grad_mu)[V], T (&grad_scale)[V]) const {
+    T grad_z[V], eps[V];
+    if constexpr (!Access::kGeneral) {
+      Access::load(a.shape, a.grad_z, at, grad_z);
+      draw<false>(seed, 0, a.first_index + uint64_t(i), eps);
+      for (int k = 0; k < V; ++k) {
+        const auto gradient = Posterior<Scale>::sample_gradient(scale[k], eps[k], grad_z[k]);
+        grad_mu[k] = gradient.mu, grad_scale[k] = gradient.scale;
+      }
+    } else {
+      T mu_low[V], scale_low[V];  // what the sums leave out
+      for (int k = 0; k < V; ++k) mu_low[k] = scale_low[k] = T(0);
+#pragma unroll 1
+      for (int64_t sample = 0; sample < a.samples; ++sample) {
+        Access::load(a.shape, a.grad_z, at, grad_z, V, sample * a.grad_z_step);
+        if (a.eps.data) {
+          Access::load(a.shape, a.eps, at, eps, V, sample * a.eps_step);
+        } else {
+          draw<true>(seed, uint64_t(sample), a.first_index + uint64_t(i), eps);
+        }
+        for (int k = 0; k < V; ++k) {
+          const auto gradient = Posterior<Scale>::sample_gradient(scale[k], eps[k], grad_z[k]);
+          Pair<T> by_mu = {grad_mu[k], mu_low[k]}, by_scale = {grad_scale[k], scale_low[k]};
+          add(by_mu, gradient.mu), add(by_scale, gradient.scale);
+          grad_mu[k] = by_mu.high, mu_low[k] = by_mu.low, grad_scale[k] = by_scale.high, scale_low[k] = by_scale.low;
+        }
+      }
+      for (int k = 0; k < V; ++k) {
+        grad_mu[k] = rounded(Pair<T>{grad_mu[k], mu_low[k]});
+        grad_scale[k] = rounded(Pair<T>{grad_scale[k], scale_low[k]});
+      }
+    }
+  }
+
   // The divergence's gradient, added to the sample's, and the prior's own.
   template <int V>
   __device__ __forceinline__ void add_from_prior(typename Access::Place at, const T (&mu)[V], const T (&scale)[V],
@@ -175,8 +209,8 @@ const char* choose(const LatentOperands& a, const Packed& packed, const Launch& 
       Types<PackedAs<float, float>, PackedAs<BFloat16, float>, PackedAs<Half, float>, PackedAs<double, double>>;
   const auto suits = [&](auto way) {
     constexpr int8_t kType = kTypeCode<typename decltype(way)::type::Stored>;
-    const bool usual =
-        !a.eps.data && !a.is_clamped() && !a.prior_mean.data && !a.elements.data && !a.grad_elements.data;
+    const bool usual = !a.eps.data && !a.is_clamped() && !a.prior_mean.data && !a.elements.data &&
+                       !a.grad_elements.data && a.samples == 1;
     return usual && a.first_index % 4 == 0 && is_packed(a.shape, a.mu, kType) && is_packed(a.shape, a.scale, kType) &&
            packed(kType);
   };

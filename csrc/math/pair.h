@@ -42,6 +42,13 @@ PYVAE_HD Pair<T> fast_sum(T a, Pair<T> b) {
   return {high.high, high.low + b.low};
 }
 
+// sum += x. What is left out is kept, until `rounded`; an infinite or NaN sum stays what it is.
+template <class T>
+PYVAE_HD void add(Pair<T>& to, T x) {
+  const Pair<T> next = sum(to.high, x);
+  to = {next.high, to.low + next.low};
+}
+
 template <class T>
 PYVAE_HD Pair<T> operator*(Pair<T> a, Pair<T> b) {
   const T high = a.high * b.high;

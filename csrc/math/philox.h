@@ -45,8 +45,8 @@ PYVAE_HD Words<Lane> philox(uint64_t seed, Words<Lane> c) {
   return c;
 }
 
-// The words of one group of a seed's noise. The low half of the counter is 0, but for those who know the words of a
-// generator by their offset.
+// The words of one group of a seed's noise. The low half of the counter is the sample, from 0; or, for those who know
+// the words of a generator by it, an offset.
 PYVAE_HD Words<uint64_t> philox(uint64_t seed, uint64_t group, uint64_t offset = 0) {
   return philox<uint64_t>(seed, {offset, offset >> 32, group, group >> 32});
 }

@@ -27,20 +27,21 @@ struct LatentArguments {
   int64_t scale_kind;                    // Scales (math/gaussian.h)
   const OptionalTensor& low = kAbsent;   // [], on the CPU: scale is clamped to them, a logvar. Tensors, since
   const OptionalTensor& high = kAbsent;  // a compiler takes an operator's numbers for constants
-  const OptionalTensor& eps = kAbsent;   // [B, ...], the caller's noise
+  const OptionalTensor& eps = kAbsent;   // the caller's noise, in z's shape
   const OptionalTensor& seed = kAbsent;  // [1] int64, of our own
   c10::SymInt row_offset = 0;
   const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; without them N(0, I)
   const OptionalTensor& prior_scale = kAbsent;  // broadcastable to mu, in the form of scale
+  c10::SymInt samples = 0;                      // of each row: z is [samples, B, ...]. 0: one, in mu's shape
 
   bool is_clamped() const { return low || high; }
 
   auto fields() const {
-    return std::tie(mu, scale, scale_kind, low, high, eps, seed, row_offset, prior_mean, prior_scale);
+    return std::tie(mu, scale, scale_kind, low, high, eps, seed, row_offset, prior_mean, prior_scale, samples);
   }
   static constexpr const char* kSchema =
       "Tensor mu, Tensor scale, int scale_kind, Tensor? low, Tensor? high, Tensor? eps, Tensor? seed, "
-      "SymInt row_offset, Tensor? prior_mean, Tensor? prior_scale";
+      "SymInt row_offset, Tensor? prior_mean, Tensor? prior_scale, SymInt samples";
 };
 
 // Decoder side: the likelihood alone.

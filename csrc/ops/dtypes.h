@@ -34,6 +34,13 @@ inline at::ScalarType sample_type(const LatentArguments& a) {
   return c10::promoteTypes(a.mu.scalar_type(), a.scale.scalar_type());
 }
 
+// Of z.
+inline c10::SymDimVector sample_sizes(const LatentArguments& a) {
+  c10::SymDimVector sizes(a.mu.sym_sizes());
+  if (a.samples != 0) sizes.insert(sizes.begin(), a.samples);
+  return sizes;
+}
+
 inline at::ScalarType recon_type(const LikelihoodArguments& a) { return compute_type(a.recon, a.target); }
 
 // Whether recon holds scores, of which the softmax gives the mean.

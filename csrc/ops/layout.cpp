@@ -86,6 +86,11 @@ Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options) {
   return at::empty_like(tensor, options, format);
 }
 
+Tensor empty_sample(const LatentArguments& a) {
+  const auto options = a.mu.options().dtype(sample_type(a));
+  return a.samples == 0 ? empty_like_operand(a.mu, options) : at::empty_symint(sample_sizes(a), options);
+}
+
 Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type) {
   const auto options = like.options().dtype(type);
   return reduction == kNone ? at::empty_symint({like.sym_size(0)}, options) : at::empty({}, options);
@@ -106,6 +111,15 @@ LatentTensors::LatentTensors(const LatentArguments& a, const OptionalTensor& gra
 
 void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const {
   const bool any_order = !z.defined() && !grad_z.defined();
+  out.samples = std::max<int64_t>(a.samples.expect_int(), 1);
+  // Of several samples the first stands for all.
+  const auto first = [&](const Tensor& tensor, int64_t& step) {
+    if (!tensor.defined() || a.samples == 0) return tensor;
+    step = tensor.stride(0) * int64_t(tensor.element_size());
+    return tensor.select(0, 0);
+  };
+  const Tensor eps = first(this->eps, out.eps_step), z = first(this->z, out.z_step),
+               grad_z = first(this->grad_z, out.grad_z_step);
   out.shape = pyvae::lay_out({{&mu, &out.mu},
                               {&scale, &out.scale},
                               {&eps, &out.eps},

@@ -10,12 +10,16 @@ namespace pyvae {
 // they write in its shape is contiguous. With fewer it has the strides of `tensor`.
 Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options = {});
 
+// For the samples: as `mu` without `samples`, else contiguous, [samples, B, ...].
+Tensor empty_sample(const LatentArguments& a);
+
 // For a value per row: [B] without reduction, else a scalar.
 Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type);
 
 struct LatentTensors {
   Tensor mu, scale;
-  Tensor eps, z, grad_z, grad_mu, grad_scale;                                                  // undefined: absent
+  Tensor eps, z, grad_z;                                                                       // undefined: absent
+  Tensor grad_mu, grad_scale;                                                                  // undefined: absent
   Tensor prior_mean, prior_scale, elements, grad_elements, grad_prior_mean, grad_prior_scale;  // undefined: absent
 
   explicit LatentTensors(const LatentArguments& a);  // of the two distributions alone

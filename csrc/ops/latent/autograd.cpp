@@ -54,6 +54,7 @@ struct Latent : torch::autograd::Function<Latent> {
                             value_or_undefined(a->high)});
     ctx->saved_data["scale_kind"] = a->scale_kind;
     ctx->saved_data["row_offset"] = a->row_offset;
+    ctx->saved_data["samples"] = a->samples;
     ctx->saved_data["reduction"] = call->with_z ? int64_t(-1) : call->reduction;
     return {z, kl};
   }
@@ -74,13 +75,15 @@ struct Latent : torch::autograd::Function<Latent> {
                             .seed = seed,
                             .row_offset = ctx->saved_data["row_offset"].toSymInt(),
                             .prior_mean = prior_mean,
-                            .prior_scale = prior_scale};
+                            .prior_scale = prior_scale,
+                            .samples = ctx->saved_data["samples"].toSymInt()};
     variable_list out(kBefore + kInputs);
     std::vector<bool> needs_grad = needs_input_grad(ctx, {saved.begin(), saved.begin() + kSeed});
     needs_grad.resize(saved.size(), false);
     check("reparameterize", find_error(a));  // hooks may have unpacked anything
     if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kEps]) {
-      ReferenceCall call{"reparameterize", saved, {a.scale_kind, a.row_offset.expect_int()}, {}, grads, needs_grad};
+      const std::vector<int64_t> codes = {a.scale_kind, a.row_offset.expect_int(), a.samples.expect_int()};
+      ReferenceCall call{"reparameterize", saved, codes, {}, grads, needs_grad};
       if (reduction >= 0)
         call.name = "kl_divergence", call.codes = {a.scale_kind, reduction}, call.upstream = {grads[1]};
       const variable_list gradients = reference_gradient()(call);

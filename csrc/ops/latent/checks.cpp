@@ -34,9 +34,10 @@ const char* find_error(const LatentArguments& a) {
   if (a.mu.sym_sizes() != a.scale.sym_sizes()) return "mu and scale must have one shape";
   if (a.mu.device() != a.scale.device()) return "mu and scale must be on one device";
   if (a.scale_kind < 0 || a.scale_kind >= Scales::kCount) return "unknown scale";
+  if (a.samples.maybe_as_int().value_or(0) < 0) return "samples must be 0 or more";
   if (a.eps) {
     if (!is_supported_type(a.eps->scalar_type())) return "eps must be floating";
-    if (a.eps->sym_sizes() != a.mu.sym_sizes()) return "eps must have mu's shape";
+    if (a.eps->sym_sizes() != sample_sizes(a)) return "eps must have the sample's shape";
     if (a.eps->device() != a.mu.device()) return "eps must be on mu's device";
   }
   if (a.seed) {
@@ -65,12 +66,11 @@ const char* find_reduction_error(int64_t reduction) {
 
 const char* find_gradient_error(const LatentArguments& a, const OptionalTensor& grad_z, const OptionalTensor& grad_kl,
                                 bool to_prior) {
-  const auto is_as_mu = [&a](const Tensor& grad) {
-    return grad.sym_sizes() == a.mu.sym_sizes() && grad.device() == a.mu.device() &&
-           is_supported_type(grad.scalar_type());
+  const auto fits = [&a](const Tensor& grad, c10::SymIntArrayRef sizes) {
+    return grad.sym_sizes() == sizes && grad.device() == a.mu.device() && is_supported_type(grad.scalar_type());
   };
-  if (grad_z && !is_as_mu(*grad_z)) return "grad_z must have mu's shape and device, and be floating";
-  if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0) && !is_as_mu(*grad_kl))
+  if (grad_z && !fits(*grad_z, sample_sizes(a))) return "grad_z must have z's shape, on mu's device, and be floating";
+  if (grad_kl && !is_per_row(*grad_kl, a.mu, /*scalar=*/grad_kl->dim() == 0) && !fits(*grad_kl, a.mu.sym_sizes()))
     return "grad_kl must have shape (B,), () or mu's, on mu's device";
   if (to_prior && (!a.prior_mean || !grad_kl)) return "a prior and grad_kl must be given for the prior's gradient";
   return nullptr;

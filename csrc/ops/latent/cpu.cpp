@@ -63,7 +63,7 @@ void run_backward(const LatentArguments& a, LatentTensors& tensors, const double
 
 std::tuple<Tensor, Tensor> forward(const LatentArguments& a, bool with_z, bool with_kl, int64_t reduction) {
   LatentTensors tensors = with_z ? LatentTensors(a, std::nullopt) : LatentTensors(a);
-  if (with_z) tensors.z = empty_output(tensors.mu, sample_type(a));
+  if (with_z) tensors.z = a.samples == 0 ? empty_output(tensors.mu, sample_type(a)) : empty_sample(a);
   const at::ScalarType type = compute_type(a.mu, a.scale);
   const bool of_elements = with_kl && reduction == kElements;
   if (of_elements) tensors.elements = empty_output(tensors.mu, type);
@@ -90,7 +90,8 @@ std::tuple<Tensor, Tensor, Tensor> draw(const LatentArguments& a, const std::opt
                                .seed = seed,
                                .row_offset = a.row_offset,
                                .prior_mean = a.prior_mean,
-                               .prior_scale = a.prior_scale};
+                               .prior_scale = a.prior_scale,
+                               .samples = a.samples};
   auto [z, kl] = forward(seeded, true, with_kl, kNone);
   return {z, kl, *seed};
 }

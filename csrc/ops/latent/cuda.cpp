@@ -22,7 +22,7 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const Laten
   const auto options = a.mu.options();
   const at::ScalarType type = compute_type(a.mu, a.scale);
   Call call(function, a.mu);
-  if (with_z) tensors.z = at::empty_like(tensors.mu, options.dtype(sample_type(a)));
+  if (with_z) tensors.z = a.samples == 0 ? at::empty_like(tensors.mu, options.dtype(sample_type(a))) : empty_sample(a);
   const bool of_elements = with_kl && reduction == kElements;
   if (of_elements) {
     tensors.elements = at::empty_like(tensors.mu, options.dtype(type));

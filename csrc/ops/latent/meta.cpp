@@ -13,7 +13,7 @@ std::tuple<Tensor, Tensor> forward(const LatentArguments& a, bool with_z, bool w
     return reduction == kElements ? empty_like_operand(a.mu, a.mu.options().dtype(type))
                                   : empty_reduced(a.mu, reduction, type);
   };
-  return {with_z ? empty_like_operand(a.mu, options) : at::empty({0}, options),
+  return {with_z ? empty_sample(a) : at::empty({0}, options),
           with_kl ? divergence() : at::empty({0}, options.dtype(type))};
 }
 
