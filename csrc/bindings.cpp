@@ -83,6 +83,9 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
   return wrap(out);
 }
 
+// The operators also take several samples for each of target's rows, as `reconstruction_loss` flattens them.
+bool have_same_rows(const Tensor& recon, const Tensor& target) { return recon.size(0) == target.size(0); }
+
 py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::handle mu, py::handle logvar,
                       py::handle std, py::handle logstd, py::handle rho, py::handle logvar_range, py::handle prior,
                       py::handle kl, py::handle likelihood, py::handle beta, py::handle weight, py::handle pos_weight,
@@ -128,7 +131,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
                         .weight = factor,
                         .pos_weight = positive,
                         .reduction = reduce};
-  if (!in.plain || find_error(a)) return py::none();
+  if (!in.plain || find_error(a) || !have_same_rows(output, data)) return py::none();
   variable_list out;
   {
     const py::gil_scoped_release release;
@@ -150,7 +153,7 @@ py::object elements_entry(py::handle recon, py::handle target, py::handle likeli
                               .log_library = like.log_library,
                               .weight = factor,
                               .pos_weight = positive};
-  if (!in.plain || find_error(a)) return py::none();
+  if (!in.plain || find_error(a) || !have_same_rows(output, data)) return py::none();
   Tensor out;
   {
     const py::gil_scoped_release release;

@@ -8,6 +8,7 @@ the argument in backticks, what was expected, what came. Those of the encoder si
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,16 +83,37 @@ def likelihood(function: str, likelihood: Any, pos_weight: Tensor | float | None
         raise ValueError(f'{function}: `pos_weight` must come with {takers}, but likelihood is "{likelihood}"')
 
 
-def objective(function: str, given: ObjectiveArguments) -> tuple[ObjectiveArguments, Posterior | None]:
+def objective(
+    function: str, given: ObjectiveArguments, samples: bool = False
+) -> tuple[ObjectiveArguments, Posterior | None]:
     """Check a call of the objective, and give it with Python's own numbers; the posterior is None where the KL comes as
-    `kl` or not at all."""
+    `kl` or not at all. `samples`: recon's rows are several for each of target's, as _samples.py makes them."""
     call = given._replace(**{name: number(getattr(given, name)) for name in ("beta", "weight", "pos_weight")})
     call = call._replace(likelihood=with_own_numbers(call.likelihood, call.recon))
     settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
     recon = call.recon
-    _data(function, recon, call.target)
+    _data(function, recon, call.target, samples)
     _fits(function, call)
     return call, _divergence(function, call)
+
+
+def samples(function: str, call: ObjectiveArguments) -> ObjectiveArguments:
+    """Check, of a call whose recon is (S, B, ...) and whose target (B, ...), what belongs to recon's own shape."""
+    floating(function, "recon", call.recon, ".float()")
+    settings(function, call.likelihood, call.beta, call.weight, call.pos_weight, call.reduction)
+    library, (samples, batch) = resolve(call.likelihood).log_library, call.recon.shape[:2]
+    if not isinstance(library, Tensor):
+        _fits(function, call)
+        return call
+    allowed = ((batch,), (batch, 1), (samples, batch), (samples, batch, 1))
+    if tuple(library.shape) not in allowed:
+        shapes = ", ".join(map(str, allowed[:-1]))
+        raise ValueError(
+            f"{function}: `log_library` must have shape {shapes} or {allowed[-1]}, one number a row or a sample, but "
+            f"has shape {tuple(library.shape)}"
+        )
+    _fits(function, call._replace(likelihood=replace(call.likelihood, log_library=0.0)))
+    return call
 
 
 def settings(function: str, like: Any, beta: Any, weight: Any, pos_weight: Any, reduce: str) -> None:
@@ -169,13 +191,13 @@ def _selected(call: ObjectiveArguments, data: Tensor) -> Tensor:
     return data.reshape(call.recon.shape)[weight.expand(call.recon.shape)]
 
 
-def _data(function: str, recon: Tensor, target: Tensor) -> None:
+def _data(function: str, recon: Tensor, target: Tensor, samples: bool) -> None:
     floating(function, "recon", recon, ".float()")
     tensor(function, "target", target, ".float()", (*FLOATS, *INTEGERS))
     batched(function, "recon", recon)
     batched(function, "target", target)
     came, expected = tuple(target.shape), tuple(recon.shape)
-    if came != expected and came != _flattened(expected) and _flattened(came) != expected:
+    if not samples and came != expected and came != _flattened(expected) and _flattened(came) != expected:
         raise ValueError(
             f"{function}: `target` must have recon's shape {expected} or its flattened form, but has shape {came}"
         )

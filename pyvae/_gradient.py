@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
+from . import _samples, reference
 from ._arguments import LatentArguments, Posterior, Prior
 from ._codes import KL_REDUCTIONS, LIKELIHOODS, REDUCTIONS, SCALES
 from ._extension import _C
@@ -48,7 +48,7 @@ def _elbo(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Ou
     scale_kind, likelihood, reduction = codes
     return reference.elbo_terms(
         recon,
-        target,
+        _samples.spread(target, recon),
         mu,
         **{SCALES[scale_kind]: scale},
         kl=kl,
@@ -64,7 +64,7 @@ def _elements(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -
     recon, target, *parameters, log_library, weight, pos_weight = inputs
     like = _restored(codes[0], parameters, log_library)
     options = {"likelihood": like, "weight": weight, "pos_weight": pos_weight, "reduction": "elements"}
-    return (reference.reconstruction_loss(recon, target, **options),)
+    return (reference.reconstruction_loss(recon, _samples.spread(target, recon), **options),)
 
 
 def _restored(code: int, parameters: Tensors, log_library: Tensor | None) -> Any:

@@ -210,6 +210,40 @@ def elements(compute: Callable[..., Tensor], function: str, call: ObjectiveArgum
     return split.whole_elements(part)
 
 
+def samples(compute: Callable[..., Tensor], call: ObjectiveArguments) -> Tensor:
+    """Of recon (S, B, ...), whose samples are computed one by one; `compute` is `reconstruction_loss`."""
+    shape, like = call.recon.shape, call.likelihood
+    mean = call.reduction == "batchmean"
+
+    def of(x: Any, sample: int) -> Any:
+        """A sample's own, of what has a dimension for them."""
+        if not isinstance(x, Tensor) or x.ndim < len(shape):
+            return x
+        return x.select(0, sample if x.shape[0] == shape[0] else 0)
+
+    def library(x: Any, sample: int) -> Any:
+        whole = isinstance(x, Tensor) and tuple(x.shape) in (tuple(shape[:2]), (*shape[:2], 1))
+        return x.select(0, sample) if whole and tuple(x.shape) != (shape[1], 1) else x
+
+    losses = []
+    for sample in range(shape[0]):
+        own = {n: (library if n == "log_library" else of)(value, sample) for n, value in held(like).items()}
+        losses.append(
+            compute(
+                call.recon.select(0, sample),
+                call.target,
+                likelihood=replace(like, **own) if own else like,
+                weight=of(call.weight, sample),
+                pos_weight=of(call.pos_weight, sample),
+                reduction="sum" if mean else call.reduction,
+            )
+        )
+    stacked = torch.stack(losses)
+    if call.reduction in ("none", "elements"):
+        return stacked
+    return stacked.sum() / (shape[0] * shape[1]) if mean else stacked.sum()
+
+
 def _of_objective(function: str, call: ObjectiveArguments) -> tuple[Split, bool]:
     """How a call is split, and whether by rows alone."""
     like = resolve(call.likelihood)

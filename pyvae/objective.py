@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _codes, _route, _sharding, latent, reference
+from . import _checks, _codes, _route, _samples, _sharding, latent, reference
 from ._arguments import (
     ELBO,
     NO_POSTERIOR,
@@ -17,6 +17,7 @@ from ._arguments import (
     ElementReduction,
     LikelihoodName,
     ObjectiveArguments,
+    Posterior,
     Reduction,
     without_posterior,
 )
@@ -37,9 +38,11 @@ def reconstruction_loss(
     """-log p(target | recon), summed over the features or not: the objective without its KL.
 
     Args:
-        recon, target, likelihood, weight, pos_weight: as for `elbo_loss`.
-        reduction: "none", shape (B,); "sum" over everything; "batchmean", the mean over the batch; "elements", recon's
-            shape, each element's own, which weights multiply and a mask sets to 0.
+        recon, target, likelihood, weight, pos_weight: as for `elbo_loss`. Or recon holds S samples of each row of a
+            target (B, ...) of two dimensions or more, and has shape (S, B, ...): target is not copied, and a softmax is
+            each sample's own. Parameters and weights broadcast to recon; log_library is (B,), or (S, B).
+        reduction: "none", shape (B,), or (S, B) of samples; "sum" over everything; "batchmean", the mean over the batch
+            and the samples; "elements", recon's shape, each element's own, which weights multiply and a mask sets to 0.
 
     Returns:
         The negative log-likelihood in nats, float32 (float64 if recon or target is).
@@ -188,7 +191,13 @@ def _elbo(function: Callable[..., Any], terms: bool, *arguments: Any) -> Any:
     call = ObjectiveArguments(*arguments)
     if _route.overridden(call):
         return _route.override(function, call._asdict())
-    call, posterior = _checks.objective(function.__name__, call)
+    if function is reconstruction_loss and _samples.has_samples(call.recon, call.target):
+        return _of_samples(call)
+    return _checked(function, terms, *_checks.objective(function.__name__, call))
+
+
+def _checked(function: Callable[..., Any], terms: bool, call: ObjectiveArguments, posterior: Posterior | None) -> Any:
+    """The rest of `_elbo`, of a checked call."""
     if posterior is not None and (posterior.range or posterior.prior):  # the KL by its own operator
         kl = latent.divergence(function.__name__, posterior, "none")
         absent: dict[str, Any] = dict.fromkeys(("mu", *SCALES, "logvar_range", "prior"))
@@ -254,7 +263,14 @@ def _elements(
             return out
     if _route.overridden(call):
         return _route.override(reconstruction_loss, call._asdict())
-    call, _ = _checks.objective(name, call)
+    if _samples.has_samples(recon, target):
+        return _of_samples(call)
+    return _checked_elements(_checks.objective(name, call)[0])
+
+
+def _checked_elements(call: ObjectiveArguments) -> Tensor:
+    """The rest of `_elements`, of a checked call."""
+    name = reconstruction_loss.__name__
     like = with_tensors(resolve(call.likelihood), call.recon)
     dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
     factors = tuple(_as_tensor(factor, dtype) for factor in (call.weight, call.pos_weight))
@@ -265,6 +281,24 @@ def _elements(
         return reference.elements(name, call)
     code = _codes.likelihood_code(like.name)
     return torch.ops.pyvae.elements(call.recon, call.target, code, like.parameters, like.log_library, *factors)
+
+
+def _of_samples(call: ObjectiveArguments) -> Tensor:
+    """`reconstruction_loss` of recon (S, B, ...) and target (B, ...)."""
+    function, shape = reconstruction_loss.__name__, call.recon.shape
+    if _sharding.among(call.recon, call.target):
+        return _sharding.samples(reconstruction_loss, call)
+    call, _ = _checks.objective(function, _samples.flattened(_checks.samples(function, call)), samples=True)
+    try:
+        out = (
+            _checked_elements(call)
+            if call.reduction == "elements"
+            else _checked(reconstruction_loss, False, call, None)
+        )
+    except ValueError:  # found by a kernel
+        reference.refuse_data(function, call._replace(target=_samples.spread(call.target, call.recon)), None)
+        raise
+    return _samples.unflattened(out, shape)
 
 
 def _as_tensor(factor: Tensor | float | None, dtype: torch.dtype) -> Tensor | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _codes, _latent_checks
+from . import _checks, _codes, _latent_checks, _samples
 from ._arguments import (
     ELBO,
     ElementReduction,
@@ -145,9 +145,13 @@ def reconstruction_loss(
 ) -> Tensor:
     """-log p(target | recon) in nats, summed over the features or not; see `pyvae.reconstruction_loss`."""
     given = without_posterior(recon, target, likelihood, weight, pos_weight, reduction)
-    call, _ = _checks.objective("reconstruction_loss", given)
+    samples = _samples.has_samples(recon, target)
+    if samples:
+        given = _samples.flattened(_checks.samples("reconstruction_loss", given))
+    call, _ = _checks.objective("reconstruction_loss", given, samples)
     of_each = elements("reconstruction_loss", call)
-    return of_each if reduction == "elements" else _reduce(_sum_features(of_each), reduction)
+    out = of_each if reduction == "elements" else _reduce(_sum_features(of_each), reduction)
+    return _samples.unflattened(out, recon.shape) if samples else out
 
 
 def elbo_loss(
@@ -215,6 +219,7 @@ def evaluate(function: str, call: ObjectiveArguments, posterior: Posterior | Non
 def elements(function: str, call: ObjectiveArguments) -> Tensor:
     """-log p(target | recon) of each element of a checked call, in recon's shape. A weight of bools selects: before the
     formula, whose gradient there would be 0 times what the formula makes of a NaN, and after it."""
+    call = call._replace(target=_samples.spread(call.target, call.recon))
     parts = with_tensors(resolve(call.likelihood), call.recon)
     likelihood = LIKELIHOODS[parts.name]
     if is_readable(call.recon) and is_readable(call.target):

@@ -26,13 +26,15 @@ OBJECTIVE = ("test_likelihoods.py", "test_autograd.py", "test_autograd_inputs.py
 MODULES = (
     *("test_values.py", "test_gradients.py", "test_extremes.py", "test_extremes_grid.py", "test_training.py"),
     *("test_noise.py", "test_noise_repeatable.py", "test_properties.py", "emulated_cases.py"),
-    *("test_prior.py", "test_clamp_and_elements.py", "test_masks.py"),
+    *("test_prior.py", "test_samples.py", "test_recon_samples.py", "test_clamp_and_elements.py", "test_masks.py"),
     *(f"test_bounds.py::test_{name}" for name in BOUNDS),
 )
 # Minutes that show little more: in one of the runs, or, of many launches of a few elements, in none.
 LEFT_OUT = (
     *(LARGE, "test_likelihoods.py::test_sums_of_gradients_over_every_batch"),
     "test_gradients.py::test_gradcheck_by_parameters_of_every_shape",
+    "test_samples.py::test_compiles",
+    "test_recon_samples.py::test_compiles",
 )
 DESELECTED = [f"--deselect=tests/{name}" for name in LEFT_OUT]
 REPEATABLE = ("test_repeatable.py", "test_counts_hard.py")

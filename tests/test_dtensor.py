@@ -91,6 +91,19 @@ def latent_checks() -> None:
             z = pyvae.reparameterize(*(distributed(x, p) for x, p in zip((mu, logvar), two, strict=True)), seed=7)
             assert torch.equal(z.full_tensor(), pyvae.reparameterize(mu, logvar, seed=7))  # to the bit
 
+        @check(f"several samples {name}", two, kept)
+        def _(two: Any, kept: Any) -> None:
+            mu, logvar = numbers(B, L), numbers(B, L, seed=1)
+            placed = Shard(1) if kept == Shard(0) else kept
+            compared(lambda *x: pyvae.reparameterize_kl(*x, seed=7, samples=4), (mu, logvar), two, (placed, kept))
+            inputs = (mu, logvar, numbers(2, B, L, seed=2))
+            compared(
+                lambda m, s, e: [pyvae.reparameterize(m, std=s, eps=e, samples=2)],
+                inputs,
+                (*two, Replicate()),
+                (placed,),
+            )
+
         @check(f"sample with eps {name}", two, kept)
         def _(two: Any, kept: Any) -> None:
             inputs = (numbers(B, L), numbers(B, L, seed=1), numbers(B, L, seed=2))
@@ -168,6 +181,21 @@ def objective_checks() -> None:
                         return [pyvae.reconstruction_loss(x, t, likelihood=like, weight=w, reduction=reduction)]
 
                     compared(loss, inputs, placements, (placed,))
+
+        @check(f"several samples of recon {placement}", placement)
+        def _(placement: Any) -> None:
+            rows = {Shard(0): Shard(1), Shard(1): Partial()}.get(placement, Replicate())
+            moved = Shard(placement.dim + 1) if isinstance(placement, Shard) else placement
+            target = numbers(B, D, seed=3)
+            split_target = distributed(target, placement)
+            summed = Replicate() if placement == Replicate() else Partial()
+            for reduction, placed in (("none", rows), ("sum", summed), ("batchmean", summed), ("elements", moved)):
+
+                def losses(x: Tensor, v: Tensor, reduction: str = reduction) -> list[Tensor]:
+                    t = target if type(x) is Tensor else split_target
+                    return [pyvae.reconstruction_loss(x, t, likelihood=pyvae.Gaussian(v), reduction=reduction)]
+
+                compared(losses, (numbers(3, B, D), numbers(D, seed=4)), (moved, Replicate()), (placed,))
 
         @check(f"with a posterior {placement}", placement)
         def _(placement: Any) -> None:

@@ -47,7 +47,7 @@ struct LatentArguments {
 // Decoder side: the likelihood alone.
 struct LikelihoodArguments {
   const Tensor& recon;                // [B, ...]
-  const Tensor& target;               // [B, ...], or one of the two is [B, D]
+  const Tensor& target;               // [B, ...], or one of the two is [B, D]; or [B / S, ...], for each of S samples
   int64_t likelihood;                 // Likelihoods (math/likelihood.h)
   const Parameters& parameters;       // its own, broadcastable to recon
   const OptionalTensor& log_library;  // [B] or [B, 1]: the mean is e^it softmax(recon)

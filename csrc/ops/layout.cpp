@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/SmallVector.h>
+#include <c10/util/accumulate.h>
 
 #include <algorithm>
 #include <numeric>
@@ -22,11 +23,12 @@ struct Binding {
 // Lays the operands over one index space, merging dimensions that are contiguous in all of them. All tensors have the
 // sizes of the first. `any_order`: features may be visited in any order (sums do not mind); the first tensor's memory
 // order is taken. Otherwise the order is the logical one, which the noise is counted in.
-Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order) {
+// `row_dims`: that many first dimensions are rows.
+Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order, int64_t row_dims = 1) {
   const Tensor& first = *bindings.begin()->tensor;
   const int64_t dims = first.dim();
   Shape shape{};
-  shape.rows = first.size(0);
+  shape.rows = c10::multiply_integers(first.sizes().slice(0, row_dims));
   shape.features = shape.rows > 0 ? first.numel() / shape.rows : 0;
 
   bool contiguous = true;
@@ -47,7 +49,7 @@ Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order) {
   c10::SmallVector<int64_t, kMaxDims> order(dims);
   std::iota(order.begin(), order.end(), 0);
   if (any_order) {
-    std::stable_sort(order.begin() + 1, order.end(),
+    std::stable_sort(order.begin() + row_dims, order.end(),
                      [&](int64_t a, int64_t b) { return first.stride(a) > first.stride(b); });
   }
   // Outer to inner; a dimension joins the one before it if that one's step is exactly its whole length everywhere.
@@ -151,7 +153,9 @@ LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(withi
     number = factor->item<double>();
     return Tensor();
   };
-  target = within_dims(a.target.sizes() == sizes ? a.target : a.target.reshape(sizes));
+  const bool per_sample = a.target.dim() == a.recon.dim() && a.target.size(0) != a.recon.size(0);
+  if (per_sample) samples = a.recon.size(0) / a.target.size(0);
+  target = within_dims(per_sample || a.target.sizes() == sizes ? a.target : a.target.reshape(sizes));
   weight = spread(a.weight, weight_number);
   pos_weight = spread(a.pos_weight, pos_weight_number);
   for (size_t k = 0; k < a.parameters.size(); ++k) parameters[k] = within_dims(a.parameters[k]->expand(sizes));
@@ -165,7 +169,19 @@ void LikelihoodTensors::lay_out(const LikelihoodArguments& a, ObjectiveOperands&
     bindings.push_back({&parameters[k], &out.parameters[k]});
     bindings.push_back({&parameter_gradients[k], &out.parameter_gradients[k]});
   }
-  out.shape = pyvae::lay_out(bindings, /*any_order=*/!in_order);
+  c10::SmallVector<Tensor, 6 + 2 * kMaxParameters> split;  // [samples, rows each, ...]
+  if (samples > 1) {
+    const int64_t each = target.size(0);
+    for (Binding& b : bindings) {
+      Tensor tensor = *b.tensor;
+      if (tensor.defined())
+        tensor = b.tensor == &target ? tensor.expand_as(recon.unflatten(0, {samples, each}))
+                                     : tensor.unflatten(0, {samples, each});
+      split.push_back(tensor);
+    }
+    for (size_t k = 0; k < bindings.size(); ++k) bindings[k].tensor = &split[k];
+  }
+  out.shape = pyvae::lay_out(bindings, /*any_order=*/!in_order, samples > 1 ? 2 : 1);
   out.in_double = recon_type(a) == at::kDouble;
   out.weight_number = weight_number;
   out.pos_weight_number = pos_weight_number;

@@ -34,6 +34,7 @@ struct LikelihoodTensors {
   Tensor weight, pos_weight, elements, gradient;                           // undefined: absent
   Tensor parameters[kMaxParameters], parameter_gradients[kMaxParameters];  // likewise
   double weight_number = 1, pos_weight_number = 1;
+  int64_t samples = 1;  // that recon holds of each of target's rows
 
   LikelihoodTensors() = default;
   explicit LikelihoodTensors(const LikelihoodArguments& a);

@@ -138,6 +138,7 @@ void latent(const Kernels& kernels, const Case& c) {
   if (has_prior) forward.prior_mean = prior_mean.operand, forward.prior_scale = prior_scale.operand;
   if (by_element) forward.elements = elements.operand;
   if (c.variant & 32) forward.low = -1, forward.high = 2;
+  if (c.variant & 64) forward.samples = 3;  // all in one block, of which the last stays
   kernels.latent_forward(forward, 0, Chunks(c.shape).count);
 
   const char* const member = names_of(Scales{})[c.code];
@@ -251,7 +252,7 @@ void run_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>& t
         return Case{shape, type, other, data, code, variant, kInputs[turn % 7], kInputs[turn % 5], turn};
       };
       for (int code = 0; code < Scales::kCount; ++code) {
-        for (const int variant : {0, 1, 2, 4, 5, 8, 9, 10, 16, 26, 32, 41, 56, 58})
+        for (const int variant : {0, 1, 2, 4, 5, 8, 9, 10, 16, 26, 32, 41, 56, 58, 64, 65, 105})
           latent<T>(kernels, next(code, variant));
       }
       int code = 0;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,7 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
   if (c.variant & 8) forward.prior_mean = prior_mean.operand, forward.prior_scale = prior_scale.operand;
   if (c.variant & 16) forward.elements = elements.operand;
   if (c.variant & 32) forward.low = -1, forward.high = 2;
+  if (c.variant & 64) forward.samples = 3;  // all in one block: z is written over
   forward.mu = mu.operand, forward.scale = scale.operand;
   forward.seed = 5, forward.first_index = c.first_index;
   std::vector<double> divergence(size_t(Chunks(c.shape).partials()));
@@ -90,7 +92,7 @@ std::string latent(const Kernels& kernels, const Case& c, Layout in, Layout out,
   backward.mu = mu.operand, backward.scale = scale.operand, backward.eps = forward.eps;
   backward.seed = 5, backward.first_index = c.first_index;
   backward.prior_mean = forward.prior_mean, backward.prior_scale = forward.prior_scale;
-  backward.low = forward.low, backward.high = forward.high;
+  backward.low = forward.low, backward.high = forward.high, backward.samples = forward.samples;
   const bool learned = (c.variant & 8) && !(c.variant & 4);
   if (learned) backward.grad_prior_mean = grad_mean.operand, backward.grad_prior_scale = grad_prior_scale.operand;
   if (c.variant & 16) backward.grad_elements = grad_elements.operand;
@@ -232,8 +234,10 @@ void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>&
     for (const auto& [type, other] : types) {
       for (int code = 0; code < Likelihoods::kCount; ++code, ++turn) {
         const uint64_t first_index = uint64_t(turn % 7) + (turn % 2 ? 0 : uint64_t(-1) - 3);  // wraps around, too
-        // Bits: eps given; no sample; no divergence (never both left out); a prior; of each element; clamped.
-        const int sampler = std::vector<int>{0, 1, 2, 4, 5, 8, 9, 10, 26, 32, 41, 56, 58}[size_t(turn) % 13];
+        // Bits: eps given; no sample; no divergence (never both left out); a prior; of each element; clamped; three
+        // samples.
+        const int samplers[] = {0, 1, 2, 4, 5, 8, 9, 10, 26, 32, 41, 56, 58, 64, 69, 105};
+        const int sampler = samplers[size_t(turn) % std::size(samplers)];
         check(kernels, latent<T>, {shape, type, other, code % Scales::kCount, sampler, first_index, other}, "latent");
         // Every second target consists of integers, of each type in turn.
         const Type data = turn / 4 % 2 ? Type(FloatingTypes::kCount + turn / 8 % kIntegers) : other;

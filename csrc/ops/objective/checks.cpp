@@ -15,6 +15,13 @@ bool is_flattened_form(const Tensor& flat, const Tensor& full) {
          flat.sym_numel() == full.sym_numel();
 }
 
+// Whether recon holds several rows for each of target's: all of the first sample, then all of the second ...
+bool are_samples(const Tensor& recon, const Tensor& target) {
+  if (recon.dim() != target.dim() || recon.dim() == 0) return false;
+  return recon.sym_sizes().slice(1) == target.sym_sizes().slice(1) && target.sym_size(0) > 0 &&
+         recon.sym_size(0) > target.sym_size(0) && recon.sym_size(0) % target.sym_size(0) == 0;
+}
+
 // A factor on recon's elements: weight or pos_weight.
 const char* find_factor_error(const OptionalTensor& factor, const Tensor& recon) {
   if (!factor) return nullptr;
@@ -55,8 +62,8 @@ const char* find_error(const LikelihoodArguments& a) {
   if (a.recon.dim() == 0) return "recon must have a batch dimension";
   if (a.recon.device() != a.target.device()) return "recon and target must be on one device";
   if (a.recon.sym_sizes() != a.target.sym_sizes() && !is_flattened_form(a.recon, a.target) &&
-      !is_flattened_form(a.target, a.recon)) {
-    return "recon and target must have one shape, or one of them be the flattened form";
+      !is_flattened_form(a.target, a.recon) && !are_samples(a.recon, a.target)) {
+    return "recon and target must have one shape, or one of them be the flattened form, or recon hold samples";
   }
   if (a.likelihood < 0 || a.likelihood >= Likelihoods::kCount) return "unknown likelihood";
   if (a.pos_weight && !kTraits.values[a.likelihood].takes_pos_weight) return "this likelihood takes no pos_weight";
