@@ -35,6 +35,7 @@ LEFT_OUT = (
     "test_gradients.py::test_gradcheck_by_parameters_of_every_shape",
     "test_samples.py::test_compiles",
     "test_recon_samples.py::test_compiles",
+    "test_recon_samples.py::test_data_are_refused",  # on the CPU alone
 )
 DESELECTED = [f"--deselect=tests/{name}" for name in LEFT_OUT]
 REPEATABLE = ("test_repeatable.py", "test_counts_hard.py")
