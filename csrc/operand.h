@@ -80,7 +80,11 @@ struct MixtureOperands {
   const void* mean = nullptr;          // [groups, components, features]
   const void* scale = nullptr;         // [groups, components, features]
   const double* log_weight = nullptr;  // [groups, components], log pi; null: equal
-  void* values = nullptr;              // [rows], of elements [rows, features]; written by forward, read by backward
+  void* values = nullptr;              // [rows], or of elements [rows, features]; written by forward
+  // As values: the largest term, and the sum of all relative to it. Written by forward, read by backward; null:
+  // unwanted
+  void* top = nullptr;
+  void* sum = nullptr;
 
   const void* upstream = nullptr;  // as values, of backward
   void* grad_z = nullptr;          // [rows, features], written by backward

@@ -78,4 +78,8 @@ def _log_density(z: Tensor, mean: Tensor, scale: Tensor, kind: str) -> Tensor:
 
 
 def _log_sum_exp(terms: Tensor, dim: int) -> Tensor:
-    return torch.logsumexp(terms, dim)
+    """Of terms relative to the largest, by whose sum its slopes divide: torch's are e^(term - result), and of a result
+    far below 0 the logarithm of a small sum is lost."""
+    top = terms.detach().amax(dim, keepdim=True)
+    base = torch.where(top == -math.inf, 0.0, top)
+    return base.squeeze(dim) + torch.log(torch.exp(terms - base).sum(dim))

@@ -2,8 +2,7 @@
 #include "cpu/kernels.h"
 
 #include "cpu/latent.h"
-#include "cpu/mixture.h"
-#include "cpu/mixture_backward.h"
+#include "cpu/mixture_kernels.h"
 #include "cpu/objective.h"
 
 #define PYVAE_STRING_(x) #x

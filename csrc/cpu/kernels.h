@@ -123,8 +123,11 @@ struct Mixture : MixtureOperands {
 
   bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
   int64_t cells() const { return components * features; }
-  // Of each feature r y and r y^2; and r, once for each value.
-  int64_t sums_each() const { return 2 * cells() + (elements ? cells() : components); }
+  int64_t width() const { return elements ? features : 1; }  // of a row's values
+  // Of each cell r y and r y^2; and r, once for each value.
+  int64_t sums_each() const { return 2 * cells() + components * width(); }
+  // Whether vectors go over features, rather than over rows.
+  bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
 };
 
 // Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
@@ -139,7 +142,7 @@ struct Kernels {
   // Of units [begin, end). False: a standard deviation below 0. `scratch`: bytes, aligned to 64, for each thread.
   bool (*mixture_forward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
   void (*mixture_backward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
-  // The gradients of components [begin, end), numbered over all groups, from the sums of several parts.
+  // The gradients of groups' components from the sums of several parts: chunks [begin, end) of groups * cells.
   void (*mixture_finish)(const Mixture&, int64_t begin, int64_t end);
   int64_t (*mixture_scratch)(const Mixture&, bool backward);
 };

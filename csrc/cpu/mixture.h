@@ -32,31 +32,35 @@ class Room {
 
 // ---- the components of a group --------------------------------------------------------------------------------------
 
-inline double log_weight(const Mixture& a, int64_t component) {  // numbered over all groups
-  return a.log_weight ? a.log_weight[component] : -pyvae::log(double(a.components));
-}
-
 template <class T>
 struct Components {
   T* mean;     // [K, L]
   T* inverse;  // [K, L], 1 / sigma
   T* peak;     // [K], or of elements [K, L]: what a term is where z is the mean
-  T* buffer;   // [L]
+  T* peaks;    // [K, L], of each feature
   int64_t group = -1;
 
   Components(const Mixture& a, Room& room)
       : mean(room.take<T>(a.cells())),
         inverse(room.take<T>(a.cells())),
-        peak(room.take<T>(a.elements ? a.cells() : a.components)),
-        buffer(room.take<T>(a.features)) {}
+        peak(a.elements ? nullptr : room.take<T>(a.components)),
+        peaks(room.take<T>(a.cells())) {
+    if (a.elements) peak = peaks;
+  }
 };
 
-template <class Scale, class T>
+// 1 / sigma, log N where z is the mean, and d log sigma / ds; null: unwanted.
+template <class Scale, bool kSlope, class T>
 PYVAE_NOINLINE void map_width(Clamp<T> clamp, const T* __restrict scale, int64_t n, T* __restrict inverse,
-                              T* __restrict peak) {
+                              T* __restrict peak, T* __restrict slope) {
   for (int64_t i = 0; i < n; ++i) {
     const Width<T> width = Scale::width(clamp(scale[i]));
-    inverse[i] = width.inverse, peak[i] = log_peak(width.log_sigma);
+    inverse[i] = width.inverse;
+    if (kSlope) {
+      slope[i] = width.slope;
+    } else {
+      peak[i] = log_peak(width.log_sigma);
+    }
   }
 }
 
@@ -69,19 +73,23 @@ bool load(const Mixture& a, int64_t group, Components<T>& out) {
   const int64_t K = a.components, L = a.features;
   const T* const mean = static_cast<const T*>(a.mean) + group * K * L;    // [K, L]
   const T* const scale = static_cast<const T*>(a.scale) + group * K * L;  // [K, L]
+  map_width<Scale, false, T>({T(a.low), T(a.high)}, scale, K * L, out.inverse, out.peaks, nullptr);
   int negative = 0;
+  for (int64_t i = 0; i < K * L; ++i) {
+    out.mean[i] = mean[i];
+    if (Scale::kNonNegative) negative |= scale[i] < T(0);
+  }
+  const double equal = -pyvae::log(double(K));
   for (int64_t k = 0; k < K; ++k) {
-    const double weight = log_weight(a, group * K + k);
+    const double weight = a.log_weight ? a.log_weight[group * K + k] : equal;
     const bool absent = weight == -Real<double>::kInfinity;
-    T* const peak = a.elements ? out.peak + k * L : out.buffer;
-    map_width<Scale>({T(a.low), T(a.high)}, scale + k * L, L, out.inverse + k * L, peak);
-    for (int64_t l = 0; l < L; ++l) {
-      if (Scale::kNonNegative) negative |= scale[k * L + l] < T(0);
-      out.mean[k * L + l] = absent ? T(0) : mean[k * L + l];
-      if (absent) out.inverse[k * L + l] = T(0);
-      peak[l] = absent ? -Real<T>::kInfinity : a.elements ? T(weight) + peak[l] : peak[l];
+    T* const peaks = out.peaks + k * L;
+    if (a.elements) {
+      for (int64_t l = 0; l < L; ++l) peaks[l] = absent ? -Real<T>::kInfinity : T(weight) + peaks[l];
+    } else {
+      out.peak[k] = absent ? -Real<T>::kInfinity : T(weight + sum(peaks, int(L)));
     }
-    if (!a.elements) out.peak[k] = absent ? -Real<T>::kInfinity : T(weight + sum(peak, int(L)));
+    for (int64_t l = 0; absent && l < L; ++l) out.mean[k * L + l] = out.inverse[k * L + l] = T(0);
   }
   return !negative;
 }
@@ -179,8 +187,12 @@ class LogSumExp {
     }
   }
 
-  void value(T* __restrict out) const {
-    for (int i = 0; i < kTileRows; ++i) out[i] = base_of(top_[i]) + pyvae::log(sum_[i]);
+  // The logarithm, what terms are relative to, and their sum, relative to that: [kTileRows] each.
+  void result(T* __restrict value, T* __restrict base, T* __restrict sum) const {
+    for (int i = 0; i < kTileRows; ++i) {
+      base[i] = base_of(top_[i]), sum[i] = sum_[i];
+      value[i] = base[i] + pyvae::log(sum_[i]);
+    }
   }
 
  private:
@@ -196,68 +208,57 @@ template <class T>
 struct ForwardRoom {
   Components<T> components;
   T* z;       // [L, kTileRows]
-  T* values;  // [kTileRows], or of elements [L, kTileRows]
+  T* values;  // [W, kTileRows], W = 1, or of elements L
+  T* top;     // likewise
+  T* sum;     // likewise
 
   ForwardRoom(const Mixture& a, Room& room)
       : components(a, room),
         z(room.take<T>(a.features * kTileRows)),
-        values(room.take<T>((a.elements ? a.features : 1) * kTileRows)) {}
+        values(room.take<T>(a.width() * kTileRows)),
+        top(room.take<T>(a.width() * kTileRows)),
+        sum(room.take<T>(a.width() * kTileRows)) {}
 };
 
-// out [kTileRows] from `term`, which writes that of a component: [kTileRows].
+// Value w of each row, of terms that `term` writes: [kTileRows] of each component.
 template <class T, class Term>
-void log_sum(int64_t components, T* out, Term term) {
+void log_sum(const Mixture& a, const ForwardRoom<T>& room, int64_t w, Term term) {
   alignas(64) T terms[kTerms][kTileRows];
   LogSumExp<T> total;
-  for (int64_t first = 0; first < components; first += kTerms) {
-    const int n = components - first < kTerms ? int(components - first) : kTerms;
+  for (int64_t first = 0; first < a.components; first += kTerms) {
+    const int n = a.components - first < kTerms ? int(a.components - first) : kTerms;
     for (int k = 0; k < n; ++k) term(first + k, terms[k]);
     total.add(terms, n);
   }
-  total.value(out);
+  total.result(room.values + w * kTileRows, room.top + w * kTileRows, room.sum + w * kTileRows);
 }
 
 template <class T>
 void tile_values(const Mixture& a, const ForwardRoom<T>& room) {
-  const int64_t K = a.components, L = a.features;
+  const int64_t L = a.features;
   const Components<T>& c = room.components;
   if (!a.elements) {
-    return log_sum(K, room.values, [&](int64_t k, T* out) {
+    return log_sum(a, room, 0, [&](int64_t k, T* out) {
       joint_terms(room.z, c.mean + k * L, c.inverse + k * L, c.peak[k], L, out);
     });
   }
   for (int64_t l = 0; l < L; ++l) {
-    log_sum(K, room.values + l * kTileRows, [&](int64_t k, T* out) {
+    log_sum(a, room, l, [&](int64_t k, T* out) {
       element_terms(room.z + l * kTileRows, c.mean[k * L + l], c.inverse[k * L + l], c.peak[k * L + l], out);
     });
   }
 }
 
-template <class Scale, class T>
-bool mixture_forward_of(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
-  Room memory(scratch);
-  ForwardRoom<T> room(a, memory);
-  const MixtureUnits units(a, /*backward=*/false);
-  bool legal = true;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t group = unit / units.parts, first = unit % units.parts * units.rows_each;
-    const int64_t last = first + units.rows_each < units.group_rows ? first + units.rows_each : units.group_rows;
-    legal &= load<Scale>(a, group, room.components);
-    for (int64_t row = first; row < last; row += kTileRows) {
-      const Tile tile = {row, a.groups, group, last - row < kTileRows ? int(last - row) : kTileRows};
-      load_tile(tile, a.z, a.features, room.z);
-      tile_values(a, room);
-      store_tile(tile, room.values, a.elements ? a.features : 1, a.values);
-    }
-  }
-  return legal;
-}
-
+// The rows [first, last) of a group.
 template <class T>
-bool mixture_forward(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
-  return visit(Scales{}, a.scale_kind, [&](auto scale) {
-    return mixture_forward_of<typename decltype(scale)::type, T>(a, begin, end, scratch);
-  });
+void forward_rows(const Mixture& a, const ForwardRoom<T>& room, int64_t group, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; row += kTileRows) {
+    const Tile tile = {row, a.groups, group, last - row < kTileRows ? int(last - row) : kTileRows};
+    load_tile(tile, a.z, a.features, room.z);
+    tile_values(a, room);
+    store_tile(tile, room.values, a.width(), a.values);
+    if (a.top) store_tile(tile, room.top, a.width(), a.top), store_tile(tile, room.sum, a.width(), a.sum);
+  }
 }
 
 }  // namespace PYVAE_ISA

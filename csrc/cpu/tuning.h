@@ -21,6 +21,8 @@ constexpr int64_t kGroupRows = 16;
 // Rows of a mixture's tile, side by side in registers: two of AVX-512's, so that what is loaded of a component serves
 // both, and as many as the thirty samples of a posterior fill.
 constexpr int kTileRows = 32;
+// Rows to a group of components below which vectors go over features instead: a tile would be mostly empty.
+constexpr int64_t kFewRows = 8;
 // Features whose squares are added up in one run, before that is added to the others': float's accuracy.
 constexpr int kSquares = 64;
 // Components whose terms are kept of a tile, until they join its logarithm of a sum: a small part of the cache.

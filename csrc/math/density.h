@@ -3,13 +3,15 @@
 //   log N(z)  = -1/2 y^2 - log sigma - 1/2 log(2 pi),                   y = (z - m) / sigma
 //   log p(z)  = log sum_k e^(a_k),    a_k = log pi_k + log N_k(z)       of each dimension, or of their sum
 //
-// With r_k = e^(a_k - log p), the derivatives of log p are those of the a_k times r_k:
+// With r_k = e^(a_k - top) / sum_j e^(a_j - top), top the largest of them, the derivatives of log p are those of the
+// a_k times r_k:
 //
 //   by z            -r_k y / sigma, summed over the components
 //   by m_k           r_k y / sigma
 //   by s_k           r_k (y^2 - 1) d log sigma / ds
 //   by logit k       r_k - pi_k
 //
+// log p itself would not do in the exponent: where terms are far below 0 it has lost the logarithm of their number.
 // The difference z - m comes first: it is exact where z is near the mean, whatever sigma is.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The log density's gradient, which divides by what forward gave.
+// The log density's gradient, from the sums that forward took.
 #include "ops/mixture/autograd.h"
 
 #include <torch/library.h>
@@ -11,21 +11,22 @@ namespace pyvae {
 
 namespace {
 
-Tensor forward(const MixtureArguments& a, bool elements) {
-  return run<&MixtureFunctions::forward>("pyvae::mixture_forward", direct<MixtureFunctions>(a.z, a), a, elements);
+std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, bool with_normalizers) {
+  return run<&MixtureFunctions::forward>("pyvae::mixture_forward", direct<MixtureFunctions>(a.z, a), a, elements,
+                                         with_normalizers);
 }
 
 struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
   // The inputs as saved, and as the reference takes them: those that may need a gradient, and the others.
-  enum Input { kZ, kMean, kScale, kLogits, kInputs, kLow = kInputs, kHigh, kValues };
+  enum Input { kZ, kMean, kScale, kLogits, kInputs, kLow = kInputs, kHigh, kNormalizers };
 
   static variable_list forward(AutogradContext* ctx, const MixtureArguments* a, bool elements, const Tensor&,
                                const Tensor&, const Tensor&, const OptionalTensor&) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const Tensor values = pyvae::forward(*a, elements);
+    auto [values, normalizers] = pyvae::forward(*a, elements, /*with_normalizers=*/true);
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({a->z, a->mean, a->scale, value_or_undefined(a->logits), value_or_undefined(a->low),
-                            value_or_undefined(a->high), values});
+                            value_or_undefined(a->high), normalizers});
     ctx->saved_data["scale_kind"] = a->scale_kind;
     ctx->saved_data["elements"] = elements;
     return {values};
@@ -49,7 +50,7 @@ struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
     std::vector<bool> needs_grad = needs_input_grad(ctx, {saved.begin(), saved.begin() + kInputs});
     needs_grad.resize(saved.size(), false);
     check("mixture_log_prob", find_error(a));  // hooks may have unpacked anything
-    check("mixture_log_prob", find_gradient_error(a, saved[kValues], upstream, elements));
+    check("mixture_log_prob", find_gradient_error(a, saved[kNormalizers], upstream, elements));
     if (at::GradMode::is_enabled() || has_tangent(grads) || is_batched(grads)) {
       const variable_list gradients =
           reference_gradient()({"mixture_log_prob", saved, {a.scale_kind, elements}, {}, grads, needs_grad});
@@ -59,8 +60,8 @@ struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
     const at::AutoDispatchBelowADInplaceOrView below;
     const bool to_mixture = needs_grad[kMean] || needs_grad[kScale] || needs_grad[kLogits];
     const MixtureFunctions* const functions = is_plain(upstream) ? direct<MixtureFunctions>(a.z, a) : nullptr;
-    auto [z, mean, scale, weights] = run<&MixtureFunctions::backward>("pyvae::mixture_backward", functions, a,
-                                                                      saved[kValues], upstream, elements, to_mixture);
+    auto [z, mean, scale, weights] = run<&MixtureFunctions::backward>(
+        "pyvae::mixture_backward", functions, a, saved[kNormalizers], upstream, elements, to_mixture);
     out[kBefore + kZ] = z;
     if (to_mixture) out[kBefore + kMean] = mean, out[kBefore + kScale] = scale;
     if (to_mixture && logits) out[kBefore + kLogits] = weights;
@@ -82,7 +83,7 @@ void implement_differentiable(torch::Library& m) { m.impl("mixture_log_prob", fl
 Tensor mixture_log_prob(const MixtureArguments& a, bool elements) {
   if (needs_gradient(a)) return MixtureLogProb::apply(&a, elements, a.z, a.mean, a.scale, a.logits)[0];
   const at::AutoDispatchBelowADInplaceOrView below;
-  return forward(a, elements);
+  return std::get<0>(forward(a, elements, /*with_normalizers=*/false));
 }
 
 TORCH_LIBRARY_IMPL(pyvae, CompositeExplicitAutograd, m) { implement_differentiable(m); }

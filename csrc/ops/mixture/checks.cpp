@@ -22,12 +22,16 @@ const char* find_error(const MixtureArguments& a) {
   return nullptr;
 }
 
-const char* find_gradient_error(const MixtureArguments& a, const Tensor& values, const Tensor& grad, bool elements) {
+const char* find_gradient_error(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad,
+                                bool elements) {
   const auto sizes = a.z.sym_sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1)));
-  for (const Tensor* const tensor : {&values, &grad}) {
-    if (tensor->sym_sizes() != sizes || tensor->device() != a.z.device() || !is_supported_type(tensor->scalar_type()))
-      return "values and grad must have the result's shape and device, and be floating";
+  for (const Tensor* const tensor : {&normalizers, &grad}) {
+    if (tensor->device() != a.z.device() || !is_supported_type(tensor->scalar_type()))
+      return "normalizers and grad must be on z's device, and be floating";
   }
+  if (grad.sym_sizes() != sizes) return "grad must have the result's shape";
+  if (normalizers.dim() != grad.dim() + 1 || normalizers.sym_size(0) != 2 || normalizers.sym_sizes().slice(1) != sizes)
+    return "normalizers must have shape (2, ...), of the result's";
   return nullptr;
 }
 

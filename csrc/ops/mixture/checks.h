@@ -6,7 +6,8 @@
 namespace pyvae {
 
 const char* find_error(const MixtureArguments& a);
-// What autograd hands to mixture_backward, both in the result's shape.
-const char* find_gradient_error(const MixtureArguments& a, const Tensor& values, const Tensor& grad, bool elements);
+// What autograd hands to mixture_backward: grad in the result's shape, normalizers [2, ...] of it.
+const char* find_gradient_error(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad,
+                                bool elements);
 
 }  // namespace pyvae

@@ -41,6 +41,10 @@ struct Operands {
   }
 
   Tensor made(const Tensor& tensor) const { return tensor.to(type).contiguous(); }
+  // top and sum: [2, ...], as values
+  void take(const Tensor& normalizers) {
+    call.top = normalizers.select(0, 0).data_ptr(), call.sum = normalizers.select(0, 1).data_ptr();
+  }
   bool is_empty() const { return call.rows == 0; }
 };
 
@@ -56,21 +60,24 @@ void for_each_unit(const Mixture& call, bool backward, const Function& f) {
   });
 }
 
-Tensor forward(const MixtureArguments& a, bool elements) {
+std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, bool with_normalizers) {
   Operands operands(a, elements);
   Mixture& call = operands.call;
-  const Tensor values = at::empty(a.z.sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1))), operands.type);
-  if (operands.is_empty()) return values;
+  c10::DimVector sizes(a.z.sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1))));
+  const Tensor values = at::empty(sizes, operands.type);
+  sizes.insert(sizes.begin(), 2);
+  const Tensor normalizers = with_normalizers ? at::empty(sizes, operands.type) : at::empty({0}, operands.type);
+  if (operands.is_empty()) return {values, normalizers};
   call.values = values.mutable_data_ptr();
+  if (with_normalizers) operands.take(normalizers);
   const auto kernel = kernels(call.in_double).mixture_forward;
   std::atomic<bool> legal{true};
   for_each_unit(call, /*backward=*/false, [&](int64_t begin, int64_t end, void* scratch) {
     if (!kernel(call, begin, end, scratch)) legal = false;
   });
   TORCH_CHECK_VALUE(legal,
-                    "pyvae.mixture_log_prob or gaussian_log_prob: `std` must be 0 or more, but holds negative "
-                    "values");
-  return values;
+                    "pyvae.mixture_log_prob or gaussian_log_prob: `std` must be 0 or more, but holds negative values");
+  return {values, normalizers};
 }
 
 // weights [groups, K], the sums of each component's part, to those by its logit: less pi of all parts' sum.
@@ -85,11 +92,11 @@ void to_logits(const Tensor& log_weight, Tensor& weights) {
   }
 }
 
-MixtureGradients backward(const MixtureArguments& a, const Tensor& values, const Tensor& grad, bool elements,
+MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad, bool elements,
                           bool to_mixture) {
   Operands operands(a, elements);
   Mixture& call = operands.call;
-  const Tensor given = operands.made(values), upstream = operands.made(grad);
+  const Tensor given = operands.made(normalizers), upstream = operands.made(grad);
   const Tensor grad_z = at::empty(a.z.sizes(), operands.type);
   Tensor grad_mean, grad_scale, weights, sums;
   if (to_mixture) {
@@ -99,8 +106,8 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& values, const
   if (operands.is_empty()) {
     if (to_mixture) grad_mean.zero_(), grad_scale.zero_(), weights.zero_();
   } else {
-    call.values = const_cast<void*>(given.const_data_ptr()), call.upstream = upstream.const_data_ptr();
-    call.grad_z = grad_z.mutable_data_ptr();
+    operands.take(given);
+    call.upstream = upstream.const_data_ptr(), call.grad_z = grad_z.mutable_data_ptr();
     const Kernels& kernel = kernels(call.in_double);
     const MixtureUnits units(call, /*backward=*/true);
     if (to_mixture) {
@@ -115,10 +122,12 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& values, const
       kernel.mixture_backward(call, begin, end, scratch);
     });
     if (call.sums) {
-      const int64_t work = std::max<int64_t>(1, units.parts * call.features);
-      at::parallel_for(0, call.groups * call.components, std::max<int64_t>(1, kMixtureGrain / work),
+      const int64_t chunks = (call.cells() + kChunk - 1) / kChunk;
+      const int64_t grain = std::max<int64_t>(1, kMixtureGrain / (units.parts * kChunk));
+      at::parallel_for(0, call.groups * chunks, grain,
                        [&](int64_t begin, int64_t end) { kernel.mixture_finish(call, begin, end); });
     }
+    if (to_mixture && call.features == 0) weights.zero_();
   }
   const Tensor by_z = grad_z.to(a.z.scalar_type());
   if (!to_mixture) return {by_z, Tensor(), Tensor(), Tensor()};

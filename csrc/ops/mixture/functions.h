@@ -10,11 +10,12 @@ namespace pyvae {
 using MixtureGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 struct MixtureFunctions {
-  // log p(z): [..., B], or with `elements` of each dimension, [..., B, L].
-  Tensor (*forward)(const MixtureArguments&, bool elements);
-  // From what forward gave, and its gradient, in one shape. Without `to_mixture` that of z alone, the others undefined;
+  // log p(z): [..., B], or with `elements` of each dimension, [..., B, L]; and for backward the largest term of each,
+  // and the sum of all relative to it, [2, ...], or empty.
+  std::tuple<Tensor, Tensor> (*forward)(const MixtureArguments&, bool elements, bool with_normalizers);
+  // From these, and the result's gradient, in its shape. Without `to_mixture` that of z alone, the others undefined;
   // the logits' is undefined where they are absent.
-  MixtureGradients (*backward)(const MixtureArguments&, const Tensor& values, const Tensor& grad, bool elements,
+  MixtureGradients (*backward)(const MixtureArguments&, const Tensor& normalizers, const Tensor& grad, bool elements,
                                bool to_mixture);
 };
 

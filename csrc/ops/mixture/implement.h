@@ -12,16 +12,16 @@ namespace pyvae {
 
 template <const MixtureFunctions& functions>
 struct CheckedMixture {
-  static Tensor forward(const MixtureArguments& a, bool elements) {
+  static std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, bool with_normalizers) {
     check("mixture_forward", find_error(a));
-    return functions.forward(a, elements);
+    return functions.forward(a, elements, with_normalizers);
   }
 
-  static MixtureGradients backward(const MixtureArguments& a, const Tensor& values, const Tensor& grad, bool elements,
-                                   bool to_mixture) {
+  static MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad,
+                                   bool elements, bool to_mixture) {
     check("mixture_backward", find_error(a));
-    check("mixture_backward", find_gradient_error(a, values, grad, elements));
-    auto [z, mean, scale, logits] = functions.backward(a, values, grad, elements, to_mixture);
+    check("mixture_backward", find_gradient_error(a, normalizers, grad, elements));
+    auto [z, mean, scale, logits] = functions.backward(a, normalizers, grad, elements, to_mixture);
     const auto or_empty = [&](const Tensor& t) { return t.defined() ? t : at::empty({0}, a.z.options()); };
     return {z, or_empty(mean), or_empty(scale), or_empty(logits)};
   }

@@ -6,9 +6,12 @@ namespace pyvae {
 
 namespace {
 
-Tensor forward(const MixtureArguments& a, bool elements) {
-  const auto sizes = a.z.sym_sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1)));
-  return at::empty_symint(sizes, a.z.options().dtype(density_type(a)));
+std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, bool with_normalizers) {
+  c10::SymDimVector sizes(a.z.sym_sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1))));
+  const auto options = a.z.options().dtype(density_type(a));
+  const Tensor values = at::empty_symint(sizes, options);
+  sizes.insert(sizes.begin(), 2);
+  return {values, with_normalizers ? at::empty_symint(sizes, options) : at::empty({0}, options)};
 }
 
 MixtureGradients backward(const MixtureArguments& a, const Tensor&, const Tensor&, bool, bool to_mixture) {

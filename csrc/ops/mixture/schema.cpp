@@ -16,9 +16,10 @@ TORCH_LIBRARY_FRAGMENT(pyvae, m) {
   define("mixture_log_prob(" + mixture + ", bool elements) -> Tensor");
 
   // What it is made of (functions.h says what each does).
-  define("mixture_forward(" + mixture + ", bool elements) -> Tensor");
+  define("mixture_forward(" + mixture +
+         ", bool elements, bool with_normalizers) -> (Tensor values, Tensor normalizers)");
   define("mixture_backward(" + mixture +
-         ", Tensor values, Tensor grad, bool elements, bool to_mixture) -> (Tensor grad_z, Tensor grad_mean, "
+         ", Tensor normalizers, Tensor grad, bool elements, bool to_mixture) -> (Tensor grad_z, Tensor grad_mean, "
          "Tensor grad_scale, Tensor grad_logits)");
 }
 
