@@ -104,7 +104,7 @@ struct Objective : ObjectiveOperands {
 // What threads share of a mixture's rows: for each group of components, its rows in equal parts. Row i of group g is
 // number i * groups + g. The backward pass has few parts where their sums would take much memory.
 struct MixtureUnits {
-  MixtureUnits(const MixtureOperands& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
+  PYVAE_HD MixtureUnits(const MixtureOperands& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
     parts = (group_rows + kStripRows - 1) / kStripRows;
     const int64_t sums = a.groups * a.components * a.features, room = kMixturePartials / (sums > 0 ? sums : 1);
     if (backward && parts > room) parts = room > 1 ? room : 1;
@@ -121,13 +121,13 @@ struct Mixture : MixtureOperands {
   // Where a group has several parts, what backward adds up over each: [units, sums_each]. Else null.
   double* sums = nullptr;
 
-  bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
-  int64_t cells() const { return components * features; }
-  int64_t width() const { return elements ? features : 1; }  // of a row's values
+  PYVAE_HD bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
+  PYVAE_HD int64_t cells() const { return components * features; }
+  PYVAE_HD int64_t width() const { return elements ? features : 1; }  // of a row's values
   // Of each cell r y and r y^2; and r, once for each value.
-  int64_t sums_each() const { return 2 * cells() + components * width(); }
+  PYVAE_HD int64_t sums_each() const { return 2 * cells() + components * width(); }
   // Whether vectors go over features, rather than over rows.
-  bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
+  PYVAE_HD bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
 };
 
 // Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
