@@ -14,6 +14,7 @@ from families import SCALES, scaling
 from tolerances import DENSITY, DENSITY_GRADIENT
 from torch import Tensor
 from torch.autograd import grad
+from torch.profiler import ProfilerActivity, profile
 
 import pyvae
 
@@ -291,6 +292,16 @@ def test_the_same_bits_on_any_number_of_threads(own: bool, reduction: str) -> No
         out = log_prob(given, "rho", reduction)
         results.append([out.detach(), *grad((out * upstream(out)).sum(), given)])
     assert all(all_equal(result, results[0]) for result in results)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_nothing_grows_with_rows_times_components() -> None:
+    """All that is ever allocated, forward and backward, is a part of one number for each row and component."""
+    given = inputs(Case((64,), 64, 512, 4, False), "logvar", torch.float32)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        grad(log_prob(given, "logvar", "none").sum(), given)
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in seen.events())
+    assert 4 * given[0].numel() < allocated < 4 * 64 * 64 * 512 / 4
 
 
 @pytest.mark.usefixtures("kernels")
