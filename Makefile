@@ -64,7 +64,7 @@ sanitize:
 	$(MAKE) -j $(WORKERS) build/sanitize/run
 	for isa in default avx2 avx512; do echo "$$isa"; ATEN_CPU_CAPABILITY=$$isa build/sanitize/run || exit 1; done
 
-build/sanitize/run: tests/cpp/sanitize.cpp tests/cpp/operands.h csrc/cpu/dispatch.cpp $(ISAS:%=build/sanitize/%.o)
+build/sanitize/run: tests/cpp/sanitize.cpp tests/cpp/operands.h tests/cpp/mixtures.h csrc/cpu/dispatch.cpp $(ISAS:%=build/sanitize/%.o)
 	$(CXX) $(SANITIZE) $(if $(filter avx2,$(ISAS)),-DPYVAE_HAVE_AVX2 -DPYVAE_HAVE_AVX512) $(filter-out %.h,$^) -o $@
 
 build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)

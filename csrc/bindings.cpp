@@ -7,6 +7,9 @@
 #include "ops/autograd.h"
 #include "ops/latent/autograd.h"
 #include "ops/latent/checks.h"
+#include "ops/mixture/autograd.h"
+#include "ops/mixture/checks.h"
+#include "ops/mixture/functions.h"
 #include "ops/objective/autograd.h"
 #include "ops/objective/checks.h"
 #include "python_arguments.h"
@@ -81,6 +84,53 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
     out = kl_divergence(a, reduce);
   }
   return wrap(out);
+}
+
+// Without checks; `shape`: of the result, if it is another.
+py::object log_prob(const Arguments& in, const MixtureArguments& a, int64_t reduction, at::IntArrayRef shape) {
+  if (!in.plain || find_error(a) || !registered<MixtureFunctions>(a.z.device().type())) return py::none();
+  const bool elements = reduction != 0;
+  Tensor out;
+  {
+    const py::gil_scoped_release release;
+    out = mixture_log_prob(a, elements);
+    if (elements && out.sizes() != shape) out = out.reshape(shape);
+  }
+  return wrap(out);
+}
+
+// Of each sample a mixture of one component, over all its features.
+py::object gaussian_log_prob_entry(py::handle z, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
+                                   py::handle rho, py::handle logvar_range, py::handle reduction) {
+  Arguments in;
+  const Tensor at = in.tensor(z), mean = in.tensor(mu);
+  const auto [scale, kind] = in.scale(logvar, std, logstd, rho);
+  const int64_t reduce = in.code(reduction, kDensityReductionNames);
+  const auto [low, high] = in.range(logvar_range);
+  if (!in.plain || !scale || !fits(logvar_range, kind)) return py::none();
+  const int64_t dims = mean.dim(), samples = at.dim() - dims;
+  if (dims == 0 || samples < 0 || at.sizes().slice(size_t(samples)) != mean.sizes()) return py::none();
+  if (scale->sizes() != mean.sizes()) return py::none();
+  const int64_t rows = mean.size(0), features = c10::multiply_integers(mean.sizes().slice(1));
+  c10::DimVector sizes(at.sizes().slice(0, size_t(samples)));
+  sizes.append({rows, features});
+  const Tensor flat = dims == 2 ? at : at.reshape(sizes), flat_mean = mean.reshape({rows, 1, features}),
+               flat_scale = scale->reshape({rows, 1, features});
+  const MixtureArguments a{
+      .z = flat, .mean = flat_mean, .scale = flat_scale, .scale_kind = kind, .low = low, .high = high};
+  return log_prob(in, a, reduce, at.sizes());
+}
+
+py::object mixture_log_prob_entry(py::handle z, py::handle mean, py::handle logvar, py::handle std, py::handle logstd,
+                                  py::handle rho, py::handle logits, py::handle reduction) {
+  Arguments in;
+  const Tensor at = in.tensor(z), means = in.tensor(mean);
+  const auto [scale, kind] = in.scale(logvar, std, logstd, rho);
+  const OptionalTensor weights = in.optional_tensor(logits);
+  const int64_t reduce = in.code(reduction, kDensityReductionNames);
+  if (!in.plain || !scale) return py::none();
+  const MixtureArguments a{.z = at, .mean = means, .scale = *scale, .scale_kind = kind, .logits = weights};
+  return log_prob(in, a, reduce, at.sizes());
 }
 
 // The operators also take several samples for each of target's rows, as `reconstruction_loss` flattens them.
@@ -215,6 +265,8 @@ PYBIND11_MODULE(_C, m) {
   using namespace pyvae;
   m.def("reparameterize", &reparameterize_entry);
   m.def("kl_divergence", &kl_divergence_entry);
+  m.def("gaussian_log_prob", &gaussian_log_prob_entry);
+  m.def("mixture_log_prob", &mixture_log_prob_entry);
   m.def("elbo", &elbo_entry);
   m.def("elements", &elements_entry);
   m.def("set_reference_gradient", &set_reference_gradient);

@@ -68,4 +68,31 @@ struct ObjectiveOperands {
   bool softmax = false;                         // recon holds scores: the mean is library * softmax(recon) over the row
 };
 
+// Log densities under a mixture of diagonal Gaussians. All memory is contiguous, and of one type.
+struct MixtureOperands {
+  int64_t groups;                // of components: 1, which all rows share, or one for each sample of the batch
+  int64_t rows;                  // of which row r has the components of group r % groups
+  int64_t components, features;  // of each group, of each row
+  bool in_double;
+  bool elements = false;                                  // a density for each feature, else one for all of them
+  int scale_kind = 0;                                     // Scales (math/gaussian.h)
+  double low = -__builtin_inf(), high = __builtin_inf();  // the scale is clamped to them
+
+  const void* z = nullptr;             // [rows, features]
+  const void* mean = nullptr;          // [groups, components, features]
+  const void* scale = nullptr;         // [groups, components, features]
+  const double* log_weight = nullptr;  // [groups, components], log pi; null: equal
+  void* values = nullptr;              // [rows], or of elements [rows, features]; written by forward
+  // As values: the largest term, and the sum of all relative to it. Written by forward, read by backward; null:
+  // unwanted
+  void* top = nullptr;
+  void* sum = nullptr;
+
+  const void* upstream = nullptr;  // as values, of backward
+  void* grad_z = nullptr;          // [rows, features], written by backward
+  void* grad_mean = nullptr;       // [groups, components, features], written by backward; null: not wanted
+  void* grad_scale = nullptr;      // likewise, and with it
+  double* grad_weight = nullptr;   // [groups, components], likewise: the sums of each component's part
+};
+
 }  // namespace pyvae

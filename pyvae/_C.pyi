@@ -35,6 +35,26 @@ def kl_divergence(
     prior: tuple[Tensor | float, Tensor | float] | None,
     reduction: str,
 ) -> Tensor | None: ...
+def gaussian_log_prob(
+    z: Tensor,
+    mu: Tensor,
+    logvar: Tensor | None,
+    std: Tensor | None,
+    logstd: Tensor | None,
+    rho: Tensor | None,
+    logvar_range: tuple[float | None, float | None] | None,
+    reduction: str,
+) -> Tensor | None: ...
+def mixture_log_prob(
+    z: Tensor,
+    mean: Tensor,
+    logvar: Tensor | float | None,
+    std: Tensor | float | None,
+    logstd: Tensor | float | None,
+    rho: Tensor | float | None,
+    logits: Tensor | None,
+    reduction: str,
+) -> Tensor | None: ...
 def elbo(
     with_terms: bool,
     recon: Tensor,

@@ -20,6 +20,7 @@ from .likelihoods import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
+from .mixture import Mixture, gaussian_log_prob, mixture_log_prob
 from .modules import ELBOLoss
 from .objective import elbo_loss, elbo_terms, reconstruction_loss
 
@@ -28,6 +29,7 @@ __all__ = [
     "ELBOLoss",
     "Gaussian",
     "Laplace",
+    "Mixture",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
@@ -38,7 +40,9 @@ __all__ = [
     "distributions",
     "elbo_loss",
     "elbo_terms",
+    "gaussian_log_prob",
     "kl_divergence",
+    "mixture_log_prob",
     "reconstruction_loss",
     "reference",
     "reparameterize",

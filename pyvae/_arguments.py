@@ -22,6 +22,7 @@ LikelihoodName = Literal[
 ]
 Reduction = Literal["none", "sum", "batchmean"]
 ElementReduction = Literal["none", "sum", "batchmean", "elements"]
+DensityReduction = Literal["none", "elements"]
 
 
 class LatentArguments(NamedTuple):

@@ -13,6 +13,7 @@ from . import _samples, reference
 from ._arguments import LatentArguments, Posterior, Prior
 from ._codes import KL_REDUCTIONS, LIKELIHOODS, REDUCTIONS, SCALES
 from ._extension import _C
+from ._mixture_checks import Components
 from .likelihoods import Resolved, restore
 
 Outputs = tuple[Tensor, ...]
@@ -33,6 +34,13 @@ def _kl_divergence(inputs: Tensors, codes: Sequence[int], numbers: Sequence[floa
     scale_kind, reduction = codes
     posterior = _posterior(inputs, scale_kind)
     return (reference.divergence("kl_divergence", posterior, KL_REDUCTIONS[reduction]),)
+
+
+def _mixture_log_prob(inputs: Tensors, codes: Sequence[int], numbers: Sequence[float]) -> Outputs:
+    z, mean, scale, logits, low, high, _ = inputs
+    scale_kind, elements = codes
+    components = Components(Posterior(mean, scale, SCALES[scale_kind], (low, high)), logits)
+    return (reference.under_mixture("mixture_log_prob", z, components, "elements" if elements else "none"),)
 
 
 def _posterior(inputs: Tensors, scale_kind: int) -> Posterior:
@@ -78,6 +86,7 @@ _OPERATORS: dict[str, Callable[[Tensors, Sequence[int], Sequence[float]], Output
     "kl_divergence": _kl_divergence,
     "elbo": _elbo,
     "elements": _elements,
+    "mixture_log_prob": _mixture_log_prob,
 }
 
 

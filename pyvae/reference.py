@@ -31,13 +31,18 @@ from ._arguments import (
 from ._expect import is_readable
 from ._noise import normal, seed_tensor
 from ._posterior import compute_dtype, in_compute_dtype, kl_elements, sigma
+from ._reference_mixture import gaussian as gaussian
+from ._reference_mixture import gaussian_log_prob, mixture_log_prob
+from ._reference_mixture import under_mixture as under_mixture
 from .likelihoods import LIKELIHOODS, LikelihoodObject, resolve, with_tensors
 
 __all__ = [
     "ELBO",
     "elbo_loss",
     "elbo_terms",
+    "gaussian_log_prob",
     "kl_divergence",
+    "mixture_log_prob",
     "normal",
     "reconstruction_loss",
     "reparameterize",

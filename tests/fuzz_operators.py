@@ -119,6 +119,24 @@ def of_latent(rng: random.Random, operator: str, given: dict[str, Any]) -> None:
         given["eps"] = given["seed"] = None
 
 
+def of_mixture(rng: random.Random, given: dict[str, Any]) -> None:
+    """Of rows and components, which are theirs or all rows'."""
+    *samples, batch, features = rng.choice(((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (40, 2, 7), (2, 1, 3, 2)))
+    components = (rng.choice((1, 2, 20)), features)
+    components = (batch, *components) if rng.random() < 0.5 else components
+    given["elements"], given["with_normalizers"] = rng.random() < 0.5, rng.random() < 0.5
+    values = (*samples, batch, *((features,) if given["elements"] else ()))
+    given |= {
+        "z": tensor(rng, (*samples, batch, features)),
+        "mean": tensor(rng, components),
+        "scale": tensor(rng, components),
+        "logits": tensor(rng, components[:-1]) if rng.random() < 0.5 else None,
+        "normalizers": tensor(rng, (2, *values)),
+        "grad": tensor(rng, values),
+        "to_mixture": rng.random() < 0.5,
+    }
+
+
 def wrong_tensors(rng: random.Random, given: Tensor | None) -> Iterator[Any]:
     """What may stand in a tensor's place."""
     like = torch.ones(3, 5) if given is None else given
@@ -186,13 +204,15 @@ def call(rng: random.Random, name: str) -> str:
     """One call: "result", or the name of the error."""
     operator = getattr(torch.ops.pyvae, name).default
     given = legal(rng)
-    if "elbo" not in name:
+    if "mixture" in name:
+        of_mixture(rng, given)
+    elif "elbo" not in name:
         of_latent(rng, name, given)
     declared = operator._schema.arguments
     for argument in rng.sample(declared, rng.choice((0, 1, 1, 1, 2))):
         given[argument.name] = wrong(rng, str(argument.type), given[argument.name])
     arguments = [given[argument.name] for argument in declared]
-    if name in ("elbo", "reparameterize", "kl_divergence"):
+    if name in ("elbo", "reparameterize", "kl_divergence", "mixture_log_prob"):
         for value in tensors(arguments):
             if value.is_floating_point() and value.is_leaf and rng.random() < 0.5:
                 value.requires_grad_()

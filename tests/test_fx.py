@@ -35,6 +35,8 @@ class Step(nn.Module):
         noise = pyvae.reparameterize(mu, std=logvar.exp(), eps=z)
         likely = pyvae.reconstruction_loss(recon, target, likelihood="laplace", weight=0.5, reduction="sum")
         both = self.criterion(recon, target, mu, logvar) + pyvae.elbo_loss(recon.sigmoid(), target.clamp(0, 1))
+        aggregate = pyvae.mixture_log_prob(z, pyvae.Mixture(mu, logvar), reduction="elements").sum(-1)
+        both = both + (pyvae.gaussian_log_prob(z, mu, logvar) - aggregate).sum()
         held = self.learned(recon, target, kl=kl) + self.fixed(recon, target)
         return terms.loss + terms.kl + free + noise.sum() + likely + both + held
 

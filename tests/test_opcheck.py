@@ -70,6 +70,23 @@ def latent_calls_of(kind: int, scale: str, dtype: torch.dtype, device: str) -> I
     yield "latent_backward", (*plain, *bounds, None, None, 0, *fixed, 0, None, grads[0], True)
 
 
+def mixture_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Shared components and each sample's own, by rows and by features, of which there are no CUDA kernels."""
+    shapes = (((9, 3, 4), (5, 4)), ((2, 3, 4), (5, 4)), ((2, 3, 4), (3, 5, 4)), ((2, 3, 4), (3, 1, 4)))
+    for i, (shape, components) in enumerate(shapes):
+        dtype = (torch.float32, torch.float64, torch.bfloat16, torch.float32)[i]
+        z, mean, scale = (torch.randn(x, dtype=dtype, device=device) for x in (shape, components, components))
+        logits = None if i == 1 else torch.randn(components[:-1], dtype=dtype, device=device)
+        bounds = (torch.tensor(-1.0).double(), torch.tensor(0.5)) if i % 2 else (None, None)
+        for elements in (False, True):
+            leaves = [x if x is None else leaf(x) for x in (z, mean, scale, logits)]
+            yield "mixture_log_prob", (*leaves[:3], 0, leaves[3], *bounds, elements)
+            given = (z, mean, scale, 0, logits, *bounds)
+            yield "mixture_forward", (*given, elements, i < 2)
+            values, normalizers = torch.ops.pyvae.mixture_forward(*given, elements, True)
+            yield "mixture_backward", (*given, normalizers, torch.randn_like(values), elements, i != 1)
+
+
 def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Every likelihood, and beside it, in turn, what does not depend on that: reductions, layouts, which upstream
     gradients there are, where the KL comes from."""
@@ -113,7 +130,8 @@ def objective_calls(device: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
 def test_opcheck(name: str, device: str) -> None:
     """Schema, autograd registration, fake kernel, AOTAutograd with dynamic shapes."""
     operator = getattr(torch.ops.pyvae, name).default
-    every = itertools.chain(latent_calls(device), objective_calls(device))
+    mixtures = mixture_calls("cpu") if name.startswith("mixture") else ()
+    every = itertools.chain(latent_calls(device), objective_calls(device), mixtures)
     calls = [arguments for called, arguments in every if called == name]
     assert calls
     for arguments in calls:

@@ -26,6 +26,8 @@ PUBLIC = (
     "reconstruction_loss",
     "elbo_loss",
     "elbo_terms",
+    "gaussian_log_prob",
+    "mixture_log_prob",
 )
 RECON, TARGET = data("bernoulli_logits", (4, 6))
 MU, LOGVAR = posterior("logvar", (4, 3))
@@ -42,6 +44,10 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {  # of recon and mu
     "elbo_terms": lambda recon, mu: pyvae.elbo_terms(
         recon, TARGET, mu, std=LOGVAR.exp(), likelihood=pyvae.NegativeBinomial(TARGET, MU[:, 0]), beta=0.5
     ),
+    "gaussian_log_prob": lambda recon, mu: pyvae.gaussian_log_prob(mu, mu, LOGVAR, logvar_range=(None, 0.5)),
+    "mixture_log_prob": lambda recon, mu: pyvae.mixture_log_prob(
+        mu, pyvae.Mixture(MU, 0.5, logits=LOGVAR[:, 0]), reduction="elements"
+    ),
 }
 # Tensors that stand where only `__torch_function__` of a part can be seen.
 PARTS: dict[str, Callable[[Any], Any]] = {
@@ -52,6 +58,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     ),
     "weight": lambda x: pyvae.reconstruction_loss(RECON[:, :3], TARGET[:, :3], likelihood="laplace", weight=x),
     "kl": lambda x: pyvae.elbo_loss(RECON, TARGET, kl=x[:, 0], likelihood="gaussian"),
+    "a mixture's": lambda x: pyvae.mixture_log_prob(MU, pyvae.Mixture(x, std=1.0)),
     "eps": lambda x: pyvae.reparameterize(MU, LOGVAR, eps=x),
 }
 
@@ -217,8 +224,8 @@ def test_an_object_answers_in_the_functions_place(name: str) -> None:
     """It gets what is positional by position, and the rest by name."""
     func, positional, keywords = CALLS[name](Stranger(), Stranger())
     assert func is getattr(pyvae, name)
-    assert positional == (4 if name.startswith("elbo") else 2)
-    assert name == "reconstruction_loss" or set(SCALES[1:]) <= set(keywords)
+    assert positional == {"elbo_loss": 4, "elbo_terms": 4, "gaussian_log_prob": 3}.get(name, 2)
+    assert name in ("reconstruction_loss", "mixture_log_prob") or set(SCALES[1:]) <= set(keywords)
     assert "recon" not in keywords
 
 

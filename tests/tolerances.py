@@ -107,3 +107,11 @@ IN_UNITS = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2.0**-11 + 
 # pyvae.reference's count likelihoods, whose slopes autograd derives in float64: absolute, of the largest of the terms
 # that cancel in them (x lgamma, log(theta + mean) ...), a few roundings.
 REFERENCE_COUNTS = 1e-15
+
+# Log densities against float64, relative to 1 + |value|: the contract's bound for float32, that of its issue for
+# float64. The reference's sum over the features and over the components is torch's own.
+DENSITY = {torch.float32: 1e-6, torch.float64: 1e-9}
+
+# Their gradients as a whole. A component's share is e^(its term - the value): what float32 rounds off a term of some
+# hundred nats is 1e-5 of the share. 16 bits round once more.
+DENSITY_GRADIENT = {torch.float32: 5e-5, torch.float64: 1e-9, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}

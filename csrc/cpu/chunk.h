@@ -164,14 +164,30 @@ const T* spread(const double* per_row, const Chunk& c, T* out) {
 
 // ---- sums -----------------------------------------------------------------------------------------------------------
 
+template <class T>
+struct SumLanes {
+  static_assert(kSumLanes == 16, "two times eight lanes");
+  typedef T Eight __attribute__((vector_size(8 * sizeof(T))));
+  typedef double EightDoubles __attribute__((vector_size(8 * sizeof(double))));
+
+  // Their sum, by a tree in double.
+  static double fold(const Eight& first, const Eight& second) {
+    const EightDoubles x = __builtin_convertvector(first, EightDoubles) + __builtin_convertvector(second, EightDoubles);
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+  }
+  static double fold(const T* lanes) {  // [kSumLanes]
+    Eight both[2];
+    __builtin_memcpy(both, lanes, sizeof(both));
+    return fold(both[0], both[1]);
+  }
+};
+
 // Sixteen lanes in T, then a tree in double: the same order for every instruction set. Short rows go one by one in
 // double: setting up the lanes would take longer. The lanes are vectors, since of an array g++ makes loads that wait
 // for narrower stores.
 template <class T>
 double sum(const T* values, int n) {
-  static_assert(kSumLanes == 16, "two times eight lanes");
-  typedef T Eight __attribute__((vector_size(8 * sizeof(T))));
-  typedef double EightDoubles __attribute__((vector_size(8 * sizeof(double))));
+  using Eight = typename SumLanes<T>::Eight;
   if (n < 4 * kSumLanes) {
     double total = 0;
     for (int i = 0; i < n; ++i) total += double(values[i]);
@@ -191,9 +207,7 @@ double sum(const T* values, int n) {
     for (int lane = 0; i + lane < n; ++lane) rest[lane] = values[i + lane];
     add(lanes, rest);
   }
-  const EightDoubles x =
-      __builtin_convertvector(lanes[0], EightDoubles) + __builtin_convertvector(lanes[1], EightDoubles);
-  return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+  return SumLanes<T>::fold(lanes[0], lanes[1]);
 }
 
 template <int kFeatures, class T>

@@ -101,6 +101,35 @@ struct Objective : ObjectiveOperands {
   PYVAE_HD Units units() const { return Units(Chunks(shape), softmax, has_column_sums()); }
 };
 
+// What threads share of a mixture's rows: for each group of components, its rows in equal parts. Row i of group g is
+// number i * groups + g. The backward pass has few parts where their sums would take much memory.
+struct MixtureUnits {
+  PYVAE_HD MixtureUnits(const MixtureOperands& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
+    parts = (group_rows + kStripRows - 1) / kStripRows;
+    const int64_t sums = a.groups * a.components * a.features, room = kMixturePartials / (sums > 0 ? sums : 1);
+    if (backward && parts > room) parts = room > 1 ? room : 1;
+    if (parts < 1) parts = 1;
+    const int64_t even = (group_rows + parts - 1) / parts;
+    rows_each = (even + kTileRows - 1) / kTileRows * kTileRows;
+    if (rows_each > 0) parts = (group_rows + rows_each - 1) / rows_each;
+    count = a.groups * parts;
+  }
+  int64_t group_rows, parts, rows_each, count;
+};
+
+struct Mixture : MixtureOperands {
+  // Where a group has several parts, what backward adds up over each: [units, sums_each]. Else null.
+  double* sums = nullptr;
+
+  PYVAE_HD bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
+  PYVAE_HD int64_t cells() const { return components * features; }
+  PYVAE_HD int64_t width() const { return elements ? features : 1; }  // of a row's values
+  // Of each cell r y and r y^2; and r, once for each value.
+  PYVAE_HD int64_t sums_each() const { return 2 * cells() + components * width(); }
+  // Whether vectors go over features, rather than over rows.
+  PYVAE_HD bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
+};
+
 // Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
 // of each other.
 struct Kernels {
@@ -110,6 +139,12 @@ struct Kernels {
   // objective_scratch says, aligned to 64 bytes, for each thread.
   bool (*objective)(const Objective&, int64_t begin, int64_t end, void* scratch);
   int64_t (*objective_scratch)(const Objective&);
+  // Of units [begin, end). False: a standard deviation below 0. `scratch`: bytes, aligned to 64, for each thread.
+  bool (*mixture_forward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
+  void (*mixture_backward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
+  // The gradients of groups' components from the sums of several parts: chunks [begin, end) of groups * cells.
+  void (*mixture_finish)(const Mixture&, int64_t begin, int64_t end);
+  int64_t (*mixture_scratch)(const Mixture&, bool backward);
 };
 
 struct InstructionSet {

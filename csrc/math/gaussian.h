@@ -4,12 +4,14 @@
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
-// Each form gives sigma(s), the scale's part of the divergence, and the derivatives of both by s. Where |s| <=
-// kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes in the posterior's own form:
-// `of_prior` is what is computed of it alone, `spread` what the two make of the divergence. p^2 must be a number: in
-// float for p from 1e-19 to 1e19. `Posterior` is what both devices compute of a form.
+// Each form gives sigma(s), the scale's part of the divergence, the derivatives of both by s, and what a density makes
+// of it, `width`. Where |s| <= kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes
+// in the posterior's own form: `of_prior` is what is computed of it alone, `spread` what the two make of the
+// divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior` is what both devices compute of a
+// form.
 #pragma once
 
+#include "math/density.h"
 #include "math/softplus.h"
 #include "math/spread.h"
 #include "math/types.h"
@@ -45,6 +47,10 @@ struct LogVariance : FormTraits {
   template <class T>
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = 1/2 (e^s - 1)
     return T(0.5) * expm1(s);
+  }
+  template <class T>
+  PYVAE_HD static Width<T> width(T s) {
+    return {T(0.5) * s, exp(T(-0.5) * s), T(0.5)};
   }
   template <class T>
   PYVAE_HD static PriorScale<T> of_prior(T t) {
@@ -85,6 +91,10 @@ struct StandardDeviation : FormTraits {
   template <class T>
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s, also where s^2 is infinite
     return (s - T(1)) * (T(1) + T(1) / s);
+  }
+  template <class T>
+  PYVAE_HD static Width<T> width(T s) {
+    return {log(s), T(1) / sigma(s), T(1) / s};
   }
   template <class T>
   PYVAE_HD static PriorScale<T> of_prior(T t) {
@@ -129,6 +139,10 @@ struct LogStandardDeviation : FormTraits {
     return expm1(T(2) * s);
   }
   template <class T>
+  PYVAE_HD static Width<T> width(T s) {
+    return {s, exp(-s), T(1)};
+  }
+  template <class T>
   PYVAE_HD static PriorScale<T> of_prior(T t) {
     return {t, exp(T(2) * t)};
   }
@@ -163,6 +177,11 @@ struct Softplus : FormTraits {
   template <class T>
   PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = (sigma - 1/sigma) sigmoid(s)
     return softplus_divergence_derivative(s);
+  }
+  template <class T>
+  PYVAE_HD static Width<T> width(T s) {
+    const SoftplusParts<T> p = softplus(s);
+    return {p.exponent + log(p.part), T(1) / p.value, p.relative_slope};
   }
   template <class T>
   using OfPrior = SoftplusPrior<T>;

@@ -99,6 +99,23 @@ struct ElboArguments {
       "Tensor? pos_weight, int reduction";
 };
 
+// Log densities under mixtures of diagonal Gaussians over vectors.
+struct MixtureArguments {
+  const Tensor& z;                         // [..., B, L]
+  const Tensor& mean;                      // [K, L], for every sample, or [B, K, L]
+  const Tensor& scale;                     // likewise
+  int64_t scale_kind;                      // Scales (math/gaussian.h)
+  const OptionalTensor& logits = kAbsent;  // [K] or [B, K]; without them all weights are equal
+  const OptionalTensor& low = kAbsent;     // [], on the CPU: scale is clamped to them, a logvar
+  const OptionalTensor& high = kAbsent;
+
+  bool is_clamped() const { return low || high; }
+
+  auto fields() const { return std::tie(z, mean, scale, scale_kind, logits, low, high); }
+  static constexpr const char* kSchema =
+      "Tensor z, Tensor mean, Tensor scale, int scale_kind, Tensor? logits, Tensor? low, Tensor? high";
+};
+
 // ---- flat: f(const Arguments&, more...) as the dispatcher calls it, f(fields..., more...) ----
 
 // A field as the dispatcher passes it.

@@ -22,4 +22,14 @@ inline bool is_per_row(const Tensor& numbers, const Tensor& like, bool scalar) {
   return scalar ? numbers.dim() == 0 : numbers.dim() == 1 && numbers.sym_size(0) == like.sym_size(0);
 }
 
+// The range of a logvar.
+inline const char* find_range_error(const OptionalTensor& low, const OptionalTensor& high) {
+  for (const OptionalTensor* bound : {&low, &high}) {
+    if (!*bound) continue;
+    if ((*bound)->dim() != 0 || !is_supported_type((*bound)->scalar_type())) return "low and high must be scalars";
+    if (!(*bound)->is_cpu() && !(*bound)->is_meta()) return "low and high must be on the CPU";  // meta: a tracer's
+  }
+  return nullptr;
+}
+
 }  // namespace pyvae

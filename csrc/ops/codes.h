@@ -34,5 +34,7 @@ enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions, kElements = kRe
 constexpr Table<const char*, kReductions> kReductionNames = {{"none", "sum", "batchmean"}};
 constexpr Table<const char*, kDivergenceReductions> kDivergenceReductionNames = {
     {"none", "sum", "batchmean", "elements"}};
+// Of a log density, by whether its elements are not summed.
+constexpr Table<const char*, 2> kDensityReductionNames = {{"none", "elements"}};
 
 }  // namespace pyvae

@@ -43,6 +43,11 @@ inline c10::SymDimVector sample_sizes(const LatentArguments& a) {
 
 inline at::ScalarType recon_type(const LikelihoodArguments& a) { return compute_type(a.recon, a.target); }
 
+inline at::ScalarType density_type(const MixtureArguments& a) {
+  const Tensor& weights = a.logits ? *a.logits : a.mean;
+  return c10::promoteTypes(compute_type(a.z, a.mean), compute_type(a.scale, weights));
+}
+
 // Whether recon holds scores, of which the softmax gives the mean.
 inline bool has_softmax(const LikelihoodArguments& a) {
   return kTraits[a.likelihood].softmax == Softmax::kAlways || a.log_library;

@@ -6,6 +6,7 @@
 #include <c10/util/accumulate.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "ops/dtypes.h"
@@ -98,6 +99,14 @@ Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type)
   return reduction == kNone ? at::empty_symint({like.sym_size(0)}, options) : at::empty({}, options);
 }
 
+std::pair<double, double> bounds_of(const OptionalTensor& low, const OptionalTensor& high) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const double least = low ? low->item<double>() : -kInfinity, most = high ? high->item<double>() : kInfinity;
+  TORCH_CHECK_VALUE(least <= most, "pyvae: the range of logvar must be (low, high) with low <= high, but is (", least,
+                    ", ", most, ")");
+  return {least, most};
+}
+
 LatentTensors::LatentTensors(const LatentArguments& a) : mu(within_dims(a.mu)), scale(within_dims(a.scale)) {
   if (!a.prior_mean) return;
   prior_mean = within_dims(a.prior_mean->expand(a.mu.sizes()));
@@ -139,10 +148,7 @@ void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const
   out.in_double = compute_type(mu, scale) == at::kDouble;
   out.first_index = uint64_t(a.row_offset.expect_int()) * uint64_t(out.shape.features);
   out.scale_kind = int(a.scale_kind);
-  if (a.low) out.low = a.low->item<double>();
-  if (a.high) out.high = a.high->item<double>();
-  TORCH_CHECK_VALUE(out.low <= out.high, "pyvae: the range of logvar must be (low, high) with low <= high, but is (",
-                    out.low, ", ", out.high, ")");
+  std::tie(out.low, out.high) = bounds_of(a.low, a.high);
 }
 
 LikelihoodTensors::LikelihoodTensors(const LikelihoodArguments& a) : recon(within_dims(a.recon)) {

@@ -1,6 +1,8 @@
 // From an operator's arguments to the kernels' operands: the tensors are kept here while the kernels run.
 #pragma once
 
+#include <utility>
+
 #include "operand.h"
 #include "ops/arguments.h"
 
@@ -15,6 +17,9 @@ Tensor empty_sample(const LatentArguments& a);
 
 // For a value per row: [B] without reduction, else a scalar.
 Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type);
+
+// The range of a logvar in numbers, on each side infinite where there is none. Refuses an empty one.
+std::pair<double, double> bounds_of(const OptionalTensor& low, const OptionalTensor& high);
 
 struct LatentTensors {
   Tensor mu, scale;

@@ -14,6 +14,7 @@
 #include "cpu/kernels.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
+#include "mixtures.h"
 #include "operands.h"
 
 namespace {
@@ -242,6 +243,16 @@ const Shape kShapes[] = {
 };
 
 template <class T>
+void run_mixtures(const Kernels& kernels) {
+  for (int code = 0; code < Scales::kCount; ++code) {
+    for (const MixtureCase& c : kMixtures) {
+      name<T>("mixture", names_of(Scales{})[code]);
+      add_all(run_mixture<T>(kernels, c, code, moderate, false));
+    }
+  }
+}
+
+template <class T>
 void run_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>& types) {
   int turn = 0;  // what is not looped over takes turns: with each other factor all of it is met
   for (const Shape& shape : kShapes) {
@@ -278,6 +289,7 @@ int main() {
   const Type f = kFloat, d = kDouble, h = kHalf, b = kBFloat16;
   run_all<float>(set->in_float, {{f, f}, {h, h}, {b, f}, {f, b}, {h, b}});
   run_all<double>(set->in_double, {{d, d}, {f, d}, {d, h}});
+  run_mixtures<float>(set->in_float), run_mixtures<double>(set->in_double);
   uint64_t all = 0xcbf29ce484222325u;
   current = &all;
   for (const auto& [kernel, hash] : hashes) {

@@ -13,6 +13,7 @@
 #include "cpu/kernels.h"
 #include "math/gaussian.h"
 #include "math/likelihood.h"
+#include "mixtures.h"
 #include "operands.h"
 
 namespace {
@@ -248,6 +249,19 @@ void check_all(const Kernels& kernels, const std::vector<std::pair<Type, Type>>&
   }
 }
 
+template <class T>
+void check_mixtures(const Kernels& kernels) {
+  for (int code = 0; code < Scales::kCount; ++code) {
+    for (const MixtureCase& c : kMixtures) {
+      for (const auto number : {plain, special}) {
+        const auto all = run_mixture<T>(kernels, c, code, number, false);
+        expect(bytes_of(all) == bytes_of(run_mixture<T>(kernels, c, code, number, true)),
+               "mixture code " + std::to_string(code) + " case " + std::to_string(&c - kMixtures));
+      }
+    }
+  }
+}
+
 void check_refusals(const InstructionSet& set) {
   for (const double bad : {-0.0625, 1.0625, -double(INFINITY), double(INFINITY), double(NAN)}) {
     const Shape shape{1, 1025, 2, {1, 1025}};
@@ -286,6 +300,7 @@ int main() {
   std::printf("kernels: %s\n", set->name);
   check_all<float>(set->in_float, {{f, f}, {h, h}, {b, f}, {f, b}, {h, b}});
   check_all<double>(set->in_double, {{d, d}, {f, d}, {d, h}});
+  check_mixtures<float>(set->in_float), check_mixtures<double>(set->in_double);
   check_refusals(*set);
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed > 0;

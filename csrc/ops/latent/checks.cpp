@@ -46,11 +46,7 @@ const char* find_error(const LatentArguments& a) {
   }
   if (counts_too_far(a)) return "row_offset is too large: elements are counted in 63 bits";
   if (a.prior_mean.has_value() != a.prior_scale.has_value()) return "the prior's mean and scale go together";
-  for (const OptionalTensor* bound : {&a.low, &a.high}) {
-    if (!*bound) continue;
-    if ((*bound)->dim() != 0 || !is_supported_type((*bound)->scalar_type())) return "low and high must be scalars";
-    if (!(*bound)->is_cpu() && !(*bound)->is_meta()) return "low and high must be on the CPU";  // meta: a tracer's
-  }
+  if (const char* error = find_range_error(a.low, a.high)) return error;
   if (a.is_clamped() && a.scale_kind != kCode<LogVariance, Scales>) return "only a logvar is clamped";
   if (const char* error = find_prior_error(a.prior_mean, a.mu)) return error;
   return find_prior_error(a.prior_scale, a.mu);

@@ -1,0 +1,75 @@
+// The density of a Gaussian N(m, sigma^2), and of a mixture of them, a component's part of it:
+//
+//   log N(z)  = -1/2 y^2 - log sigma - 1/2 log(2 pi),                   y = (z - m) / sigma
+//   log p(z)  = log sum_k e^(a_k),    a_k = log pi_k + log N_k(z)       of each dimension, or of their sum
+//
+// With r_k = e^(a_k - top) / sum_j e^(a_j - top), top the largest of them, the derivatives of log p are those of the
+// a_k times r_k:
+//
+//   by z            -r_k y / sigma, summed over the components
+//   by m_k           r_k y / sigma
+//   by s_k           r_k (y^2 - 1) d log sigma / ds
+//   by logit k       r_k - pi_k
+//
+// log p itself would not do in the exponent: where terms are far below 0 it has lost the logarithm of their number.
+// The difference z - m comes first: it is exact where z is near the mean, whatever sigma is.
+#pragma once
+
+#include "math/platform.h"
+
+namespace pyvae {
+inline namespace PYVAE_ISA {
+
+constexpr double kHalfLogTwoPi = 0.91893853320467274178;
+
+// What a density makes of its scale: log sigma, 1 / sigma and d log sigma / ds.
+template <class T>
+struct Width {
+  T log_sigma, inverse, slope;
+};
+
+template <class T>
+PYVAE_HD T standardized(T z, T mean, T inverse) {
+  return (z - mean) * inverse;
+}
+
+// log N without its square's part.
+template <class T>
+PYVAE_HD T log_peak(T log_sigma) {
+  return T(-kHalfLogTwoPi) - log_sigma;
+}
+
+// -1/2 y^2, or of a sum of squares its half, added to the rest.
+template <class T>
+PYVAE_HD T with_square(T y, T rest) {
+  return fma(T(-0.5) * y, y, rest);
+}
+template <class T>
+PYVAE_HD T with_squares(T sum, T rest) {
+  return fma(T(-0.5), sum, rest);
+}
+
+// What samples leave of a component's derivatives, summed over them: r, r y and r y^2. What they share comes last.
+template <class T>
+struct Moments {
+  T weight, first, second;
+
+  PYVAE_HD void add(T r, T y) {
+    const T r_y = r * y;
+    first += r_y;
+    second = fma(r_y, y, second);
+  }
+  // sum of r y / sigma
+  PYVAE_HD T by_mean(T inverse) const { return first * inverse; }
+  // sum of r (y^2 - 1) d log sigma / ds
+  PYVAE_HD T by_scale(T slope) const { return (second - weight) * slope; }
+};
+
+// -r y / sigma, added to the other components'.
+template <class T>
+PYVAE_HD T add_by_z(T r, T y, T inverse, T rest) {
+  return fma(-(r * y), inverse, rest);
+}
+
+}  // namespace PYVAE_ISA
+}  // namespace pyvae
