@@ -39,7 +39,7 @@ class LatentArguments(NamedTuple):
     row_offset: int = 0
     generator: torch.Generator | None = None
     samples: int | None = None
-    prior: tuple[Tensor | float, Tensor | float] | None = None
+    prior: Any = None  # a pair, (mean, scale), or a Mixture
 
 
 class ObjectiveArguments(NamedTuple):

@@ -97,6 +97,12 @@ def call(function: str, given: LatentArguments) -> tuple[LatentArguments, Poster
 
 
 def _pair(function: str, name: str, parts: str, given: Any) -> tuple[Any, Any]:
+    if type(given).__name__ == "Mixture" and name == "prior":
+        raise TypeError(
+            f"{function}: `prior` must be a pair {parts} or None, but is a Mixture, from which the KL has no closed "
+            "form: `z, kl = pyvae.reparameterize_kl(mu, logvar, prior=mixture)` estimates it from samples, and "
+            "elbo_loss takes it as `kl=kl`"
+        )
     if not isinstance(given, (tuple, list)):
         raise TypeError(f"{function}: `{name}` must be a pair {parts} or None, but is {what(given)}")
     if len(given) != 2:

@@ -71,9 +71,9 @@ def gaussian(function: str, z: Tensor, call: LatentArguments, reduction: str) ->
     return posterior
 
 
-def mixture(function: str, z: Tensor, given: Mixture, reduction: str) -> Components:
-    """Check z, the mixture whose density it is to have, and what is asked for."""
-    floating(function, "z", z, ".float()")
+def mixture(function: str, z: Tensor, given: Mixture, reduction: str, name: str = "z") -> Components:
+    """Check z, which is the argument `name`, the mixture whose density it is to have, and what is asked for."""
+    floating(function, name, z, ".float()")
     components = _components(function, given)
     mean = components.posterior.mu
     expected = tuple(mean.shape[:-2] + mean.shape[-1:])
@@ -82,10 +82,10 @@ def mixture(function: str, z: Tensor, given: Mixture, reduction: str) -> Compone
         rows = "B" if len(expected) == 1 else expected[0]
         remedy = "; features of more dimensions go with `.flatten(1)`" if len(expected) == 1 and z.ndim > 2 else ""
         raise ValueError(
-            f"{function}: `z` must have shape (..., {rows}, {expected[-1]}) for means of shape {tuple(mean.shape)}, "
-            f"but has shape {came}{remedy}"
+            f"{function}: `{name}` must have shape (..., {rows}, {expected[-1]}) for means of shape "
+            f"{tuple(mean.shape)}, but has shape {came}{remedy}"
         )
-    same_device(function, "z", z, "mixture.mean", mean)
+    same_device(function, name, z, "mixture.mean", mean)
     choice(function, "reduction", reduction, REDUCTIONS)
     return components
 

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _codes, _latent_checks, _route, _sharding, reference
+from . import _checks, _codes, _latent_checks, _mixture_kl, _route, _sharding, reference
 from ._arguments import SCALES, ElementReduction, LatentArguments, Posterior
 from ._expect import scalar
 from ._extension import _C
+from ._mixture_checks import Mixture
 from ._noise import seed_tensor
+from .mixture import gaussian_log_prob, mixture_log_prob
 
 
 def reparameterize(
@@ -111,13 +113,15 @@ def reparameterize_kl(
     row_offset: int = 0,
     generator: torch.Generator | None = None,
     samples: int | None = None,
-    prior: tuple[Tensor | float, Tensor | float] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | Mixture | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A sample of the posterior and its KL divergence from the prior, in one pass.
 
     Args:
         mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples: as for `reparameterize`.
-        prior: as for `kl_divergence`; the sample does not depend on it.
+        prior: as for `kl_divergence`; the sample does not depend on it. Or a `pyvae.Mixture` over vectors, for mu
+            (B, L): from it the divergence has no closed form, and is estimated, without bias, by the mean over the
+            samples of log q(z|x) - log p(z).
 
     Returns:
         (z, kl): z as from `reparameterize`; kl as from `kl_divergence`, shape (B,), nats, float32 (float64 for float64
@@ -268,6 +272,9 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
     call = LatentArguments(*arguments)
     if _route.overridden(call):
         return _route.override(function, call._asdict())
+    if with_kl and isinstance(call.prior, Mixture):
+        functions = _mixture_kl.Functions(reparameterize, gaussian_log_prob, mixture_log_prob)
+        return _mixture_kl.sample_and_estimate(functions, call)
     call, posterior = _latent_checks.call(function.__name__, call)
     tensors = (posterior.mu, posterior.scale, call.eps, *(posterior.prior or ()))
     if _sharding.among(*tensors):

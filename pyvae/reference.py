@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _codes, _latent_checks, _samples
+from . import _checks, _codes, _latent_checks, _mixture_kl, _samples
 from ._arguments import (
     ELBO,
     ElementReduction,
@@ -29,6 +29,7 @@ from ._arguments import (
     without_posterior,
 )
 from ._expect import is_readable
+from ._mixture_checks import Mixture
 from ._noise import normal, seed_tensor
 from ._posterior import compute_dtype, in_compute_dtype, kl_elements, sigma
 from ._reference_mixture import gaussian as gaussian
@@ -85,10 +86,13 @@ def reparameterize_kl(
     row_offset: int = 0,
     generator: torch.Generator | None = None,
     samples: int | None = None,
-    prior: tuple[Tensor | float, Tensor | float] | None = None,
+    prior: tuple[Tensor | float, Tensor | float] | Mixture | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
     call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples, prior)
+    if isinstance(prior, Mixture):
+        functions = _mixture_kl.Functions(reparameterize, gaussian_log_prob, mixture_log_prob)
+        return _mixture_kl.sample_and_estimate(functions, call)
     z, posterior = sample("reparameterize_kl", *_latent_checks.call("reparameterize_kl", call))
     return z, divergence("reparameterize_kl", posterior, "none")
 

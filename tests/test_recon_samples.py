@@ -224,5 +224,5 @@ def test_refusals(refused: Any, words: str) -> None:
 def test_data_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`recon` must hold probabilities in \[0, 1\].* but holds 2"):
         pyvae.reconstruction_loss(2 + torch.rand(2, 6, 3) / 9, torch.rand(6, 3))
-    with pytest.raises(ValueError, match="`target` must hold counts >= 0.* but holds -1"):
+    with pytest.raises(ValueError, match=r"`target` must hold counts >= 0.* but holds -1"):
         pyvae.reconstruction_loss(torch.rand(2, 6, 3), -torch.ones(6, 3), likelihood="poisson")
