@@ -29,7 +29,15 @@ OWN = pytest.mark.parametrize("own", [False, True])
 
 # ---- the posterior's density -----------------------------------------------------------------------------------------
 
-SHAPES = (((), (5, 7)), ((3,), (4, 10)), ((2, 3), (4, 2, 5, 3)), ((30,), (3, 1030)), ((600,), (2, 3)), ((4,), (11,)))
+SHAPES = (
+    ((), (5, 7)),
+    ((3,), (4, 10)),
+    ((2, 3), (4, 2, 5, 3)),
+    ((30,), (3, 1030)),
+    ((600,), (2, 3)),
+    ((4,), (11,)),
+    ((2,), (300, 3)),
+)
 
 
 def drawn(
@@ -67,6 +75,21 @@ def test_gaussian(samples: tuple[int, ...], shape: tuple[int, ...], dtype: torch
         for x, y in zip(gradients, grad((want * factor).sum(), exact), strict=True):
             assert x.dtype == dtype
             assert_whole(x, y, DENSITY_GRADIENT[dtype])
+
+
+@pytest.mark.usefixtures("kernels", "threads")
+@EACH
+@pytest.mark.parametrize(("samples", "shape"), SHAPES, ids=str)
+def test_a_posterior_has_the_same_bits_on_any_number_of_threads(
+    samples: tuple[int, ...], shape: tuple[int, ...], reduction: str
+) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        given = drawn("rho", samples, shape, torch.float32)
+        out = density(given, "rho", reduction)
+        results.append([out.detach(), *grad((out * upstream(out)).sum(), given)])
+    assert all(all_equal(result, results[0]) for result in results)
 
 
 @both

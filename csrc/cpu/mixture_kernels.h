@@ -1,6 +1,7 @@
 // The log density's kernels: units of rows, by rows or by features, and what becomes of their sums.
 #pragma once
 
+#include "cpu/gaussian.h"
 #include "cpu/mixture_backward.h"
 #include "cpu/mixture_features.h"
 
@@ -88,6 +89,12 @@ bool for_each_unit(const Mixture& a, bool backward, Components<T>& components, i
 
 template <class Scale, class T>
 bool mixture_forward_of(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
+  if (a.is_posterior()) {
+    bool legal = true;
+    for (int64_t unit = begin; unit < end; ++unit)
+      legal &= posterior_forward<Scale, T>(a, unit, static_cast<double*>(scratch));
+    return legal;
+  }
   Room memory(scratch);
   const auto run = [&](auto& room, const auto& rows) {
     return for_each_unit<Scale>(
@@ -104,6 +111,8 @@ bool mixture_forward_of(const Mixture& a, int64_t begin, int64_t end, void* scra
 
 template <class Scale, class T>
 void mixture_backward_of(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
+  for (int64_t unit = begin; a.is_posterior() && unit < end; ++unit) posterior_backward<Scale, T>(a, unit);
+  if (a.is_posterior()) return;
   Room memory(scratch);
   const auto run = [&](auto& room, const auto& rows) {
     for_each_unit<Scale>(a, true, room.components, begin, end,
@@ -138,7 +147,9 @@ void mixture_backward(const Mixture& a, int64_t begin, int64_t end, void* scratc
 template <class T>
 int64_t mixture_scratch(const Mixture& a, bool backward) {
   Room room(nullptr);
-  if (a.by_features()) {
+  if (a.is_posterior()) {
+    room.take<double>(a.rows / a.groups);  // totals of a long row
+  } else if (a.by_features()) {
     FeatureRoom<T> all(a, room, backward);
   } else if (backward) {
     BackwardRoom<T> all(a, room);
