@@ -58,16 +58,15 @@ def under_mixture(function: str, z: Tensor, given: Components, reduction: str) -
     dtype = compute_dtype(z, mean, given.posterior.scale, *(() if logits is None else (logits,)))
     components = in_compute_dtype(given.posterior._replace(mu=mean.to(dtype)))
     mean, scale, kind = components[:3]
-    if logits is None:
-        weights = torch.full((mean.shape[-2],), -math.log(mean.shape[-2]), dtype=dtype, device=mean.device)
-    else:
+    weights: Tensor | float = -math.log(mean.shape[-2])
+    if logits is not None:
         weights = torch.log_softmax(logits.to(dtype), -1)
         # A component of weight 0 has no part in anything, whatever its numbers are: 0 times what they make may be NaN.
         absent = (weights == -math.inf)[..., None]
         mean, scale = torch.where(absent, 0.0, mean), torch.where(absent, FORMS[kind].one, scale)
     terms = _log_density(z.to(dtype)[..., None, :], mean, scale, kind)  # [..., B, K, L]
     if reduction == "elements":
-        return _log_sum_exp(terms + weights[..., None], -2)
+        return _log_sum_exp(terms + (weights[..., None] if isinstance(weights, Tensor) else weights), -2)
     return _log_sum_exp(terms.sum(-1) + weights, -1)
 
 

@@ -1,10 +1,8 @@
-"""Log densities on every way of a call that is no plain one, the posterior's own density, and what is refused."""
+"""Log densities on every way of a call that is no plain one, and the posterior's own density."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ import torch
 import torch.distributions as D
 from cases import DTYPES, LAYOUTS, all_equal, assert_whole, generator, leaf, posterior
 from families import SCALES
-from refusal import ANY
 from test_mixture import SIGMA, Case, inputs, log_prob, upstream
 from tolerances import DENSITY, DENSITY_GRADIENT, FLOAT32_ROUNDING, GRADCHECK
 from torch import Tensor
@@ -29,7 +26,15 @@ OWN = pytest.mark.parametrize("own", [False, True])
 
 # ---- the posterior's density -----------------------------------------------------------------------------------------
 
-SHAPES = (((), (5, 7)), ((3,), (4, 10)), ((2, 3), (4, 2, 5, 3)), ((30,), (3, 1030)), ((600,), (2, 3)), ((4,), (11,)))
+SHAPES = (
+    ((), (5, 7)),
+    ((3,), (4, 10)),
+    ((2, 3), (4, 2, 5, 3)),
+    ((30,), (3, 1030)),
+    ((600,), (2, 3)),
+    ((4,), (11,)),
+    ((2,), (300, 3)),
+)
 
 
 def drawn(
@@ -67,6 +72,21 @@ def test_gaussian(samples: tuple[int, ...], shape: tuple[int, ...], dtype: torch
         for x, y in zip(gradients, grad((want * factor).sum(), exact), strict=True):
             assert x.dtype == dtype
             assert_whole(x, y, DENSITY_GRADIENT[dtype])
+
+
+@pytest.mark.usefixtures("kernels", "threads")
+@EACH
+@pytest.mark.parametrize(("samples", "shape"), SHAPES, ids=str)
+def test_a_posterior_has_the_same_bits_on_any_number_of_threads(
+    samples: tuple[int, ...], shape: tuple[int, ...], reduction: str
+) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        given = drawn("rho", samples, shape, torch.float32)
+        out = density(given, "rho", reduction)
+        results.append([out.detach(), *grad((out * upstream(out)).sum(), given)])
+    assert all(all_equal(result, results[0]) for result in results)
 
 
 @both
@@ -222,130 +242,3 @@ def test_meta(reduction: str) -> None:
     out = pyvae.mixture_log_prob(z, pyvae.Mixture(mean, mean), reduction=reduction)
     assert out.device.type == "meta"
     assert out.shape == (z.shape if reduction == "elements" else z.shape[:-1])
-
-
-# ---- refusals --------------------------------------------------------------------------------------------------------
-
-Z, MEAN = torch.zeros(4, 3), torch.zeros(5, 3)
-
-
-def refused(functions: ModuleType, z: Any, mixture: Any, **others: Any) -> str:
-    with pytest.raises((TypeError, ValueError)) as caught:
-        functions.mixture_log_prob(z, mixture, **others)
-    assert type(caught.value) in (TypeError, ValueError)
-    return str(caught.value)
-
-
-REFUSED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "`z` must be a Tensor, but is a float": (0.0, pyvae.Mixture(MEAN, MEAN), {}),
-    f"`z` must have one of the dtypes {ANY}, but has torch.int64; convert it with `z.float()`": (
-        Z.long(),
-        pyvae.Mixture(MEAN, MEAN),
-        {},
-    ),
-    "`mixture` must be a pyvae.Mixture, but is a tuple": (Z, (MEAN, MEAN), {}),
-    "`mixture` must be a pyvae.Mixture, but is None": (Z, None, {}),
-    "`mixture.mean` must be a Tensor, but is a float": (Z, pyvae.Mixture(0.0, MEAN), {}),
-    "`mixture.mean` must have shape (K, L) or (B, K, L) with K > 0, but has shape (3,)": (
-        Z,
-        pyvae.Mixture(MEAN[0], MEAN[0]),
-        {},
-    ),
-    "`mixture.mean` must have shape (K, L) or (B, K, L) with K > 0, but has shape (0, 3)": (
-        Z,
-        pyvae.Mixture(MEAN[:0], MEAN[:0]),
-        {},
-    ),
-    "exactly one of `logvar`, `std`, `logstd`, `rho` must be given to pyvae.Mixture, but got none": (
-        Z,
-        pyvae.Mixture(MEAN),
-        {},
-    ),
-    "exactly one of `logvar`, `std`, `logstd`, `rho` must be given to pyvae.Mixture, but got `logvar` and `rho`": (
-        Z,
-        pyvae.Mixture(MEAN, MEAN, rho=MEAN),
-        {},
-    ),
-    "`mixture.std` must be a Tensor or a number, but is a str": (Z, pyvae.Mixture(MEAN, std="1"), {}),
-    "`mixture.logvar` must broadcast to mixture.mean's shape (5, 3), but has shape (4, 3)": (
-        Z,
-        pyvae.Mixture(MEAN, Z),
-        {},
-    ),
-    "`mixture.logvar` must be on mixture.mean's device cpu, but is on meta": (
-        Z,
-        pyvae.Mixture(MEAN, MEAN.to("meta")),
-        {},
-    ),
-    "`mixture.logits` must have shape (5,), a number for each component, but has shape (5, 1)": (
-        Z,
-        pyvae.Mixture(MEAN, MEAN, logits=MEAN[:, :1]),
-        {},
-    ),
-    "`z` must have shape (..., B, 3) for means of shape (5, 3), but has shape (4, 2)": (
-        Z[:, :2],
-        pyvae.Mixture(MEAN, MEAN),
-        {},
-    ),
-    "`z` must have shape (..., B, 3) for means of shape (5, 3), but has shape (3,)": (
-        Z[0],
-        pyvae.Mixture(MEAN, MEAN),
-        {},
-    ),
-    "`z` must have shape (..., 2, 3) for means of shape (2, 5, 3), but has shape (4, 3)": (
-        Z,
-        pyvae.Mixture(torch.zeros(2, 5, 3), 0.0),
-        {},
-    ),
-    "`z` must be on mixture.mean's device cpu, but is on meta": (Z.to("meta"), pyvae.Mixture(MEAN, MEAN), {}),
-    '`reduction` must be one of "none", "elements", but is "sum"': (
-        Z,
-        pyvae.Mixture(MEAN, MEAN),
-        {"reduction": "sum"},
-    ),
-    '`reduction` must be one of "none", "elements", but is None': (Z, pyvae.Mixture(MEAN, MEAN), {"reduction": None}),
-    "`std` must hold standard deviations >= 0, but holds -1; F.softplus or exp makes one of any number": (
-        Z,
-        pyvae.Mixture(MEAN, std=MEAN - 1),
-        {},
-    ),
-}
-
-
-@pytest.mark.parametrize("words", REFUSED)
-def test_refusals(functions: ModuleType, words: str) -> None:
-    z, mixture, others = REFUSED[words]
-    assert refused(functions, z, mixture, **others) == f"mixture_log_prob: {words}"
-
-
-POSTERIORS: dict[str, dict[str, Any]] = {
-    "`z` must have mu's shape (4, 3), after any dimensions of samples, but has shape (4, 2)": {"z": Z[:, :2]},
-    "`z` must have mu's shape (4, 3), after any dimensions of samples, but has shape (3,)": {"z": Z[0]},
-    "`z` must be a Tensor, but is None": {"z": None},
-    "`z` must be on mu's device cpu, but is on meta": {"z": Z.to("meta")},
-    "`mu` must be a Tensor, but is None": {"mu": None},
-    "`logvar` must have mu's shape (4, 3), but has shape (3,)": {"logvar": Z[0]},
-    "`logvar_range` must be (low, high) with low <= high, but is (1, 0)": {"logvar_range": (1, 0)},
-    '`reduction` must be one of "none", "elements", but is "batchmean"': {"reduction": "batchmean"},
-    "`std` must hold standard deviations >= 0, but holds -1; F.softplus or exp makes one of any number": {
-        "logvar": None,
-        "std": Z - 1,
-    },
-}
-
-
-@pytest.mark.parametrize("words", POSTERIORS)
-def test_refusals_of_a_posterior(functions: ModuleType, words: str) -> None:
-    given: dict[str, Any] = {"z": Z, "mu": Z, "logvar": Z} | POSTERIORS[words]
-    with pytest.raises((TypeError, ValueError)) as caught:
-        functions.gaussian_log_prob(**given)
-    assert str(caught.value) == f"gaussian_log_prob: {words}"
-
-
-@pytest.mark.usefixtures("kernels")
-def test_operators_check_too() -> None:
-    """Called by themselves, in fewer words."""
-    call: Callable[..., Tensor] = torch.ops.pyvae.mixture_log_prob
-    for z, mean, logits in ((Z[:, :2], MEAN, None), (Z, MEAN[0], None), (Z, MEAN, MEAN), (Z.long(), MEAN, None)):
-        with pytest.raises(ValueError, match=r"^pyvae::mixture_log_prob: "):
-            call(z, mean, mean, 0, logits, None, None, False)

@@ -101,33 +101,41 @@ struct Objective : ObjectiveOperands {
   PYVAE_HD Units units() const { return Units(Chunks(shape), softmax, has_column_sums()); }
 };
 
-// What threads share of a mixture's rows: for each group of components, its rows in equal parts. Row i of group g is
-// number i * groups + g. The backward pass has few parts where their sums would take much memory.
-struct MixtureUnits {
-  PYVAE_HD MixtureUnits(const MixtureOperands& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
-    parts = (group_rows + kStripRows - 1) / kStripRows;
-    const int64_t sums = a.groups * a.components * a.features, room = kMixturePartials / (sums > 0 ? sums : 1);
-    if (backward && parts > room) parts = room > 1 ? room : 1;
-    if (parts < 1) parts = 1;
-    const int64_t even = (group_rows + parts - 1) / parts;
-    rows_each = (even + kTileRows - 1) / kTileRows * kTileRows;
-    if (rows_each > 0) parts = (group_rows + rows_each - 1) / rows_each;
-    count = a.groups * parts;
-  }
-  int64_t group_rows, parts, rows_each, count;
-};
-
 struct Mixture : MixtureOperands {
   // Where a group has several parts, what backward adds up over each: [units, sums_each]. Else null.
   double* sums = nullptr;
 
-  PYVAE_HD bool is_clamped() const { return low > -__builtin_inf() || high < __builtin_inf(); }
   PYVAE_HD int64_t cells() const { return components * features; }
   PYVAE_HD int64_t width() const { return elements ? features : 1; }  // of a row's values
   // Of each cell r y and r y^2; and r, once for each value.
   PYVAE_HD int64_t sums_each() const { return 2 * cells() + components * width(); }
-  // Whether vectors go over features, rather than over rows.
+
+  // Whether it is a posterior's density, a Gaussian for each sample of the batch; and that posterior's elements.
+  PYVAE_HD bool is_posterior() const { return components == 1 && groups > 1 && !log_weight; }
+  PYVAE_HD Shape posterior() const { return Shape{groups, features, 0, {}}; }
+  // Of a mixture, whether vectors go over features, rather than over rows.
   PYVAE_HD bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
+};
+
+// What threads share of a mixture's rows: for each group of components, its rows in equal parts. Row i of group g is
+// number i * groups + g. The backward pass has few parts where their sums would take much memory. Of a posterior it is
+// the chunks of its short rows, or its long rows.
+struct MixtureUnits {
+  PYVAE_HD MixtureUnits(const Mixture& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
+    parts = (group_rows + kStripRows - 1) / kStripRows;
+    const int64_t sums = a.groups * a.cells(), room = kMixturePartials / (sums > 0 ? sums : 1);
+    if (backward && parts > room) parts = room > 1 ? room : 1;
+    if (parts < 1 || a.is_posterior()) parts = 1;
+    const int64_t even = (group_rows + parts - 1) / parts;
+    rows_each = (even + kTileRows - 1) / kTileRows * kTileRows;
+    if (rows_each > 0) parts = (group_rows + rows_each - 1) / rows_each;
+    count = a.groups * parts;
+    if (!a.is_posterior()) return;
+    const Chunks chunks(a.posterior());
+    rows_each = group_rows;
+    if (chunks.length == 0) count = chunks.count, rows_each *= chunks.rows_each;
+  }
+  int64_t group_rows, parts, rows_each, count;
 };
 
 // Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent

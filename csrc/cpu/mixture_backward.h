@@ -51,56 +51,82 @@ inline void shares(const T* __restrict top, const T* __restrict upstream, T* __r
   }
 }
 
-// One feature of one component: z, r, grad [kTileRows]; first, second [kSumLanes].
-template <class T>
-inline void add_gradient(const T* __restrict z, const T* __restrict r, T mean, T inverse, T* __restrict grad,
-                         T* __restrict first, T* __restrict second) {
+// One feature of N components: z, grad [kTileRows]; r [N, kTileRows]; first, second [kSumLanes], of the next component
+// `apart` further.
+template <int N, class T>
+inline void add_gradient(const T* __restrict z, const T (*__restrict r)[kTileRows], const T* mean, const T* inverse,
+                         int64_t features, T* __restrict grad, T* __restrict first, T* __restrict second,
+                         int64_t apart) {
+  T m[N], v[N];
+  for (int j = 0; j < N; ++j) m[j] = mean[j * features], v[j] = inverse[j * features];
   for (int lane = 0; lane < kSumLanes; ++lane) {
-    Moments<T> sums = {T(0), first[lane], second[lane]};
+    Moments<T> sums[N];
+    PYVAE_UNROLL
+    for (int j = 0; j < N; ++j) sums[j] = {T(0), first[j * apart + lane], second[j * apart + lane]};
     PYVAE_UNROLL
     for (int i = lane; i < lane + kTileRows; i += kSumLanes) {
-      const T y = standardized(z[i], mean, inverse);
-      sums.add(r[i], y);
-      grad[i] = add_by_z(r[i], y, inverse, grad[i]);
+      T by_z = grad[i];
+      PYVAE_UNROLL
+      for (int j = 0; j < N; ++j) {
+        const T y = standardized(z[i], m[j], v[j]);
+        sums[j].add(r[j][i], y);
+        by_z = add_by_z(r[j][i], y, v[j], by_z);
+      }
+      grad[i] = by_z;
     }
-    first[lane] = sums.first, second[lane] = sums.second;
+    PYVAE_UNROLL
+    for (int j = 0; j < N; ++j) first[j * apart + lane] = sums[j].first, second[j * apart + lane] = sums[j].second;
+  }
+}
+
+// What a tile of the strip has of components k and on, the j-th and on of those that are at work.
+template <class T>
+struct Part {
+  const T* mean;      // [.., L]
+  const T* inverse;   // [.., L]
+  const T* peak;      // [..], or of elements [.., L]
+  const T* z;         // [L, kTileRows]
+  const T* top;       // [W, kTileRows]
+  const T* upstream;  // [W, kTileRows]
+  T* grad;            // [L, kTileRows]
+  T* first;           // [.., L, kSumLanes]
+  T* second;          // [.., L, kSumLanes]
+  T* weight;          // [.., W, kSumLanes]
+
+  Part(const Mixture& a, const BackwardRoom<T>& room, int64_t k, int64_t j, int64_t tile) {
+    const int64_t L = a.features, wide = a.width();
+    mean = room.components.mean + k * L, inverse = room.components.inverse + k * L;
+    peak = room.components.peak + k * wide;
+    z = room.z + tile * L * kTileRows, grad = room.grad + tile * L * kTileRows;
+    top = room.top + tile * wide * kTileRows, upstream = room.upstream + tile * wide * kTileRows;
+    first = room.first + j * L * kSumLanes, second = room.second + j * L * kSumLanes;
+    weight = room.weight + j * wide * kSumLanes;
+  }
+};
+
+// N components side by side, so that gradients by z are loaded and stored once for all of them.
+template <int N, class T>
+PYVAE_NOINLINE void add_joint(const Part<T>& part, int64_t L) {
+  alignas(64) T r[N][kTileRows];
+  for (int j = 0; j < N; ++j) {
+    joint_terms(part.z, part.mean + j * L, part.inverse + j * L, part.peak[j], L, r[j]);
+    shares(part.top, part.upstream, r[j], part.weight + j * kSumLanes);
+  }
+  for (int64_t l = 0; l < L; ++l) {
+    add_gradient<N>(part.z + l * kTileRows, r, part.mean + l, part.inverse + l, L, part.grad + l * kTileRows,
+                    part.first + l * kSumLanes, part.second + l * kSumLanes, L * kSumLanes);
   }
 }
 
 template <class T>
-PYVAE_NOINLINE void add_gradients(const T* z, const T* r, const T* mean, const T* inverse, int64_t L, T* grad, T* first,
-                                  T* second) {
+PYVAE_NOINLINE void add_elements(const Part<T>& part, int64_t L) {
   for (int64_t l = 0; l < L; ++l) {
-    add_gradient(z + l * kTileRows, r, mean[l], inverse[l], grad + l * kTileRows, first + l * kSumLanes,
-                 second + l * kSumLanes);
-  }
-}
-
-// Component k of a group, the j-th of those that are at work, over one tile of the strip.
-template <class T>
-void add_component(const Mixture& a, const BackwardRoom<T>& room, int64_t k, int64_t j, int64_t tile) {
-  const int64_t L = a.features, wide = a.width();
-  const Components<T>& c = room.components;
-  const T* const mean = c.mean + k * L;                               // [L]
-  const T* const inverse = c.inverse + k * L;                         // [L]
-  const T* const z = room.z + tile * L * kTileRows;                   // [L, kTileRows]
-  const T* const top = room.top + tile * wide * kTileRows;            // [W, kTileRows]
-  const T* const upstream = room.upstream + tile * wide * kTileRows;  // [W, kTileRows]
-  T* const grad = room.grad + tile * L * kTileRows;                   // [L, kTileRows]
-  T* const first = room.first + j * L * kSumLanes;                    // [L, kSumLanes]
-  T* const second = room.second + j * L * kSumLanes;                  // [L, kSumLanes]
-  T* const weight = room.weight + j * wide * kSumLanes;               // [W, kSumLanes]
-  alignas(64) T r[kTileRows];
-  if (!a.elements) {
-    joint_terms(z, mean, inverse, c.peak[k], L, r);
-    shares(top, upstream, r, weight);
-    return add_gradients(z, r, mean, inverse, L, grad, first, second);
-  }
-  for (int64_t l = 0; l < L; ++l) {
-    const int64_t at = l * kTileRows;
-    element_terms(z + at, mean[l], inverse[l], c.peak[k * L + l], r);
-    shares(top + at, upstream + at, r, weight + l * kSumLanes);
-    add_gradient(z + at, r, mean[l], inverse[l], grad + at, first + l * kSumLanes, second + l * kSumLanes);
+    const int64_t at = l * kTileRows, lanes = l * kSumLanes;
+    alignas(64) T r[1][kTileRows];
+    element_terms(part.z + at, part.mean[l], part.inverse[l], part.peak[l], r[0]);
+    shares(part.top + at, part.upstream + at, r[0], part.weight + lanes);
+    add_gradient<1>(part.z + at, r, part.mean + l, part.inverse + l, L, part.grad + at, part.first + lanes,
+                    part.second + lanes, 0);
   }
 }
 
@@ -120,7 +146,12 @@ void add_strip(const Mixture& a, const BackwardRoom<T>& room, int64_t tiles, dou
     for (int64_t i = 0; i < n * L * kSumLanes; ++i) room.first[i] = room.second[i] = T(0);
     for (int64_t i = 0; i < n * wide * kSumLanes; ++i) room.weight[i] = T(0);
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int64_t j = 0; j < n; ++j) add_component(a, room, k + j, j, tile);
+      int64_t j = 0;
+      for (; !a.elements && j + 2 <= n; j += 2) add_joint<2>(Part<T>(a, room, k + j, j, tile), L);
+      for (; j < n; ++j) {
+        const Part<T> part(a, room, k + j, j, tile);
+        a.elements ? add_elements(part, L) : add_joint<1>(part, L);
+      }
     }
     fold(room.first, n * L, sums + k * L);
     fold(room.second, n * L, sums + K * L + k * L);

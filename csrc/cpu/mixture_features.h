@@ -3,7 +3,7 @@
 // density without a sum, too.
 #pragma once
 
-#include "cpu/mixture.h"
+#include "cpu/gaussian.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -65,12 +65,6 @@ double row_shares(const Mixture& a, const double* terms, T* shares, double& top)
   return sum(shares, int(a.components));
 }
 
-template <class T>
-void map_elements(const T* __restrict z, const T* __restrict mean, const T* __restrict inverse,
-                  const T* __restrict peak, int64_t n, T* __restrict out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = with_square(standardized(z[i], mean[i], inverse[i]), peak[i]);
-}
-
 // The rows [first, last) of a group.
 template <class T>
 void forward_features(const Mixture& a, const FeatureRoom<T>& room, int64_t group, int64_t first, int64_t last) {
@@ -83,8 +77,7 @@ void forward_features(const Mixture& a, const FeatureRoom<T>& room, int64_t grou
     T* const tops = a.top ? static_cast<T*>(a.top) + row * a.width() : nullptr;  // [W]
     T* const sums = a.sum ? static_cast<T*>(a.sum) + row * a.width() : nullptr;  // [W]
     if (a.elements) {
-      map_elements(z, c.mean, c.inverse, c.peak, L, values);
-      for (int64_t l = 0; tops && l < L; ++l) tops[l] = values[l], sums[l] = T(1);
+      map_log_density(z, c.mean, c.inverse, c.peak, L, values);
       continue;
     }
     row_terms(a, c, z, room.terms);
@@ -108,19 +101,6 @@ void add_share(const T* __restrict z, const T* __restrict mean, const T* __restr
   }
 }
 
-// The same of one component whose features have upstream gradients of their own: r, weight [n].
-template <class T>
-void add_elements(const T* __restrict z, const T* __restrict mean, const T* __restrict inverse, const T* __restrict r,
-                  int64_t n, T* __restrict grad, T* __restrict first, T* __restrict second, T* __restrict weight) {
-  for (int64_t i = 0; i < n; ++i) {
-    const T y = standardized(z[i], mean[i], inverse[i]);
-    Moments<T> sums = {T(0), first[i], second[i]};
-    sums.add(r[i], y);
-    grad[i] = add_by_z(r[i], y, inverse[i], T(0));
-    first[i] = sums.first, second[i] = sums.second, weight[i] += r[i];
-  }
-}
-
 template <class T>
 void backward_row(const Mixture& a, const FeatureRoom<T>& room, int64_t row) {
   const int64_t K = a.components, L = a.features;
@@ -129,7 +109,7 @@ void backward_row(const Mixture& a, const FeatureRoom<T>& room, int64_t row) {
   const T* const upstream = static_cast<const T*>(a.upstream) + row * a.width();  // [W]
   T* const grad = static_cast<T*>(a.grad_z) + row * L;                            // [L]
   if (a.elements) {
-    return add_elements(z, c.mean, c.inverse, upstream, L, grad, room.first, room.second, room.weight);
+    return add_density_gradient(z, c.mean, c.inverse, upstream, int(L), grad, room.first, room.second, room.weight);
   }
   T factor = upstream[0];
   room.shares[0] = T(1);

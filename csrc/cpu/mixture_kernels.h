@@ -1,6 +1,7 @@
 // The log density's kernels: units of rows, by rows or by features, and what becomes of their sums.
 #pragma once
 
+#include "cpu/gaussian.h"
 #include "cpu/mixture_backward.h"
 #include "cpu/mixture_features.h"
 
@@ -21,30 +22,44 @@ PYVAE_NOINLINE void finish(const Mixture& a, int64_t group, int64_t begin, int n
   const Clamp<T> clamp{T(a.low), T(a.high)};
   T inverse[kBuffer], slope[kBuffer];
   double first[kBuffer], second[kBuffer], weight[kBuffer];
+  // f(k, from, to): cells [from, to) of these are of component k.
+  const auto for_each_component = [&](const auto& f) {
+    for (int64_t k = begin / L, from = 0; from < n; ++k) {
+      const int64_t to = at_most((k + 1) * L - begin, int64_t(n));
+      f(k, from, to);
+      from = to;
+    }
+  };
   map_width<Scale, true, T>(clamp, scale, n, inverse, nullptr, slope);
   for (int i = 0; i < n; ++i) first[i] = second[i] = weight[i] = 0;
   for (int64_t part = 0; part < parts; ++part) {
     const double* const of_part = sums + part * each;
     const double* const of_weight = of_part + 2 * cells;  // [K, W]
     for (int i = 0; i < n; ++i) first[i] += of_part[begin + i], second[i] += of_part[cells + begin + i];
-    for (int i = 0; i < n; ++i) weight[i] += a.elements ? of_weight[begin + i] : of_weight[(begin + i) / L];
+    if (a.elements) {
+      for (int i = 0; i < n; ++i) weight[i] += of_weight[begin + i];
+    } else {
+      for_each_component([&](int64_t k, int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; ++i) weight[i] += of_weight[k];
+      });
+    }
   }
   for (int i = 0; i < n; ++i) {
     const Moments<double> moments = {weight[i], first[i], second[i]};
     grad_mean[i] = T(moments.by_mean(double(inverse[i])));
     grad_scale[i] = clamp.gradient(scale[i], T(moments.by_scale(double(slope[i]))));
   }
-  for (int64_t k = (begin + L - 1) / L; k * L < begin + n; ++k) {  // components that begin here
+  for_each_component([&](int64_t k, int64_t from, int64_t to) {
+    // 0 times what a component of weight 0 is made of may be NaN.
+    const bool absent = a.log_weight && a.log_weight[group * a.components + k] == -Real<double>::kInfinity;
+    for (int64_t i = from; absent && i < to; ++i) grad_mean[i] = grad_scale[i] = T(0);
+    if (k * L < begin) return;
     double total = 0;
     for (int64_t part = 0; part < parts; ++part) {
       for (int64_t w = 0; w < wide; ++w) total += sums[part * each + 2 * cells + k * wide + w];
     }
     a.grad_weight[group * a.components + k] = total;
-  }
-  for (int i = 0; a.log_weight && i < n; ++i) {  // 0 times what a component of weight 0 is made of may be NaN
-    if (a.log_weight[group * a.components + (begin + i) / L] == -Real<double>::kInfinity)
-      grad_mean[i] = grad_scale[i] = T(0);
-  }
+  });
 }
 
 // Chunks [begin, end) of a group's cells, or numbered over all groups.
@@ -88,6 +103,12 @@ bool for_each_unit(const Mixture& a, bool backward, Components<T>& components, i
 
 template <class Scale, class T>
 bool mixture_forward_of(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
+  if (a.is_posterior()) {
+    bool legal = true;
+    for (int64_t unit = begin; unit < end; ++unit)
+      legal &= posterior_forward<Scale, T>(a, unit, static_cast<double*>(scratch));
+    return legal;
+  }
   Room memory(scratch);
   const auto run = [&](auto& room, const auto& rows) {
     return for_each_unit<Scale>(
@@ -104,6 +125,8 @@ bool mixture_forward_of(const Mixture& a, int64_t begin, int64_t end, void* scra
 
 template <class Scale, class T>
 void mixture_backward_of(const Mixture& a, int64_t begin, int64_t end, void* scratch) {
+  for (int64_t unit = begin; a.is_posterior() && unit < end; ++unit) posterior_backward<Scale, T>(a, unit);
+  if (a.is_posterior()) return;
   Room memory(scratch);
   const auto run = [&](auto& room, const auto& rows) {
     for_each_unit<Scale>(a, true, room.components, begin, end,
@@ -138,7 +161,9 @@ void mixture_backward(const Mixture& a, int64_t begin, int64_t end, void* scratc
 template <class T>
 int64_t mixture_scratch(const Mixture& a, bool backward) {
   Room room(nullptr);
-  if (a.by_features()) {
+  if (a.is_posterior()) {
+    room.take<double>(a.rows / a.groups);  // totals of a long row
+  } else if (a.by_features()) {
     FeatureRoom<T> all(a, room, backward);
   } else if (backward) {
     BackwardRoom<T> all(a, room);

@@ -16,10 +16,11 @@ struct MixtureCase {
 };
 
 constexpr MixtureCase kMixtures[] = {
-    {1, 1, 1, 1, 0},     {1, 31, 3, 2, 3},    {1, 33, 17, 9, 2},  {1, 40, 16, 65, 6},  {1, 513, 5, 3, 2},
-    {1, 1100, 2, 11, 3}, {2, 9, 33, 1, 7},    {3, 8, 2, 130, 2},  {3, 7, 5, 12, 2},    {4, 1, 9, 600, 6},
-    {2, 3, 4, 5, 3},     {5, 2, 1, 700, 4},   {3, 520, 1, 7, 5},  {1, 70, 20, 10, 10}, {2, 40, 6, 4, 11},
-    {1, 20, 3, 0, 2},    {2, 1030, 3, 17, 2}, {1, 64, 40, 64, 0},
+    {1, 1, 1, 1, 0},     {1, 31, 3, 2, 3},   {1, 33, 17, 9, 2}, {1, 40, 16, 65, 6},  {1, 513, 5, 3, 2},
+    {1, 1100, 2, 11, 3}, {2, 9, 33, 1, 7},   {3, 8, 2, 130, 2}, {3, 7, 5, 12, 2},    {4, 1, 9, 600, 6},
+    {2, 3, 4, 5, 3},     {5, 2, 1, 700, 4},  {3, 520, 1, 7, 5}, {1, 70, 20, 10, 10}, {2, 40, 6, 4, 11},
+    {1, 20, 3, 0, 2},    {9, 3, 1, 5, 0},    {130, 2, 1, 4, 5}, {3, 4, 1, 1030, 1},  {2, 600, 1, 3, 8},
+    {2, 1030, 3, 17, 2}, {1, 64, 40, 64, 0},
 };
 
 // Everything that both directions write, one after the other; `by_unit`: from the last unit to the first, one by one.
@@ -52,7 +53,8 @@ std::vector<double> run_mixture(const cpu::Kernels& kernels, const MixtureCase& 
   call.z = z.data(), call.mean = mean.data(), call.scale = scale.data();
   if (weighted) call.log_weight = log_weight.data();
   if ((c.variant & 4) && scale_kind == kCode<LogVariance, Scales>) call.low = -1, call.high = 1.5;
-  call.values = values.data(), call.top = top.data(), call.sum = sum.data();
+  call.values = values.data();
+  if (c.components > 1) call.top = top.data(), call.sum = sum.data();
 
   const auto run = [&](bool backward, const auto& kernel) {
     const int64_t units = cpu::MixtureUnits(call, backward).count;

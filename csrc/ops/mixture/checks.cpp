@@ -1,5 +1,7 @@
 #include "ops/mixture/checks.h"
 
+#include "ops/mixture/functions.h"
+
 namespace pyvae {
 
 const char* find_error(const MixtureArguments& a) {
@@ -30,6 +32,7 @@ const char* find_gradient_error(const MixtureArguments& a, const Tensor& normali
       return "normalizers and grad must be on z's device, and be floating";
   }
   if (grad.sym_sizes() != sizes) return "grad must have the result's shape";
+  if (!has_normalizers(a)) return nullptr;
   if (normalizers.dim() != grad.dim() + 1 || normalizers.sym_size(0) != 2 || normalizers.sym_sizes().slice(1) != sizes)
     return "normalizers must have shape (2, ...), of the result's";
   return nullptr;

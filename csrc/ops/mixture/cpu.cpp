@@ -66,6 +66,7 @@ std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, boo
   c10::DimVector sizes(a.z.sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1))));
   const Tensor values = at::empty(sizes, operands.type);
   sizes.insert(sizes.begin(), 2);
+  with_normalizers &= has_normalizers(a);
   const Tensor normalizers = with_normalizers ? at::empty(sizes, operands.type) : at::empty({0}, operands.type);
   if (operands.is_empty()) return {values, normalizers};
   call.values = values.mutable_data_ptr();
@@ -106,7 +107,7 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, 
   if (operands.is_empty()) {
     if (to_mixture) grad_mean.zero_(), grad_scale.zero_(), weights.zero_();
   } else {
-    operands.take(given);
+    if (has_normalizers(a)) operands.take(given);
     call.upstream = upstream.const_data_ptr(), call.grad_z = grad_z.mutable_data_ptr();
     const Kernels& kernel = kernels(call.in_double);
     const MixtureUnits units(call, /*backward=*/true);
@@ -127,7 +128,7 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, 
       at::parallel_for(0, call.groups * chunks, grain,
                        [&](int64_t begin, int64_t end) { kernel.mixture_finish(call, begin, end); });
     }
-    if (to_mixture && call.features == 0) weights.zero_();
+    if (to_mixture && (call.features == 0 || call.is_posterior())) weights.zero_();
   }
   const Tensor by_z = grad_z.to(a.z.scalar_type());
   if (!to_mixture) return {by_z, Tensor(), Tensor(), Tensor()};

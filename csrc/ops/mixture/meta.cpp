@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, boo
   const auto options = a.z.options().dtype(density_type(a));
   const Tensor values = at::empty_symint(sizes, options);
   sizes.insert(sizes.begin(), 2);
-  return {values, with_normalizers ? at::empty_symint(sizes, options) : at::empty({0}, options)};
+  return {values, with_normalizers && has_normalizers(a) ? at::empty_symint(sizes, options) : at::empty({0}, options)};
 }
 
 MixtureGradients backward(const MixtureArguments& a, const Tensor&, const Tensor&, bool, bool to_mixture) {
