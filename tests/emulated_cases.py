@@ -13,7 +13,7 @@ import torch
 import truth
 from calls import TILED, TILED_SHAPES, assert_sided, call, check
 from cases import DTYPES, MIXED_DTYPES, REDUCTIONS, assert_relative, assert_slope, data, generator, leaf, posterior
-from families import COUNTS, PLAIN, SCALES, family
+from families import COUNTS, PLAIN, SCALES, WITH_PARAMETERS, family
 from tolerances import LOSS, SCALED_GRADIENT_ULP
 from torch.profiler import ProfilerActivity, profile
 
@@ -213,12 +213,12 @@ def test_tiles_of_every_layout(name: str, library: bool, dtype: torch.dtype) -> 
 COMPUTING = {f"aten::{name}" for name in ("add", "copy_", "mul", "mul_", "sum", "zero_", "zeros")}
 
 
-def assert_launches(count: int, work: Callable[[], Any]) -> None:
+def assert_launches(count: int, work: Callable[..., Any], *arguments: Any) -> None:
     """So many kernels of our own, and none of torch's."""
     launched = ctypes.c_long.in_dll(ctypes.CDLL(None), "emulated_launches")
     before = launched.value
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        work()
+        work(*arguments)
     assert launched.value - before == count
     assert not COMPUTING & {event.name for event in found.events()}
 
@@ -230,6 +230,23 @@ def test_launches_of_counts(name: str) -> None:
     assert_launches(3, given.elbo_loss)
     loss = given.elbo_loss()
     assert_launches(1, lambda: torch.autograd.grad(loss, given.differentiable, torch.tensor(3.0)))
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_launches_of_gradients_by_row(name: str) -> None:
+    """All gradients are made forward. One launch multiplies them by row; sums per column take one more, unless the
+    upstream gradients are one number in memory."""
+    for form, ways in (((260,), 2), ((1, 260), 2), ((40, 1), 1), ((40, 260), 1)):
+        given = call(name, (40, 260), form, library=True).leaves()
+        prepares = given.has_softmax or ("binomial" in name and form[0] != 40)  # what depends on theta alone
+        assert_launches(3 if prepares else 2, lambda given=given: given.elbo_loss(reduction="none"))
+        for factors, count in (
+            (torch.full((40,), 0.3), ways),
+            (torch.linspace(1, 2, 40), ways),
+            (torch.tensor(3.0).expand(40), 1),
+        ):
+            loss = given.elbo_loss(reduction="none")
+            assert_launches(count, torch.autograd.grad, loss, given.differentiable, factors)
 
 
 @pytest.mark.parametrize("upstream", [1.0, 3.0])

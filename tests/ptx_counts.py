@@ -72,9 +72,17 @@ def calls(batch: int, features: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     log_theta, log_library, x = leaf(features), torch.full((batch, 1), 7.0), counts(shape)
     yield "Poisson", loss(real, x, pyvae.Poisson(log_library=log_library))
     yield "Multinomial", loss(real, x, pyvae.Multinomial())
-    yield "NegativeBinomial, log theta (D,)", loss(real, x, pyvae.NegativeBinomial(log_theta, log_library=log_library))
+    negative_binomial = pyvae.NegativeBinomial(log_theta, log_library=log_library)
+    yield "NegativeBinomial, log theta (D,)", loss(real, x, negative_binomial)
     inflated = pyvae.ZeroInflatedNegativeBinomial(log_theta, leaf(*shape), log_library=log_library)
     yield "ZeroInflatedNegativeBinomial, zi_logits (B, D)", loss(real, x, inflated)
+    for kind, rows in (("equal", torch.full((batch,), 1 / batch)), ("different", torch.linspace(1, 2, batch))):
+        for name, likelihood in (("NegativeBinomial", negative_binomial), ("ZeroInflatedNegativeBinomial", inflated)):
+
+            def by_row(rows: Tensor = rows, likelihood: object = likelihood) -> None:
+                pyvae.elbo_loss(real, x, likelihood=likelihood, reduction="none").backward(rows)
+
+            yield f"{name}, by row, {kind}", by_row
     for scale in ("logvar", "std", "rho"):
         given = {scale: leaf(*shape).detach().abs().requires_grad_()}
 

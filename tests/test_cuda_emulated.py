@@ -22,7 +22,10 @@ import pytest
 TESTS = Path(__file__).parent
 LARGE = "test_properties.py::test_more_than_2_to_the_31_elements"  # a minute
 BOUNDS = ("either_side_may_be_none", "the_objective_takes_what_the_kl_takes", "an_empty_batch_is_the_same_in_both")
-OBJECTIVE = ("test_likelihoods.py", "test_autograd.py", "test_autograd_inputs.py", "test_elements.py")
+OBJECTIVE = (
+    *("test_likelihoods.py", "test_autograd.py", "test_autograd_inputs.py", "test_elements.py"),
+    "test_row_gradients.py",
+)
 MODULES = (
     *("test_values.py", "test_gradients.py", "test_extremes.py", "test_extremes_grid.py", "test_training.py"),
     *("test_noise.py", "test_noise_repeatable.py", "test_properties.py", "emulated_cases.py"),

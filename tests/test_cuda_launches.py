@@ -114,6 +114,14 @@ def test_likelihoods_by_tiles_are_at_most_three_launches(
     assert_launches(1, backward)
 
 
+@pytest.mark.parametrize(("name", "library"), [way for way in WAYS if way[0] not in PLAIN])
+def test_without_reduction_a_second_launch_for_sums_per_column(name: str, library: bool) -> None:
+    given = call(name, SMALL, library=library, device="cuda").leaves()
+    forward, backward = both_ways(lambda: [given.elbo_loss(reduction="none")], tuple(given.differentiable), 0.3)
+    assert_launches(3 if given.has_softmax or "binomial" in name else 2, forward)
+    assert_launches(2 if given.parameters else 1, backward)
+
+
 def test_the_other_functions_are_one_launch() -> None:
     recon, target, mu, logvar = (x.detach() for x in inputs("gaussian", MANY_BLOCKS, torch.float32))
     eps, seed = torch.randn_like(mu), torch.tensor([3], device="cuda")

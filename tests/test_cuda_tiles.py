@@ -138,6 +138,23 @@ def test_replays_are_the_eager_calls(name: str, library: bool) -> None:
         assert all_equal(copies(results), step(given))
 
 
+@EACH
+def test_replays_compare_the_rows_anew(name: str, library: bool) -> None:
+    """Upstream gradients that are equal in one replay and differ in the next."""
+    given = call(name, (40, 3001), library=library, device="cuda")
+    factors = torch.full((40,), 0.3, device="cuda")
+
+    def work() -> list[Tensor]:
+        own = given.leaves()
+        return list(grad(own.elbo_loss(reduction="none"), own.differentiable, factors))
+
+    graph, results = capture(work)
+    for end in (2.0, 0.3, -1.0):
+        factors.copy_(torch.linspace(0.3, end, 40))
+        graph.replay()
+        assert all_equal(copies(results), work())
+
+
 def test_no_call_waits_for_the_gpu() -> None:
     works = steps(len(TILED))
     for work in works:

@@ -71,10 +71,7 @@ struct Finish {
       const T* const parts = static_cast<const T*>(a.column_parts[p]);  // [groups, features]
 #pragma unroll 1
       for (int64_t column = int64_t(blockIdx.x) * kThreads + threadIdx.x; column < features; column += threads) {
-        double sum = 0;
-#pragma unroll 4
-        for (int64_t group = 0; group < a.tiling.groups; ++group) sum += double(parts[group * features + column]);
-        write(a.column_sums[p], column, sum);
+        write(a.column_sums[p], column, column_sum(a, parts, column));
       }
     }
   }

@@ -115,12 +115,23 @@ struct Objective : ObjectiveOperands, LossTerms {
   Workspace workspace;
 };
 
+// Whether rows have upstream gradients of different bits, which one launch finds out for the next one. Its first
+// `blocks` compare all with the first row's, and a warp leaves one number.
+struct Comparison {
+  int* differ = nullptr;  // [blocks, kThreads / kWarp], 0: none that the warp has seen; null: not asked for
+  int64_t rows = 0, blocks = 0;
+  unsigned* tickets = nullptr;  // [slices], set to 0 for what the next launch counts
+  int64_t slices = 0;
+};
+
 // Decoder side by tiles, both ways: counts, and whatever has parameters. Up to three launches, `stage` says which:
 //   prepare      of a softmax, log sum exp of recon over each part of a row; and what the likelihood prepares of its
 //                first parameter
 //   tiles        evaluates each element once; gradients are written but for a softmax's, whose derivatives by the log
 //                mean wait in `waiting`; sums are left in parts
 //   finish       adds up the parts, and takes the derivatives through the softmax
+// After a Comparison, the tiles alone: sums per column that are there are multiplied by the one upstream gradient; or,
+// where rows have different ones, made again, and the block that finishes last of a slice adds up its parts.
 enum class Stage : int8_t { kPrepare, kTiles, kFinish };
 // A parameter's gradient: of each element, or a sum per column or per row.
 enum class ParameterSum : int8_t { kElements, kPerColumn, kPerRow };
@@ -149,14 +160,16 @@ struct TiledObjective : ObjectiveOperands, LossTerms {
   Result column_sums[kMaxParameters];  // [features]
   Result row_sums[kMaxParameters];     // [rows]
   Result library_gradient;             // [rows]
+
+  Comparison comparison;  // of `upstream`
 };
 constexpr int kRowSums = 2 + kMaxParameters;  // the most row_kinds
 
-// A gradient as plain memory, to be multiplied by one number.
+// A gradient as plain memory, to be multiplied by one number, or by one for each row.
 struct Dense {
   void* data = nullptr;  // [count]; null: absent
   bool in_double = false;
-  int64_t count = 0;
+  int64_t count = 0, each = 1;  // elements of all rows, and of each
 };
 constexpr int kMaxOthers = kMaxParameters + 1;  // gradients beside recon's: by the parameters and log_library
 
@@ -168,7 +181,8 @@ struct ObjectiveBackward {
   Objective objective;       // its inputs and gradients; results are not wanted. No blocks: nor is a gradient
   bool rescale = false;      // the gradient is there, and is only multiplied
   bool done_if_one = false;  // the gradient is there: nothing is to be done where upstream is 1
-  Dense others[kMaxOthers];  // multiplied, too, if `rescale` and upstream is one for all
+  Dense others[kMaxOthers];  // multiplied, too, if `rescale`
+  Comparison comparison;     // made, if `rescale`
   PerRow grad_loss, grad_recon, grad_kl;
   Result to_kl;       // [batch], written; absent: not wanted
   int64_t batch = 0;  // 1 where all rows have one gradient

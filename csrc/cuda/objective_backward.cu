@@ -1,5 +1,6 @@
 // Decoder side, backward: the upstream gradient, decided and applied on the device. Where it is 1, as it is in most
 // training steps, the forward pass has already written the gradient and nothing is left to do.
+#include "cuda/comparison.cuh"
 #include "cuda/objective.cuh"
 
 namespace pyvae {
@@ -69,8 +70,8 @@ __global__ void __launch_bounds__(kThreads, kAnewBlocks<Likelihood, Way>)
   map_and_reduce<Way::kVector, false>(a.objective.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});
 }
 
-// gradient *= upstream
-template <class Way>
+// gradient *= upstream; kRows: they have one each
+template <class Way, bool kRows>
 struct Rescale {
   using T = typename Way::T;
   using Access = typename Way::Access;
@@ -82,8 +83,13 @@ struct Rescale {
     const typename Access::Place at = Access::place(o.shape, i);
     T gradient[V], loss[V], recon_term[V];
     Access::load(o.shape, o.gradient, at, gradient);
-    rows_of<false>(a.grad_loss, o.shape.features, i, loss);
-    rows_of<false>(a.grad_recon, o.shape.features, i, recon_term);
+    if (kRows && o.shape.features % V == 0) {  // vectors of one row each
+      rows_of<true>(a.grad_loss, o.shape.features, i, loss);
+      rows_of<true>(a.grad_recon, o.shape.features, i, recon_term);
+    } else {
+      rows_of<false>(a.grad_loss, o.shape.features, i, loss);
+      rows_of<false>(a.grad_recon, o.shape.features, i, recon_term);
+    }
     for (int k = 0; k < V; ++k) gradient[k] *= loss[k] + recon_term[k];
     Access::store(o.shape, o.gradient, at, gradient);
   }
@@ -96,6 +102,36 @@ __device__ __forceinline__ void multiply(const Dense& values, T by) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < values.count; i += threads) data[i] *= by;
 }
 
+template <class T>
+__device__ __forceinline__ void multiply_rows(const ObjectiveBackward& a, const Dense& values) {
+  constexpr int V = kRescaleVector<T>;
+  T* const data = static_cast<T*>(values.data);
+  const int64_t first = int64_t(blockIdx.x) * kThreads + threadIdx.x, threads = int64_t(gridDim.x) * kThreads;
+  int64_t column;
+  if (values.each % V == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0) {
+#pragma unroll 1
+    for (int64_t i = first * V; i < values.count; i += threads * V) {
+      const T by = T(upstream(a, divide(i, values.each, column)));
+      T numbers[V];
+      Vector<T, V>::load(data + i, numbers);
+      for (int k = 0; k < V; ++k) numbers[k] *= by;
+      Vector<T, V>::template store<true>(data + i, numbers);
+    }
+    return;
+  }
+#pragma unroll 1
+  for (int64_t i = first; i < values.count; i += threads) {
+    data[i] *= T(upstream(a, divide(i, values.each, column)));
+  }
+}
+
+template <class Way, bool kRows>
+__device__ __forceinline__ void rescale(const ObjectiveBackward& a) {
+  if (!a.objective.gradient.data) return;
+  map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
+                                                         Rescale<Way, kRows>{a}, [](int64_t, double) {});
+}
+
 template <class Way>
 __global__ void __launch_bounds__(kThreads, Way::Access::kGeneral ? Way::kGradientBlocks : kRescaleBlocks)
     rescale_kernel(const __grid_constant__ ObjectiveBackward a) {
@@ -105,9 +141,20 @@ __global__ void __launch_bounds__(kThreads, Way::Access::kGeneral ? Way::kGradie
     if (!other.data) continue;
     other.in_double ? multiply(other, upstream(a, 0)) : multiply(other, float(upstream(a, 0)));
   }
-  if (!a.objective.gradient.data) return;
-  map_and_reduce<kRescaleVector<typename Way::T>, false>(a.objective.partition, blockIdx.x, Workspace{},
-                                                         Rescale<Way>{a}, [](int64_t, double) {});
+  rescale<Way, false>(a);
+}
+
+// Where rows may have upstream gradients of their own.
+template <class Way>
+__global__ void __launch_bounds__(kThreads, kGeneralBlocks)
+    rescale_rows_kernel(const __grid_constant__ ObjectiveBackward a) {
+  write_to_kl<typename Way::T>(a);
+  if (a.comparison.differ) compare_rows(a.comparison, [&](int64_t row) { return upstream(a, row); });
+  for (const Dense& other : a.others) {
+    if (!other.data) continue;
+    other.in_double ? multiply_rows<double>(a, other) : multiply_rows<float>(a, other);
+  }
+  rescale<Way, true>(a);
 }
 
 }  // namespace
@@ -122,6 +169,7 @@ const char* launch(const ObjectiveBackward& a, void* stream) {
     most = own > most ? own : most;
   };
   for (const Dense& other : a.others) see(other.count);
+  most = a.comparison.blocks > most ? a.comparison.blocks : most;
   const LatentOperands& posterior = o.divergence.posterior;
   if (posterior.grad_mu.data) see(posterior.shape.rows * posterior.shape.features);
   const int64_t blocks = most < 1 ? 1 : most < kGoodBlocks ? most : kGoodBlocks;
@@ -130,8 +178,10 @@ const char* launch(const ObjectiveBackward& a, void* stream) {
       return is_packed(o.shape, o.gradient, kTypeCode<typename decltype(way)::type::Stored>);
     };
     return choose<Types<PackedAs<float, float>, PackedAs<double, double>>, GeneralAs>(
-        o.in_double, suits,
-        [&](auto way) { return run(rescale_kernel<typename decltype(way)::type>, a, blocks, stream); });
+        o.in_double, suits, [&](auto way) {
+          using Way = typename decltype(way)::type;
+          return run(is_scalar(a) ? rescale_kernel<Way> : rescale_rows_kernel<Way>, a, blocks, stream);
+        });
   }
   const bool packed = is_packed(o.shape, a.grad_loss) && is_packed(o.shape, a.grad_recon);
   return choose(o, packed, [&](auto likelihood, auto way) {

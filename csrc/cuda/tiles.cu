@@ -1,4 +1,5 @@
 // Decoder side by tiles: the rows of a tile, and their sums.
+#include "cuda/comparison.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/tile.cuh"
 #include "math/pair.h"
@@ -117,7 +118,37 @@ struct Tile : TileElements<Likelihood, Way> {
       }
     }
   }
+
+  // Of the slice, by the block that is the last one to have added.
+  __device__ __forceinline__ void finish_columns() const {
+    __syncthreads();  // what all threads have stored is released by the first one
+    if (!is_last_block(a.comparison.tickets + at.slice, a.tiling.groups)) return;
+    for (int p = 0; p < P; ++p) {
+      if (!a.column_parts[p]) continue;
+      const T* const parts = static_cast<const T*>(a.column_parts[p]);  // [groups, features]
+#pragma unroll 1
+      for (int64_t column = at.before + threadIdx.x; column < at.last; column += kThreads) {
+        write(a.column_sums[p], column, column_sum(a, parts, column));
+      }
+    }
+  }
 };
+
+// The sums per column that are there, times the upstream gradient of all rows.
+template <int P>
+__device__ __forceinline__ void multiply_columns(const TiledObjective& a) {
+  const double upstream = read(a.upstream, 0);
+  for (int p = 0; p < P; ++p) {
+    const Result& sums = a.column_sums[p];
+    if (!sums.data) continue;
+    const PerRow before = {sums.data, sums.in_double, 1};
+#pragma unroll 1
+    for (int64_t column = int64_t(blockIdx.x) * kThreads + threadIdx.x; column < a.shape.features;
+         column += int64_t(gridDim.x) * kThreads) {
+      write(sums, column, read(before, column) * upstream);
+    }
+  }
+}
 
 // A second parameter wants more registers than three blocks leave, and so does a queue beside other types than float,
 // or of means, whose logs are taken.
@@ -126,12 +157,26 @@ constexpr bool kIsLarge =
     Likelihood::kParameters > 1 || (kQueues<Likelihood> && (!Way::kPlain || !Likelihood::kLogMean));
 template <class Likelihood, class Way>
 constexpr int kBlocks = kIsLarge<Likelihood, Way> && Way::kTileBlocks > 2 ? 2 : Way::kTileBlocks;
+template <class Likelihood, class Way>
+constexpr int kAgainBlocks = Way::kTileBlocks > 2 ? 2 : Way::kTileBlocks;
 
 template <class Likelihood, class Way>
 __global__ void __launch_bounds__(kThreads, kBlocks<Likelihood, Way>)
     tile_kernel(const __grid_constant__ TiledObjective a) {
   __shared__ typename Tile<Likelihood, Way>::Slots slots;
   Tile<Likelihood, Way>(a, slots).take_rows();
+}
+
+// Sums per column that were made for an upstream gradient of 1: multiplied, or made again. A kernel of its own, since
+// the other one has no register left.
+template <class Likelihood, class Way>
+__global__ void __launch_bounds__(kThreads, kAgainBlocks<Likelihood, Way>)
+    again_kernel(const __grid_constant__ TiledObjective a) {
+  if (!do_rows_differ(a.comparison)) return multiply_columns<Likelihood::kParameters>(a);
+  __shared__ typename Tile<Likelihood, Way>::Slots slots;
+  const Tile<Likelihood, Way> tile(a, slots);
+  tile.take_rows();
+  tile.finish_columns();
 }
 
 }  // namespace
@@ -143,7 +188,11 @@ const char* launch_tiles(const TiledObjective& a, void* stream) {
       return "a likelihood without parameters goes element by element";  // objective.cu
     } else {
       return choose_rows(a, [&](auto way, const TiledObjective& call) {
-        return run(tile_kernel<Likelihood, typename decltype(way)::type>, call, a.tiling.blocks(), stream);
+        using Way = typename decltype(way)::type;
+        if constexpr (Likelihood::kParameters > 0) {
+          if (a.comparison.differ) return run(again_kernel<Likelihood, Way>, call, a.tiling.blocks(), stream);
+        }
+        return run(tile_kernel<Likelihood, Way>, call, a.tiling.blocks(), stream);
       });
     }
   });

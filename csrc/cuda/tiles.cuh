@@ -202,6 +202,15 @@ __device__ __forceinline__ int count_of(const Shape& shape, int64_t column) {
   return Way::kAlwaysWhole || left > kTileVector ? kTileVector : int(left);
 }
 
+// The sum of a column over its groups' parts, [groups, features].
+template <class T>
+__device__ __forceinline__ double column_sum(const TiledObjective& a, const T* parts, int64_t column) {
+  double sum = 0;
+#pragma unroll 4
+  for (int64_t group = 0; group < a.tiling.groups; ++group) sum += double(parts[group * a.shape.features + column]);
+  return sum;
+}
+
 // ---- the normalizers ------------------------------------------------------------------------------------------------
 
 // The larger of two; NaN loses.

@@ -92,6 +92,9 @@ constexpr int kMostTileLanes = PYVAE_TUNED(kMostTileLanes, 64);
 constexpr int64_t kTileBlocks = PYVAE_TUNED(kTileBlocks, 528), kMostTileRows = 32;
 // Vectors of a thread where there is nothing to keep of them.
 constexpr int kFinishVectors = 8;
+// Rows whose upstream gradients a thread compares, until so many blocks do: what they have found, up to 4 KiB, is read
+// by every warp of the next launch.
+constexpr int64_t kComparedRows = 16, kMostComparing = 128;
 // Normalizers: vectors a lane up to which a warp takes a row alone, and elements up to which a block does.
 constexpr int64_t kWarpVectors = 8, kNormalizerPart = 32768;
 

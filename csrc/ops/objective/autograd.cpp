@@ -81,7 +81,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["beta"] = a->beta;
     ctx->saved_data["codes"] = std::vector<int64_t>{a->scale_kind, a->likelihood, a->reduction};
-    for (int64_t place = 0; place < kGradients; ++place) {
+    for (int64_t place = 0; place <= kKept; ++place) {
       if (is_set(output_mask, place)) ctx->saved_data[buffer_name(place)] = gradients[place];
     }
     return with_terms ? variable_list{loss, recon_term, kl_term} : variable_list{loss};
@@ -138,26 +138,40 @@ struct Elbo : torch::autograd::Function<Elbo> {
       for (int64_t place = 0; place < kGradients; ++place) {
         if (is_set(output_mask, place)) gradient_of(place) = take_buffer(ctx, place);
       }
-      const bool unscaled = stores_unscaled_gradients(a);
+      const bool unscaled = stores_unscaled_gradients(a, functions);
       const bool on_cpu = upstream.defined() && a.recon.is_cpu();
+      const bool on_host = on_cpu && functions->compares_rows;
       const Tensor factor = on_cpu ? as_scalar_if_uniform(upstream) : upstream;
       int64_t scaled_places = unscaled ? 0 : output_mask;  // those that are computed with the upstream gradient
-      for (int64_t place = 0; place < kGradients && unscaled && on_cpu && factor.dim() == 1; ++place) {
+      for (int64_t place = 0; place < kGradients && unscaled && on_host && factor.dim() == 1; ++place) {
         if (!is_set(output_mask, place) || is_scalable(a, place)) continue;
         scaled_places |= int64_t(1) << place;
         gradient_of(place) = Tensor();
       }
       compute_missing_gradients(a, functions, factor, /*unscaled=*/false, scaled_places, gradient_of);
-      compute_missing_gradients(a, functions, upstream, /*unscaled=*/true, output_mask & ~scaled_places, gradient_of);
+      Tensor kept = compute_missing_gradients(a, functions, upstream, /*unscaled=*/true, output_mask & ~scaled_places,
+                                              gradient_of);
+      const bool on_device = unscaled && !on_host && !are_scalable(a, output_mask);  // rows are compared
+      if (on_device) {
+        const auto entry = ctx->saved_data.find(buffer_name(kKept));
+        if (entry != ctx->saved_data.end()) kept = entry->second.toTensor();
+        Gradients all = {};
+        for (int64_t place = 0; place < kGradients; ++place) all[place] = gradient_of(place);
+        all[kKept] = kept;
+        RECORD_FUNCTION("pyvae::elbo_backward_", c10::ArrayRef<const c10::IValue>());
+        std::tie(out[kBefore + kMu], out[kBefore + kScale], kl_gradient) =
+            functions->backward_rows_(a, all, grad_loss, grad_recon, grad_kl, to_kl);
+        for (int64_t place = 0; place < kGradients; ++place) gradient_of(place) = all[place];
+      }
       // On the CPU it can be seen here that nothing is to be scaled; CUDA's kernel finds out itself.
-      const bool to_scale = unscaled && !(on_cpu && is_one(factor));
+      const bool to_scale = unscaled && !on_device && !(on_cpu && is_one(factor));
       c10::SmallVector<Tensor, kGradients> others;
       for (int64_t place = kGradRecon + 1; place < kGradients && to_scale; ++place) {
         const bool is_scaled = is_set(scaled_places, place);
         if (!is_scaled && gradient_of(place).defined()) others.push_back(gradient_of(place));
       }
       const OptionalTensor gradient = to_scale ? optional(gradient_of(kGradRecon)) : std::nullopt;
-      if (gradient || !others.empty() || to_kl) {
+      if (gradient || !others.empty() || (to_kl && !on_device)) {
         std::tie(out[kBefore + kMu], out[kBefore + kScale], kl_gradient) =
             run<&ObjectiveFunctions::backward_>("pyvae::elbo_backward_", functions, a, gradient, at::TensorList(others),
                                                 grad_loss, grad_recon, grad_kl, to_kl);
@@ -190,21 +204,24 @@ struct Elbo : torch::autograd::Function<Elbo> {
   }
 
   // Of the gradients in the mask those that the forward pass has not made, or that were handed out before. If
-  // `unscaled`, as it makes them, to the bit; else times upstream, [B] or scalar, before anything is rounded.
+  // `unscaled`, as it makes them, to the bit, and what it keeps with them is returned; else times upstream, [B] or
+  // scalar, before anything is rounded.
   template <class GradientOf>
-  static void compute_missing_gradients(const ElboArguments& a, const ObjectiveFunctions* functions,
-                                        const Tensor& upstream, bool unscaled, int64_t output_mask,
-                                        const GradientOf& gradient_of) {
+  static Tensor compute_missing_gradients(const ElboArguments& a, const ObjectiveFunctions* functions,
+                                          const Tensor& upstream, bool unscaled, int64_t output_mask,
+                                          const GradientOf& gradient_of) {
     for (int64_t place = 0; place < kGradients; ++place) {
       if (gradient_of(place).defined()) output_mask &= ~(int64_t(1) << place);
     }
-    if (output_mask == 0) return;
+    if (output_mask == 0) return Tensor();
     Tensor factor = unscaled ? at::ones({}, upstream.options().dtype(at::kDouble)) : upstream;
     if (a.reduction == kBatchMean) factor = factor.div(batch_size(a.recon));
-    const Gradients found = compute_gradients(a, functions, factor.expand_symint({a.recon.sym_size(0)}), output_mask);
+    const Gradients found = compute_gradients(a, functions, factor.expand_symint({a.recon.sym_size(0)}),
+                                              unscaled ? with_kept(a, functions, output_mask) : output_mask);
     for (int64_t place = 0; place < kGradients; ++place) {
       if (is_set(output_mask, place)) gradient_of(place) = found[place];
     }
+    return found[kKept];
   }
 
   // The KL's upstream gradient, as elbo_backward_ computes it, in operators that a tracer can follow.

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "ops/broadcast.h"
 #include "ops/latent/cuda.h"
 #include "ops/objective/cuda_tiles.h"
 #include "ops/objective/implement.h"
@@ -45,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   Call call("elbo_forward", a.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
   const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // of the results
-  const GradientTensors tensors(a, output_mask);
+  GradientTensors tensors(a, output_mask);
   const bool by_tiles = goes_by_tiles(a);
   Objective o{};
   o.factor = o.mean = mean_of(a);
@@ -87,7 +88,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
 
 std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t output_mask) {
   Call call("elements_forward", a.recon);
-  const GradientTensors tensors(a, output_mask, /*with_elements=*/true);
+  GradientTensors tensors(a, output_mask, /*with_elements=*/true);
   if (a.recon.numel() == 0) return {tensors.elements, tensors.finish()};
   if (goes_by_tiles(a)) {
     gradients_by_tiles(call, a, tensors);
@@ -103,7 +104,7 @@ std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t out
 
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   Call call("elbo_gradient", a.recon);
-  const GradientTensors tensors(a, output_mask);
+  GradientTensors tensors(a, output_mask);
   if (a.recon.numel() == 0) return tensors.finish();
   if (goes_by_tiles(a)) {
     gradients_by_tiles(call, a, tensors, upstream);
@@ -118,10 +119,11 @@ Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t
   return tensors.finish();
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& given,
-                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
-                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
-                                             bool to_kl) {
+// sums: per column, of rows that have upstream gradients of their own; null: there are none.
+std::tuple<Tensor, Tensor, Tensor> backward(const ElboArguments& a, const OptionalTensor& given,
+                                            at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
+                                            const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl,
+                                            ColumnSums* sums) {
   Call call("elbo_backward_", a.recon);
   ObjectiveBackward b{};
   // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
@@ -135,13 +137,15 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
   }
   size_t others = 0;
   for (const Tensor& other : parameter_gradients) {
-    if (b.rescale && a.reduction != kNone && other.is_non_overlapping_and_dense()) {
-      b.others[others++] = {other.mutable_data_ptr(), other.scalar_type() == at::kDouble, other.numel()};
+    const bool is_dense = a.reduction == kNone ? other.is_contiguous() : other.is_non_overlapping_and_dense();
+    if (b.rescale && is_dense && other.numel() > 0) {
+      const int64_t each = std::max<int64_t>(1, other.numel() / a.recon.size(0));
+      b.others[others++] = {other.mutable_data_ptr(), other.scalar_type() == at::kDouble, other.numel(), each};
     } else {
       other.mul_(aligned_rows(upstream_of(grad_loss, grad_recon), other));
     }
   }
-  if (!gradient && !to_kl && others == 0) return {};
+  if (!gradient && !to_kl && others == 0 && !sums) return {};
   // In the same precision the posterior's gradients are made by the same launch.
   std::optional<LatentTensors> posterior;
   if (to_kl && a.mu && kl_type(a) == recon_type(a)) {
@@ -164,18 +168,66 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
   const Tensor from_loss = as_real(grad_loss), from_recon = as_real(grad_recon), from_kl = as_real(grad_kl);
   b.grad_loss = per_row(from_loss), b.grad_recon = per_row(from_recon), b.grad_kl = per_row(from_kl);
   if (kl.defined()) b.to_kl = result(kl), b.batch = kl.numel();
-  if (b.batch > 0 || b.objective.partition.blocks > 0 || others > 0 || posterior) call.launch(b);
+  if (sums) b.comparison = sums->comparison();
+  if (b.batch > 0 || b.objective.partition.blocks > 0 || others > 0 || posterior || sums) call.launch(b);
+  if (sums) sums->launch(call);
   if (posterior) return {posterior->grad_mu, posterior->grad_scale, Tensor()};
   if (!to_kl || !a.mu) return {Tensor(), Tensor(), kl};
   auto [grad_mu, grad_scale, no_mean, no_scale] = latent_backward(a.posterior(), kAbsent, kl, /*to_prior=*/false);
   return {grad_mu, grad_scale, Tensor()};
 }
 
+std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const OptionalTensor& gradient,
+                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
+                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
+                                             bool to_kl) {
+  return backward(a, gradient, parameter_gradients, grad_loss, grad_recon, grad_kl, to_kl, /*sums=*/nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward_rows_(const ElboArguments& a, Gradients& gradients,
+                                                  const OptionalTensor& grad_loss, const OptionalTensor& grad_recon,
+                                                  const OptionalTensor& grad_kl, bool to_kl) {
+  const int64_t rows = a.recon.size(0);
+  const auto is_one_for_all = [&](const OptionalTensor& upstream) {
+    return rows == 1 || !upstream || upstream->stride(0) == 0;
+  };
+  const bool is_uniform = is_one_for_all(grad_loss) && is_one_for_all(grad_recon);  // which needs no comparison
+  c10::SmallVector<Tensor, kGradients> others;
+  Tensor sums[kMaxParameters];
+  bool with_sums = false;
+  for (int64_t place = kGradRecon + 1; place < kGradients && a.recon.numel() > 0; ++place) {
+    const Tensor& gradient = gradients[place];
+    if (!gradient.defined()) continue;
+    const bool by_row = gradient.dim() == a.recon.dim() && gradient.size(0) == rows;
+    if (place < kGradParameter || by_row || is_uniform) {
+      others.push_back(gradient);
+    } else {
+      sums[place - kGradParameter] = gradient, with_sums = true;
+    }
+  }
+  std::optional<ColumnSums> columns;
+  if (with_sums) columns.emplace(a, sums, gradients[kKept], upstream_of(grad_loss, grad_recon));
+  const OptionalTensor gradient =
+      gradients[kGradRecon].defined() ? OptionalTensor(gradients[kGradRecon]) : std::nullopt;
+  const auto out = backward(a, gradient, others, grad_loss, grad_recon, grad_kl, to_kl, columns ? &*columns : nullptr);
+  for (size_t k = 0; k < a.parameters.size(); ++k) {
+    Tensor& own = gradients[kGradParameter + k];
+    const Tensor& parameter = *a.parameters[k];
+    if (own.defined() && own.sizes() != parameter.sizes()) {
+      own = sum_to(own, parameter.sizes(), parameter.scalar_type());
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 extern const ObjectiveFunctions kObjective;
-const ObjectiveFunctions kObjective = {
-    .forward = forward, .elements = elements, .gradient = gradient, .backward_ = backward_};
+const ObjectiveFunctions kObjective = {.forward = forward,
+                                       .elements = elements,
+                                       .gradient = gradient,
+                                       .backward_ = backward_,
+                                       .backward_rows_ = backward_rows_};
 
 }  // namespace cuda
 

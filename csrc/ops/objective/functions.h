@@ -31,9 +31,15 @@ struct ObjectiveFunctions {
                                                   at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                                   const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                                   bool to_kl);
-  // Whether the host can compare the rows' upstream gradients: sums over rows are then made in the forward pass, and
-  // again where those differ.
+  // Without reduction: where all rows have the same upstream gradient, sums over rows are a multiple of what forward
+  // has made; where they differ, the sums are made again. Whether the host can compare the rows' upstream gradients:
   bool compares_rows = false;
+  // Or else the device does, in what else is backward_: `gradients`, made by forward or `gradient` with kKept in the
+  // mask, become their products with the upstream gradients, and sums of rows the sum of these.
+  std::tuple<Tensor, Tensor, Tensor> (*backward_rows_)(const ElboArguments&, Gradients& gradients,
+                                                       const OptionalTensor& grad_loss,
+                                                       const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
+                                                       bool to_kl) = nullptr;
 };
 
 // The factor of the terms' sums, and so of the gradients.

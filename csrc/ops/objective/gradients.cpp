@@ -47,6 +47,16 @@ bool has_column_parameter(const LikelihoodArguments& a) {
                      [&](const OptionalTensor& parameter) { return form_of(*parameter, a.recon) == Form::kColumns; });
 }
 
+bool are_whole(const LikelihoodArguments& a, int64_t output_mask) {
+  for (size_t k = 0; k < a.parameters.size(); ++k) {
+    const Tensor& parameter = *a.parameters[k];
+    const bool is_summed =
+        is_set(output_mask, kGradParameter + int64_t(k)) && form_of(parameter, a.recon) == Form::kColumns;
+    if (is_summed && parameter.numel() * a.recon.size(0) != a.recon.numel()) return false;
+  }
+  return true;
+}
+
 GradientOutputs to_outputs(const Gradients& gradients, const LikelihoodArguments& a) {
   const auto output = [&](int64_t place) {
     return gradients[place].defined() ? gradients[place] : a.recon.new_empty({0});
@@ -71,7 +81,9 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t out
     const Tensor& parameter = *a.parameters[k];
     Part& part = parts_[kGradParameter + k];
     part = {Tensor(), at::DimVector(a.recon.sizes()), parameter};
-    switch (made_form(form_of(parameter, a.recon), partials)) {
+    const Form form = form_of(parameter, a.recon);
+    part.by_row = form == Form::kAll && is_set(output_mask, kKept);
+    switch (made_form(form, partials)) {
       case Form::kElements: {
         const bool whole = parameter.sizes() == a.recon.sizes();
         part.buffer = whole ? empty_like_operand(parameter) : at::empty(part.sizes, in_double.dtype(recon_type(a)));
@@ -117,6 +129,10 @@ void ParameterGradients::finish(Gradients& out) const {
   for (int64_t place = kGradRecon + 1; place < kGradients; ++place) {
     const Part& part = parts_[place];
     if (!part.buffer.defined()) continue;
+    if (part.by_row) {
+      out[place] = part.buffer.view(part.sizes);
+      continue;
+    }
     const bool as_it_is = part.buffer.scalar_type() == part.of.scalar_type() && part.buffer.numel() == part.of.numel();
     out[place] = as_it_is ? part.buffer.view(part.of.sizes())
                           : sum_to(part.buffer.view(part.sizes), part.of.sizes(), part.of.scalar_type());

@@ -11,7 +11,10 @@ namespace pyvae {
 // Places in Gradients, and bits of an output mask. Parameter k is at kGradParameter + k.
 enum GradientPlace : int64_t { kGradRecon, kGradLogLibrary, kGradParameter };
 constexpr int64_t kGradients = kGradParameter + kMaxParameters;
-using Gradients = std::array<Tensor, kGradients>;  // undefined where not in the mask
+// One more place, for gradients that backward_rows_ multiplies: what the sums per column can be made again from sooner
+// (of the device's own form). In a mask it also asks to leave sums of everything as one of each row, [B, 1, ...].
+constexpr int64_t kKept = kGradients;
+using Gradients = std::array<Tensor, kGradients + 1>;  // undefined where not in the mask
 
 constexpr bool is_set(int64_t output_mask, int64_t place) { return (output_mask >> place & 1) != 0; }
 
@@ -34,6 +37,9 @@ struct Partials {
 
 // Whether a gradient by a parameter would be a sum per column.
 bool has_column_parameter(const LikelihoodArguments& a);
+// Whether each gradient of the mask is as the kernels make it, where sums of everything are left as sums of rows: of
+// each element or row, or a whole sum per column.
+bool are_whole(const LikelihoodArguments& a, int64_t output_mask);
 
 // Scratch buffers for the gradients of a likelihood's parameters and log_library: per element, or partial
 // sums per row, per column or of everything, depending on the parameter's shape. `finish` brings them to that shape and
@@ -58,6 +64,7 @@ class ParameterGradients {
     Tensor buffer;        // what the kernel writes; undefined: not in the mask
     at::DimVector sizes;  // its shape aligned with recon
     Tensor of;            // the parameter
+    bool by_row = false;  // it is left as it is, one sum of each row
   };
   Part parts_[kGradients];
 };

@@ -52,25 +52,34 @@ bool is_scalable(const ElboArguments& a, int64_t place) {
   return parameter.dim() == a.recon.dim() && parameter.sym_size(0) == a.recon.sym_size(0);
 }
 
-static bool are_scalable(const ElboArguments& a, int64_t mask) {
+bool are_scalable(const ElboArguments& a, int64_t mask) {
   for (int64_t place = 0; place < kGradients; ++place) {
     if (is_set(mask, place) && !is_scalable(a, place)) return false;
   }
   return true;
 }
 
-bool stores_unscaled_gradients(const ElboArguments& a) {
+// Whether the device's functions find out if sums over rows can be multiplied.
+static bool compares_rows(const ObjectiveFunctions& functions, const ElboArguments& a, int64_t mask) {
+  return functions.compares_rows || (functions.backward_rows_ && are_whole(a, mask));
+}
+
+bool stores_unscaled_gradients(const ElboArguments& a, const ObjectiveFunctions* functions) {
   const Trait& trait = kTraits[a.likelihood];
   if (!trait.is_count && trait.parameters == 0) return true;  // elbo_backward_ makes 16-bit ones anew, if need be
   if (is_any_in_16_bits(a)) return false;
-  const auto* const functions = registered<ObjectiveFunctions>(a.recon.device().type());
-  return (functions && functions->compares_rows) || are_scalable(a, required_gradients(a));
+  const int64_t mask = required_gradients(a);
+  return are_scalable(a, mask) || (functions && compares_rows(*functions, a, mask));
+}
+
+int64_t with_kept(const ElboArguments& a, const ObjectiveFunctions* functions, int64_t mask) {
+  return functions && functions->backward_rows_ && !are_scalable(a, mask) ? mask | int64_t(1) << kKept : mask;
 }
 
 int64_t gradients_in_forward(const ElboArguments& a) {
-  if (at::SavedTensorDefaultHooks::get_hooks() || !stores_unscaled_gradients(a)) return 0;
-  const int64_t mask = required_gradients(a);
-  return are_scalable(a, mask) || direct<ObjectiveFunctions>(a.recon, a) ? mask : 0;
+  const auto* const functions = direct<ObjectiveFunctions>(a.recon, a);
+  if (at::SavedTensorDefaultHooks::get_hooks() || !stores_unscaled_gradients(a, functions)) return 0;
+  return with_kept(a, functions, required_gradients(a));
 }
 
 }  // namespace pyvae

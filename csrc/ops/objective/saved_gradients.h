@@ -13,13 +13,16 @@ bool is_in_16_bits(const Tensor& tensor);
 
 // True if gradients are computed for an upstream gradient of 1, and multiplied by it afterwards. Not in 16 bits, which
 // would round them before the upstream gradient (a loss scale, say) comes; for recon alone the backward kernel sees to
-// that. Nor where sums over rows are asked for and each row has an upstream gradient of its own, unless the host can
-// see that these are equal after all.
-bool stores_unscaled_gradients(const ElboArguments& a);
+// that. Nor where sums over rows are asked for and each row has an upstream gradient of its own, unless the device's
+// functions (null: none can be called directly) can see that these are equal after all.
+bool stores_unscaled_gradients(const ElboArguments& a, const ObjectiveFunctions* functions);
 
 // Whether an upstream gradient can multiply this gradient whatever its numbers are: not a sum over rows, where each row
 // has its own.
 bool is_scalable(const ElboArguments& a, int64_t place);
+bool are_scalable(const ElboArguments& a, int64_t mask);
+// The mask, and kKept where backward_rows_ will be asked to multiply its gradients.
+int64_t with_kept(const ElboArguments& a, const ObjectiveFunctions* functions, int64_t mask);
 
 // By elbo_gradient: directly, or (without `functions`) through the dispatcher.
 Gradients compute_gradients(const LikelihoodArguments& a, const ObjectiveFunctions* functions, const Tensor& upstream,
