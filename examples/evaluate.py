@@ -1,7 +1,7 @@
 """What to say of a trained VAE: its bound and a tighter one, bits per pixel, which latent dimensions it uses, samples.
 
-`pyvae.distributions.of` makes of a decoder's output the distribution that the loss took it for, constants included: its
-`log_prob` is what bounds are made of, its `sample` and `mean` what the model draws. The bounds of log p(x), in nats:
+Bounds are made of log densities of several samples, and `pyvae.distributions.of` makes of a decoder's output the
+distribution that the loss took it for: what the model draws. The bounds of log p(x), in nats:
 
     ELBO   =  E log p(x|z) - KL(q(z|x) || p(z))
     IW_S   =  E log 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x),  with S samples z_s of q(z|x)  (Burda et al. 2016)
@@ -19,7 +19,6 @@ from typing import NamedTuple
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
 
 import pyvae
 
@@ -59,11 +58,11 @@ def train(model: VAE, images: Tensor, epochs: int) -> None:
 def log_weights(model: VAE, x: Tensor, samples: int) -> Tensor:
     """log p(x|z) p(z) / q(z|x) of S samples z of q(z|x), shape (S, B)."""
     mu, logvar = model.encode(x)
-    posterior = Independent(Normal(mu, torch.exp(logvar / 2)), 1)
-    prior = Independent(Normal(torch.zeros(LATENT), 1.0), 1)
-    z = posterior.sample((samples,))  # (S, B, LATENT)
-    pixels = pyvae.distributions.of("bernoulli_logits", model.decoder(z))  # of each pixel: (S, B, PIXELS)
-    return pixels.log_prob(x).sum(2) + prior.log_prob(z) - posterior.log_prob(z)
+    z = pyvae.reparameterize(mu, logvar, samples=samples)  # (S, B, LATENT)
+    # The Bernoulli's loss is -log p, constants included. Recon has S samples of each image, (S, B, PIXELS).
+    log_likelihood = -pyvae.reconstruction_loss(model.decoder(z), x, likelihood="bernoulli_logits")
+    log_prior = pyvae.gaussian_log_prob(z, torch.zeros_like(mu), torch.zeros_like(mu))
+    return log_likelihood + log_prior - pyvae.gaussian_log_prob(z, mu, logvar)
 
 
 def bound(model: VAE, x: Tensor, samples: int) -> float:

@@ -31,6 +31,15 @@ def scalar(value: Any) -> Tensor:
     return torch.ones((), dtype=torch.float64, device="cpu") * value
 
 
+def as_factor(factor: Tensor | float | None, dtype: torch.dtype) -> Tensor | None:
+    """A number as a scalar tensor, an integer tensor as one of this dtype, as the operators take them."""
+    if factor is None:
+        return None
+    if not isinstance(factor, Tensor):
+        return scalar(factor)
+    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.to(dtype)
+
+
 def is_readable(tensor: Tensor) -> bool:
     """Whether values may decide the control flow: not on an accelerator, in a trace, a transform or a subclass."""
     return (

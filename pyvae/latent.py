@@ -38,7 +38,7 @@ def reparameterize(
     seed gives the same sample, bit for bit, on any number of threads and any CPU, and in any split of the batch.
 
     Dimension 0 is the batch: a mu of shape (K, B, L) is K posteriors of B * L features. `samples=S` draws S samples of
-    each of B posteriors, shape (S, B, ...): sample 0 is that of a call without it.
+    each of B posteriors, shape (S, B, ...); the first is that of a call without it.
 
     Args:
         mu: posterior mean, shape (B, ...), floating.

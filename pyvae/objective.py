@@ -21,7 +21,7 @@ from ._arguments import (
     Reduction,
     without_posterior,
 )
-from ._expect import scalar
+from ._expect import as_factor
 from ._extension import _C
 from .likelihoods import LikelihoodObject, resolve, with_tensors
 
@@ -209,7 +209,7 @@ def _checked(function: Callable[..., Any], terms: bool, call: ObjectiveArguments
     like = with_tensors(resolve(call.likelihood), call.recon)
     dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
     factors = (call.weight, call.pos_weight, call.beta if symbolic else None)
-    weight, pos_weight, beta = (_as_tensor(factor, dtype) for factor in factors)
+    weight, pos_weight, beta = (as_factor(factor, dtype) for factor in factors)
     tensors = (
         call.recon,
         call.target,
@@ -273,7 +273,7 @@ def _checked_elements(call: ObjectiveArguments) -> Tensor:
     name = reconstruction_loss.__name__
     like = with_tensors(resolve(call.likelihood), call.recon)
     dtype = torch.float64 if torch.float64 in (call.recon.dtype, call.target.dtype) else torch.float32
-    factors = tuple(_as_tensor(factor, dtype) for factor in (call.weight, call.pos_weight))
+    factors = tuple(as_factor(factor, dtype) for factor in (call.weight, call.pos_weight))
     tensors = (call.recon, call.target, *factors, *like.parameters, like.log_library)
     if _sharding.among(*tensors):
         return _sharding.elements(_elements, name, call)
@@ -299,12 +299,3 @@ def _of_samples(call: ObjectiveArguments) -> Tensor:
         reference.refuse_data(function, call._replace(target=_samples.spread(call.target, call.recon)), None)
         raise
     return _samples.unflattened(out, shape)
-
-
-def _as_tensor(factor: Tensor | float | None, dtype: torch.dtype) -> Tensor | None:
-    """A number as a scalar tensor, an integer tensor as one of this dtype, as the operators take them."""
-    if factor is None:
-        return None
-    if not isinstance(factor, Tensor):
-        return scalar(factor)
-    return factor if factor.is_floating_point() or factor.dtype == torch.bool else factor.to(dtype)

@@ -111,9 +111,24 @@ def line_of(rendered: str, start: str) -> list[str]:
     return found.removeprefix("| ").removesuffix(" |").split(" | ")
 
 
+# scvi-tools' training of two models: the first faster by the patch, the second hardly, and with another loss.
+SIZE: dict[str, int] = {"batch": 128, "features": 2000}
+OF_SCVI = [
+    *(Row("scvi_zinb", name, value, "us", "both", ratio_to_fused=ratio, **SIZE)
+      for name, value, ratio in (("eager", 9000.0, 3.0), ("fused", 3000.0, None))),
+    Row("scvi_zinb_loss", "fused", 1e-7, "relative", **SIZE),
+    Row("scvi_zinb_share", "fused", 0.25, "of an epoch", note=report.LOG_PROBABILITIES, **SIZE),
+    *(Row("scvi_nb", name, value, "us", "both", ratio_to_fused=ratio, **SIZE)
+      for name, value, ratio in (("eager", 4000.0, 1.25), ("fused", 3200.0, None))),
+    Row("scvi_nb_loss", "fused", 1e-3, "relative", **SIZE),
+    Row("scvi_nb_share", "fused", 0.5, "of an epoch", note=report.LOG_PROBABILITIES, **SIZE),
+]  # fmt: skip
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The results of both devices, of a quick run, and of the errors over theta and over the logit."""
+    """The results of both devices, of a quick run, of scvi-tools, and of the errors over theta and over the logit."""
+    write(tmp_path / report.SCVI_CSV, OF_SCVI, WHERE["cpu"])
     write(tmp_path / report.COUNT_ERRORS_CSV, COUNT_ERRORS, WHERE["cpu"])
     write(tmp_path / report.LOGIT_ERRORS_CSV, LOGIT_ERRORS, WHERE["cpu"])
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
@@ -131,7 +146,21 @@ def rendered(folder: Path) -> dict[str, str]:
         "counts": report.of_counts(on_cpu),
         "parameters": report.of_parameters(on_cpu),
         "errors": report.of_count_errors(errors),
+        "scvi": report.of_scvi(OF_SCVI),
     }
+
+
+def test_scvi_tools_training() -> None:
+    table, targets = report.of_scvi(OF_SCVI).split("\n\n")
+    assert "| `SCVI`, zero-inflated | 2,000 | 9,000 µs | 3,000 µs, **3.0×** | 25% | 1e-07 |" in table
+    assert "| `SCVI`, negative binomial | 2,000 | 4,000 µs | 3,200 µs, **1.2×** | 50% | 1e-03 |" in table
+    reached = {line.split(" | ")[0].strip("| "): line.endswith("yes |") for line in targets.splitlines()[2:]}
+    of_time = "{}, {} genes, an epoch's wall time"
+    assert reached[of_time.format("`SCVI`, zero-inflated", "2,000")]
+    assert not reached[of_time.format("`SCVI`, negative binomial", "2,000")]
+    assert not reached[of_time.format("`SCVI`, zero-inflated", "20,000")]  # not measured
+    assert reached["`SCVI`, zero-inflated, loss of the same weights and noise"]
+    assert not reached["`SCVI`, negative binomial, loss of the same weights and noise"]
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda", "example-200")])
@@ -247,13 +276,13 @@ def test_readme_is_rewritten_between_its_markers(
 ) -> None:
     readme, whole = folder / "README.md", folder / "WHOLE.md"
     names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS, report.ERRORS_OF_LOGITS)
-    names += (report.OF_PARAMETERS,)
+    names += (report.OF_PARAMETERS, report.OF_SCVI)
     blocks = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
-    cpu, gpu, counts, errors, logits, of_parameters = blocks
-    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n{logits}\n"
-    readme.write_text(text.format(*["old"] * 5), encoding="utf-8")
-    pattern = f"{cpu}\n{counts}\n{of_parameters}"
-    whole.write_text(pattern.format("old", "old", "old"), encoding="utf-8")
+    cpu, gpu, counts, errors, logits, of_parameters, scvi = blocks
+    text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n{logits}\n{scvi}\n"
+    readme.write_text(text.format(*["old"] * 6), encoding="utf-8")
+    pattern = f"{cpu}\n{counts}\n{of_parameters}\n{scvi}"
+    whole.write_text(pattern.format(*["old"] * 4), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "WHOLE", whole)
     monkeypatch.setattr(report, "RESULTS", folder)
@@ -265,7 +294,7 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    tables = (rendered[name] for name in ("cpu", "counts", "parameters"))
+    tables = (rendered[name] for name in ("cpu", "counts", "parameters", "scvi"))
     assert whole.read_text(encoding="utf-8") == pattern.format(*tables)
     short = readme.read_text(encoding="utf-8")
     assert rendered["cuda"] in short and rendered["errors"] in short and report.of_logit_errors(LOGIT_ERRORS) in short

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import mean
 from types import ModuleType
 
 import pytest
+from example_runs import check_picture
 from tolerances import FLOAT32_ROUNDING
 
 import bayes_by_backprop
+import beta_tcvae
 import evaluate
 import graph_vae
 import learned_noise
 import mlp_digits
 import pyvae
 import squared_error
+import vamp_prior
 
 # Negative ELBOs of the digits in nats per image. 13.7 is the least that gray levels allow, and 27.1 is what a decoder
 # reaches that ignores z and says the mean image, always.
@@ -84,6 +88,23 @@ def test_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     assert f"{-bounds[3] / 64 / 0.6931:.3f}"[:4] in printed[4]
     assert {character for row in printed[-8:] for character in row} == {" ", "#"}
+
+
+def test_vamp_prior(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = vamp_prior.main(str(tmp_path), epochs=20)
+    assert max(found.values()) < MEAN_IMAGE - 1.5
+    assert found["VampPrior"] < found["N(0, I)"]  # 24.5 and 24.8
+    check_picture(tmp_path / "vamp-prior.png")
+    assert "vamp-prior.png" in capsys.readouterr().out
+
+
+def test_beta_tcvae(capsys: pytest.CaptureFixture[str]) -> None:
+    found = beta_tcvae.main(epochs=30)
+    plain, weighted = found[1.0], found[6.0]
+    assert weighted.total_correlation < plain.total_correlation / 3 < 1
+    assert weighted.mutual_information > 1.5  # the dimensions are still in use
+    assert weighted.reconstruction < plain.reconstruction + 2.5
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_scvi_patch(capsys: pytest.CaptureFixture[str]) -> None:
