@@ -41,6 +41,7 @@ from .turns import LEFT_OUT
 RESULTS = ROOT / "benchmarks" / "results"
 COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
 SCVI_CSV, LOG_PROBABILITIES = "scvi.csv", "log-probabilities, or their lgamma"  # a note of its rows
+MIXTURES_CSV = "mixtures.csv"
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"

@@ -89,7 +89,7 @@ void draw(int64_t n, uint64_t seed, uint64_t first, T* normals) {
   T buffer[pyvae::kBuffer];
   for (int64_t done = 0; done < n; done += kChunk) {
     const int length = int(n - done < kChunk ? n - done : kChunk);
-    const T* drawn = pyvae::draw<T>(seed, first + uint64_t(done), length, buffer);
+    const T* drawn = pyvae::draw<T>(seed, /*sample=*/0, first + uint64_t(done), length, buffer);
     for (int i = 0; i < length; ++i) normals[done + i] = drawn[i];
   }
 }
