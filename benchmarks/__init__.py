@@ -11,6 +11,7 @@ speed.py        speed, bandwidth and call overhead, on either device
 untimed.py      errors against float64, memory, launches, and the time of an import
 accuracy.py     errors of the negative binomial over theta; and, as a command, those of logits.py as well
 logits.py       errors of the Bernoulli losses over the magnitude of the logit
+mixtures.py     by itself: densities under mixtures, and steps with them
 steps.py        whole training steps on a GPU
 scvi_train.py   by itself: scvi-tools' own training with and without the patch
 

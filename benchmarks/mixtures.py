@@ -212,7 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixtures", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     rows, where = [], environment("cpu")
     for row in measure(options.seconds, Device("inductor")):
         if row.stage == "both":

@@ -23,6 +23,9 @@ from .targets import (
     IN_GRAPH,
     LOGIT_COMPETITORS,
     LOGIT_ERRORS,
+    MIXTURE_TARGETS,
+    MIXTURES,
+    OF_MIXTURES,
     PARAMETER_TARGETS,
     PARAMETERS,
     PASSES,
@@ -45,7 +48,7 @@ MIXTURES_CSV = "mixtures.csv"
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
-OF_PARAMETERS, OF_SCVI = "benchmark-parameters", "benchmark-scvi"
+OF_PARAMETERS, OF_SCVI, OF_DENSITIES = "benchmark-parameters", "benchmark-scvi", "benchmark-mixtures"
 ERRORS_OF_LOGITS = "benchmark-logits-errors"
 
 LOGIT_RANGES = {  # as in Row: positive on the target's side
@@ -170,6 +173,20 @@ def of_scvi(rows: Sequence[Row], with_targets: bool = True) -> str:
     return "\n\n".join(filter(None, (markdown(head, body), judged(SCVI_TARGETS, rows) if with_targets else "")))
 
 
+def of_mixtures(rows: Sequence[Row]) -> str:
+    """Densities under mixtures, and steps with them; of a row the rows of z, their dimensions, and the components."""
+    at = {(row.what, row.batch, row.features, row.latent, row.competitor): row for row in rows}
+    body = []
+    for (*case, competitor), row in at.items():
+        if competitor == "fused":
+            what, batch, features, components = case
+            cells = [MIXTURES[what], f"{batch}×{features}", f"{components}", time(row)]
+            body.append([*cells, *(relative(at.get((*case, name))) for name in OF_MIXTURES)])
+    threads = max((row.threads or 1 for row in rows), default=1)
+    head = [f"{threads} thread{'s' * (threads > 1)}", "z", "components", "pyvae", *OF_MIXTURES.values()]
+    return "\n\n".join((markdown(head, body), judged(MIXTURE_TARGETS, rows)))
+
+
 def of_count_errors(rows: Sequence[Row]) -> str:
     """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
     at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
@@ -206,7 +223,7 @@ def main() -> None:
     on_cpu, where = read(RESULTS / "cpu.csv")
     errors, _ = read(RESULTS / COUNT_ERRORS_CSV)
     logit_errors, _ = read(RESULTS / LOGIT_ERRORS_CSV)
-    scvi, _ = read(RESULTS / SCVI_CSV)
+    (scvi, _), (mixtures, _) = read(RESULTS / SCVI_CSV), read(RESULTS / MIXTURES_CSV)
     pages = {
         README: {
             CPU: summary(on_cpu, where),
@@ -221,6 +238,7 @@ def main() -> None:
             OF_COUNTS: of_counts(on_cpu),
             OF_PARAMETERS: of_parameters(on_cpu),
             OF_SCVI: of_scvi(scvi),
+            OF_DENSITIES: of_mixtures(mixtures),
         },
     }
     for page, tables in pages.items():

@@ -35,6 +35,13 @@ SCVI = {
     "totalvi": "`TOTALVI`, 100 proteins",
     "autozi": "`AUTOZI`",
 }
+MIXTURES = {
+    "mixture": "`mixture_log_prob`",
+    "mixture_elements": '`mixture_log_prob(reduction="elements")`',
+    "step_scvi_mixture": "step of an scVI with a mixture as prior",
+    "step_beta_tcvae": "step of a β-TCVAE",
+}
+OF_MIXTURES = {"eager": "torch.distributions, or plain", "compiled": "torch.compile", "eager_products": "two products"}
 PASSES = {
     "objective_forward": "objective forward, with its gradient",
     "sampler_backward": "sampler backward",
@@ -292,4 +299,30 @@ SCVI_TARGETS = [
 SCVI_TARGETS += [
     at_most(f"{name}, loss of the same weights and noise", "≤ 1e-5 relative", f"{what}_loss", 1e-5, "{:.0e}")
     for what, name in SCVI.items()
+]
+
+
+def mixture_gain(what: str, competitor: str, least: float, components: int | None = None, most: int = 0) -> Target:
+    """Judged by the smallest ratio, of that many components or of at most so many."""
+
+    def judge(rows: Sequence[Row]) -> tuple[str, bool]:
+        fits = [
+            row
+            for row in rows
+            if components in (None, row.latent) and (not most or (row.latent is not None and row.latent <= most))
+        ]
+        worst = compared(fits, what, competitor)[0].ratio_to_fused
+        return f"{worst:.1f}×", worst >= least
+
+    label = f", {components} components" if components else f", up to {most} components" if most else ""
+    return Target(f"{MIXTURES[what]}, against {OF_MIXTURES[competitor]}{label}", f"≥ {least:g}×", judge)
+
+
+MIXTURE_TARGETS = [
+    mixture_gain("mixture", "eager", 12),
+    mixture_gain("mixture_elements", "eager", 12),
+    mixture_gain("mixture", "eager_products", 1.5, most=50),
+    mixture_gain("step_scvi_mixture", "eager", 3.5, components=20),
+    mixture_gain("step_scvi_mixture", "eager", 5, components=50),
+    mixture_gain("step_beta_tcvae", "eager", 3),
 ]

@@ -125,10 +125,20 @@ OF_SCVI = [
 ]  # fmt: skip
 
 
+# A density, fast enough but against two products, and a step that is not.
+OF_MIXTURES = [
+    *(Row("mixture", name, value, "us", "both", 3840, 10, 20, ratio_to_fused=value / 1000)
+      for name, value in (("eager", 15000.0), ("eager_products", 1200.0), ("fused", 1000.0))),
+    *(Row("step_scvi_mixture", name, value, "us", "both", 3840, 10, 50, ratio_to_fused=value / 2000)
+      for name, value in (("eager", 8000.0), ("fused", 2000.0))),
+]  # fmt: skip
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The results of both devices, of a quick run, of scvi-tools, and of the errors over theta and over the logit."""
+    """The results of both devices, of a quick run, by themselves, and of the errors over theta and over the logit."""
     write(tmp_path / report.SCVI_CSV, OF_SCVI, WHERE["cpu"])
+    write(tmp_path / report.MIXTURES_CSV, OF_MIXTURES, WHERE["cpu"])
     write(tmp_path / report.COUNT_ERRORS_CSV, COUNT_ERRORS, WHERE["cpu"])
     write(tmp_path / report.LOGIT_ERRORS_CSV, LOGIT_ERRORS, WHERE["cpu"])
     for device, name in (("cpu", "cpu"), ("cuda", "example-200"), ("cuda", "example-200-quick")):
@@ -147,7 +157,17 @@ def rendered(folder: Path) -> dict[str, str]:
         "parameters": report.of_parameters(on_cpu),
         "errors": report.of_count_errors(errors),
         "scvi": report.of_scvi(OF_SCVI),
+        "mixtures": report.of_mixtures(OF_MIXTURES),
     }
+
+
+def test_mixtures() -> None:
+    table, targets = report.of_mixtures(OF_MIXTURES).split("\n\n")
+    assert "| `mixture_log_prob` | 3840×10 | 20 | 1,000 µs | 15,000 µs, 15.0× |  | 1,200 µs, 1.2× |" in table
+    assert "| step of an scVI with a mixture as prior | 3840×10 | 50 | 2,000 µs | 8,000 µs, 4.0× |  |  |" in table
+    reached = [line.endswith("yes |") for line in targets.splitlines()[2:]]
+    assert reached == [True, False, False, False, False, False]
+    assert targets.count("not measured") == 3  # of its dimensions, a step of 20 components, beta-TCVAE
 
 
 def test_scvi_tools_training() -> None:
@@ -276,13 +296,13 @@ def test_readme_is_rewritten_between_its_markers(
 ) -> None:
     readme, whole = folder / "README.md", folder / "WHOLE.md"
     names = (report.CPU, report.GPU, report.OF_COUNTS, report.ERRORS_OF_COUNTS, report.ERRORS_OF_LOGITS)
-    names += (report.OF_PARAMETERS, report.OF_SCVI)
+    names += (report.OF_PARAMETERS, report.OF_SCVI, report.OF_DENSITIES)
     blocks = (f"<!-- {name}:start -->\n{{}}\n<!-- {name}:end -->" for name in names)
-    cpu, gpu, counts, errors, logits, of_parameters, scvi = blocks
+    cpu, gpu, counts, errors, logits, of_parameters, scvi, mixtures = blocks
     text = f"before\n{cpu}\nbetween\n{gpu}\nafter\n{counts}\n{errors}\n{logits}\n{scvi}\n"
     readme.write_text(text.format(*["old"] * 6), encoding="utf-8")
-    pattern = f"{cpu}\n{counts}\n{of_parameters}\n{scvi}"
-    whole.write_text(pattern.format(*["old"] * 4), encoding="utf-8")
+    pattern = f"{cpu}\n{counts}\n{of_parameters}\n{scvi}\n{mixtures}"
+    whole.write_text(pattern.format(*["old"] * 5), encoding="utf-8")
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "WHOLE", whole)
     monkeypatch.setattr(report, "RESULTS", folder)
@@ -294,7 +314,7 @@ def test_readme_is_rewritten_between_its_markers(
 
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
-    tables = (rendered[name] for name in ("cpu", "counts", "parameters", "scvi"))
+    tables = (rendered[name] for name in ("cpu", "counts", "parameters", "scvi", "mixtures"))
     assert whole.read_text(encoding="utf-8") == pattern.format(*tables)
     short = readme.read_text(encoding="utf-8")
     assert rendered["cuda"] in short and rendered["errors"] in short and report.of_logit_errors(LOGIT_ERRORS) in short
