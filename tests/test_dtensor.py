@@ -126,6 +126,21 @@ def latent_checks() -> None:
             for reduction, placed in (("none", kept), ("elements", kept), ("sum", summed), ("batchmean", summed)):
                 compared(lambda *x, r=reduction: [pyvae.kl_divergence(*x, reduction=r)], inputs, two, (placed,))
 
+    for placement in (Shard(0), Replicate()):
+
+        @check(f"under a mixture {placement}", placement)
+        def _(placement: Any) -> None:
+            inputs = (numbers(B, L), numbers(B, L, seed=1), numbers(4, L, seed=2), numbers(4, seed=3))
+            whole = Replicate()
+
+            def densities(mu: Tensor, logvar: Tensor, mean: Tensor, logits: Tensor) -> list[Tensor]:
+                prior = pyvae.Mixture(mean, mean / 2, logits=logits)
+                z, kl = pyvae.reparameterize_kl(mu, logvar, seed=7, prior=prior)
+                each = pyvae.mixture_log_prob(z, prior, reduction="elements")
+                return [z, kl, each, pyvae.gaussian_log_prob(z, mu, logvar)]
+
+            compared(densities, inputs, (placement, placement, whole, whole), (placement,) * 4)
+
     @check("drawn seeds")
     def _() -> None:
         mu, logvar = numbers(B, L), numbers(B, L, seed=1)
@@ -181,6 +196,17 @@ def objective_checks() -> None:
                         return [pyvae.reconstruction_loss(x, t, likelihood=like, weight=w, reduction=reduction)]
 
                     compared(loss, inputs, placements, (placed,))
+
+        @check(f"a distribution's log_prob {placement}", placement)
+        def _(placement: Any) -> None:
+            target = 10 * numbers(B, D, seed=3).round()
+            split_target = distributed(target, placement)
+
+            def log_prob(mu: Tensor, theta: Tensor) -> list[Tensor]:
+                own = pyvae.distributions.NegativeBinomial(mu=mu, theta=theta)
+                return [own.log_prob(target if type(mu) is Tensor else split_target)]
+
+            compared(log_prob, (numbers(B, D), 1 + numbers(D, seed=4)), (placement, Replicate()), (placement,))
 
         @check(f"several samples of recon {placement}", placement)
         def _(placement: Any) -> None:
