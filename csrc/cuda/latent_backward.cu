@@ -6,7 +6,7 @@ namespace cuda {
 namespace {
 
 template <class Scale, class Way>
-__global__ void __launch_bounds__(kThreads, blocks_of<Scale, Way>(kGeneralLatentBackwardBlocks<typename Way::T>))
+__global__ void __launch_bounds__(kThreads, blocks_of<Scale, Way>(kGeneralLatentBackwardBlocks))
     latent_backward_kernel(const __grid_constant__ LatentBackward a) {
   const SampleGradient<Scale, Way> map{a, resolve(a.seed)};
   map_and_reduce<Way::kVector, false>(a.partition, blockIdx.x, Workspace{}, map, [](int64_t, double) {});

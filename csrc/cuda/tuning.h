@@ -31,10 +31,10 @@ constexpr int kWarp = 32;  // the hardware's
 template <class T>
 constexpr int kPackedBlocks = sizeof(T) == 4 ? PYVAE_TUNED(kPackedBlocks, 3) : 4;
 constexpr int kGradientBlocks = PYVAE_TUNED(kGradientBlocks, 5), kGeneralBlocks = 3;
-// Where they would spill, less: of the sampler's general backward kernel, which has a prior's gradients besides; and of
-// the gradient alone in double, and with a pos_weight, whose formula stands in the kernel twice.
-template <class T>
-constexpr int kGeneralLatentBackwardBlocks = sizeof(T) == 4 ? 2 : 3;
+// Where they would spill, less: of the sampler's general backward kernel, which has a prior's gradients besides, and
+// sums over samples; and of the gradient alone in double, and with a pos_weight, whose formula stands in the kernel
+// twice.
+constexpr int kGeneralLatentBackwardBlocks = 2;
 constexpr int kLargeGradientBlocks = 4, kDoubleGradientBlocks = 3;
 // Of a scale whose prior takes many registers, in the sampler's general kernels.
 constexpr int kLongPriorBlocks = 2;
