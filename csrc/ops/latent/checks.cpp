@@ -37,7 +37,7 @@ const char* find_error(const LatentArguments& a) {
   if (a.samples.maybe_as_int().value_or(0) < 0) return "samples must be 0 or more";
   if (a.eps) {
     if (!is_supported_type(a.eps->scalar_type())) return "eps must be floating";
-    if (a.eps->sym_sizes() != sample_sizes(a)) return "eps must have the sample's shape";
+    if (a.eps->sym_sizes() != c10::SymIntArrayRef(sample_sizes(a))) return "eps must have the sample's shape";
     if (a.eps->device() != a.mu.device()) return "eps must be on mu's device";
   }
   if (a.seed) {
