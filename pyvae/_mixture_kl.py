@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _latent_checks, _mixture_checks
+from . import _latent_checks, _mixture_checks, _sharding
 from ._arguments import LatentArguments
 from ._mixture_checks import Mixture
+from ._noise import seed_tensor
 from ._posterior import FORMS, in_compute_dtype
 
 HALF_LOG_TWO_PI = 0.91893853320467274178
@@ -20,7 +21,6 @@ class Functions(NamedTuple):
     """The kernels' or the reference's."""
 
     reparameterize: Callable[..., Tensor]
-    gaussian_log_prob: Callable[..., Tensor]
     mixture_log_prob: Callable[..., Tensor]
 
 
@@ -38,17 +38,25 @@ def sample_and_estimate(functions: Functions, given: LatentArguments) -> tuple[T
     _mixture_checks.mixture(name, posterior.mu, prior, "none", "mu")
     # In the compute dtype, so that both densities are those of z before it is rounded to 16 bits.
     mu, scale, kind, *_ = in_compute_dtype(posterior)
-    source = {"eps": call.eps, "seed": call.seed, "row_offset": call.row_offset, "generator": call.generator}
-    z = functions.reparameterize(mu, **{kind: scale}, samples=call.samples, **source)
-    log_sigma = FORMS[kind].log_variance(scale).sum(1) / 2
+    source: dict[str, Any] = {"eps": call.eps, "samples": call.samples}
+    if call.eps is None:
+        seed = call.seed
+        if seed is None and not _sharding.among(mu, scale):  # of DTensors each process draws one for its own rows
+            seed = seed_tensor(None, call.generator, mu.device)
+        generator = call.generator if seed is None else None
+        source |= {"seed": seed, "row_offset": call.row_offset, "generator": generator}
+    z = functions.reparameterize(mu, **{kind: scale}, **source)
+    # log q(z|x) = -1/2 eps^2 - log sigma + a constant, by the noise itself: of a z that is near mu (z - mu) / sigma has
+    # no digits, and its gradients by mu, directly and through z, are each other's opposite.
     if call.eps is not None:
         eps = call.eps.to(mu.dtype)
-        log_q = -(eps * eps).sum(-1) / 2 - mu.shape[1] * HALF_LOG_TWO_PI - log_sigma
+    elif source["seed"] is not None:
+        with torch.no_grad():
+            eps = functions.reparameterize(torch.zeros_like(mu), std=torch.ones_like(mu), **source)
     else:
-        # log q(z|x) = -1/2 eps^2 - log sigma + a constant: by mu and through z it has no slope. Of its parts autograd
-        # would subtract (z - mu) / sigma^2 from itself.
-        log_q = functions.gaussian_log_prob(z.detach(), mu.detach(), **{kind: scale.detach()})
-        log_q = log_q - (log_sigma - log_sigma.detach())
+        eps = ((z - mu) / FORMS[kind].sigma(scale)).detach()
+    log_sigma = FORMS[kind].log_variance(scale).sum(1) / 2
+    log_q = -(eps * eps).sum(-1) / 2 - mu.shape[1] * HALF_LOG_TWO_PI - log_sigma
     kl = log_q - functions.mixture_log_prob(z, prior)
     z = z.to(torch.promote_types(posterior.mu.dtype, posterior.scale.dtype))
     return z, kl if call.samples is None else kl.mean(0)

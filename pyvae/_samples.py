@@ -17,8 +17,11 @@ from ._objects import held
 
 
 def has_samples(recon: Any, target: Any) -> bool:
-    """Whether recon has one dimension more than target, before target's own, which has features: two or more."""
+    """Whether recon has one dimension more than target, before target's own, which has features: two or more. A recon
+    (1, 1, D) against (1, D) is none: target is its flattened form."""
     if not (isinstance(recon, Tensor) and isinstance(target, Tensor)):
+        return False
+    if target.ndim == 2 and recon.shape[:1] == target.shape[:1] == (1,):
         return False
     return target.ndim > 1 and recon.ndim == target.ndim + 1 and recon.shape[1:] == target.shape
 

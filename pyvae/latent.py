@@ -15,7 +15,7 @@ from ._expect import scalar
 from ._extension import _C
 from ._mixture_checks import Mixture
 from ._noise import seed_tensor
-from .mixture import gaussian_log_prob, mixture_log_prob
+from .mixture import mixture_log_prob
 
 
 def reparameterize(
@@ -273,7 +273,7 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
     if _route.overridden(call):
         return _route.override(function, call._asdict())
     if with_kl and isinstance(call.prior, Mixture):
-        functions = _mixture_kl.Functions(reparameterize, gaussian_log_prob, mixture_log_prob)
+        functions = _mixture_kl.Functions(reparameterize, mixture_log_prob)
         return _mixture_kl.sample_and_estimate(functions, call)
     call, posterior = _latent_checks.call(function.__name__, call)
     tensors = (posterior.mu, posterior.scale, call.eps, *(posterior.prior or ()))

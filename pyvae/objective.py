@@ -40,7 +40,8 @@ def reconstruction_loss(
     Args:
         recon, target, likelihood, weight, pos_weight: as for `elbo_loss`. Or recon holds S samples of each row of a
             target (B, ...) of two dimensions or more, and has shape (S, B, ...): target is not copied, and a softmax is
-            each sample's own. Parameters and weights broadcast to recon; log_library is (B,), or (S, B).
+            each sample's own. Parameters and weights broadcast to recon; log_library is (B,), or (S, B). One sample of
+            one row, (1, 1, D) against (1, D), is a flattened row instead, and gives (1,).
         reduction: "none", shape (B,), or (S, B) of samples; "sum" over everything; "batchmean", the mean over the batch
             and the samples; "elements", recon's shape, each element's own, which weights multiply and a mask sets to 0.
 

@@ -91,7 +91,7 @@ def reparameterize_kl(
     """Draw z of shape (B, ...) and compute the KL of shape (B,) in nats; see `pyvae.reparameterize_kl`."""
     call = LatentArguments(mu, logvar, std, logstd, rho, logvar_range, eps, seed, row_offset, generator, samples, prior)
     if isinstance(prior, Mixture):
-        functions = _mixture_kl.Functions(reparameterize, gaussian_log_prob, mixture_log_prob)
+        functions = _mixture_kl.Functions(reparameterize, mixture_log_prob)
         return _mixture_kl.sample_and_estimate(functions, call)
     z, posterior = sample("reparameterize_kl", *_latent_checks.call("reparameterize_kl", call))
     return z, divergence("reparameterize_kl", posterior, "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -212,3 +213,38 @@ def test_what_scvi_tools_asks_for() -> None:
             assert held.get_normalized("mu").shape == held.batch_shape
         assert f"{type(each).__name__}(" in repr(each)
     assert_whole(made[1].zi_probs, torch.sigmoid(mu), 1e-6)
+
+
+def test_slopes_by_the_value_at_a_count_of_0() -> None:
+    """As torch's: log p is differentiable in the value there, too. And so is the loss in its target."""
+    x = leaf(torch.zeros(3, dtype=torch.float64))
+    mu = torch.tensor([0.5, 20.0, 4e4], dtype=torch.float64)
+    theta = torch.tensor([2.0, 0.5, 30.0], dtype=torch.float64)
+    pairs = (
+        (Poisson(mu), torch_distributions.Poisson(mu)),
+        (NegativeBinomial(mu=mu, theta=theta, eps=0.0), torch_nb(mu, theta)),
+        (NegativeBinomial(theta, logits=torch.log(mu / theta)), torch_nb(mu, theta)),
+    )
+    for own, truth in pairs:
+        got, want = (grad(each.log_prob(x).sum(), x)[0] for each in (own, truth))
+        assert_whole(got, want, 1e-9)
+    row = pyvae.reconstruction_loss(mu[None], x[None], likelihood="multinomial").sum()
+    assert_whole(grad(row, x)[0], -torch.log_softmax(mu, 0), 1e-12)
+
+
+def test_draws_at_the_ends() -> None:
+    """Of theta, where it is 0 or infinite, or its log is beyond 80: nothing, and Poisson's counts."""
+    torch.manual_seed(0)
+    none = NegativeBinomial(torch.tensor([0.0, 2.0]), probs=torch.tensor(0.5)).sample((1000,))
+    assert not none[:, 0].any() and none[:, 1].any()
+    for each in (NegativeBinomial(mu=torch.full((9,), 4.0), theta=math.inf),
+                 of(pyvae.NegativeBinomial(89.0), torch.full((1, 9), math.log(4.0)))):  # fmt: skip
+        draws = each.sample((5000,))
+        assert abs(draws.var().item() / draws.mean().item() - 1) < 0.05
+
+
+def test_what_is_checked_of_probs() -> None:
+    for probs in (1.5, -0.5, math.nan):
+        with pytest.raises(ValueError, match=r"NegativeBinomial: `probs` must lie in \[0, 1\)"):
+            NegativeBinomial(torch.tensor(2.0), probs=torch.tensor(probs), validate_args=True)
+        NegativeBinomial(torch.tensor(2.0), probs=torch.tensor(probs))

@@ -136,3 +136,39 @@ def test_multinomial_keeps_digits() -> None:
     logits, x = draw(2, 50).float(), torch.poisson(draw(2, 50).exp() * 1e5)
     truth = of("multinomial", logits.double()).log_prob(x)
     assert_whole(of("multinomial", logits).log_prob(x.float()), truth, 1e-6)
+
+
+def test_continuous_bernoulli_far_from_0() -> None:
+    """Where torch's probabilities have ended: e^(x t) with |x| large is all but an exponential distribution."""
+    logits = torch.tensor([[-300.0, -50.0, -1e-4, 0.0, 1e-4, 3.0, 50.0, 300.0]])
+    made = of("continuous_bernoulli_logits", logits)
+    exact = torch.tensor([[1 / 300, 0.02, 0.49999167, 0.5, 0.50000833, 0.71906236, 0.98, 1 - 1 / 300]])
+    torch.testing.assert_close(made.mean, exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(made.variance[0, [0, 1, 6]], torch.tensor([1 / 300, 0.02, 0.02]) ** 2, rtol=1e-5, atol=0)
+    torch.manual_seed(0)
+    draws = made.sample((50000,)).double()
+    assert ((draws.mean(0) - made.mean).abs() < 6 * (made.variance / 50000).sqrt()).all()
+    assert ((draws.var(0) / made.variance - 1).abs() < 0.05).all() and draws.min() >= 0 and draws.max() <= 1
+
+
+def test_empty_batches() -> None:
+    words = of("multinomial", torch.ones(0, 3), total_count=4)
+    assert words.sample((2,)).shape == (2, 0, 3) and words.log_prob(torch.ones(0, 3)).shape == (0,)
+    scores = of(pyvae.NegativeBinomial(0.0, torch.zeros(0)), torch.zeros(0, 2))
+    assert scores.sample().shape == scores.log_prob(torch.zeros(0, 2)).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "total, error, words",
+    [
+        (-2, ValueError, "whole numbers >= 0"),
+        (2.5, TypeError, "must be a whole number or a Tensor of them, but is a float"),
+        (torch.tensor([1.5, 1, 1, 1]), ValueError, "whole numbers >= 0"),
+        (torch.ones(3), ValueError, r"must have shape \(4,\), but has shape \(3,\)"),
+        ("x", TypeError, "but is a str"),
+    ],
+    ids=str,
+)
+def test_totals_are_whole(total: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=f"Multinomial: `total_count` .*{words}"):
+        of("multinomial", torch.ones(4, 3), total_count=total).sample()

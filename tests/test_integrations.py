@@ -118,6 +118,14 @@ def test_what_was_expanded_is_found_again() -> None:
     row, square = torch.rand(5), torch.rand(5, 5)
     assert scvi._unexpanded(row.expand(3, 5)) is row
     assert scvi._unexpanded(square[:1].expand(5, 5)).shape == (5, 5)
+    learned = row.clone().requires_grad_()
+    assert scvi._unexpanded(learned.expand(3, 5)) is learned
+    asked = learned.expand(3, 5)
+    asked.retain_grad()
+    hooked = learned.expand(3, 5)
+    hooked.register_hook(lambda grad: None)
+    for x in (asked, hooked, row.expand(3, 5).requires_grad_()):
+        assert scvi._unexpanded(x) is x
     for x in (row[:, None].expand(5, 5), row[None, :3].expand(4, 3), row[1:].expand(2, 4), square.t(), square[0], row):
         assert scvi._unexpanded(x) is x
 

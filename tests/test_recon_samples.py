@@ -195,6 +195,21 @@ def test_compiles(backend_: str) -> None:
         assert_whole(got, want, 1e-6)
 
 
+@BOTH
+def test_one_sample_of_one_row() -> None:
+    """A flattened row, as any (B, 1, D) against (B, D) is; more features, or rows, are samples again."""
+    for recon, target, shape in (
+        ((1, 1, 4), (1, 4), (1,)),
+        ((1, 2, 4), (2, 4), (1, 2)),
+        ((2, 1, 4), (1, 4), (2, 1)),
+        ((1, 1, 2, 3), (1, 2, 3), (1, 1)),
+    ):
+        inputs = torch.zeros(recon), torch.ones(target)
+        assert pyvae.reconstruction_loss(*inputs, likelihood="gaussian").shape == shape
+        on_meta = (x.to("meta") for x in inputs)
+        assert pyvae.reconstruction_loss(*on_meta, likelihood="gaussian").shape == shape
+
+
 REFUSED = [
     (lambda: pyvae.reconstruction_loss(torch.rand(6, 3), torch.rand(2, 3)), r"must have recon's shape \(6, 3\)"),
     (lambda: pyvae.reconstruction_loss(torch.rand(6, 3), torch.rand(3)), r"must have recon's shape \(6, 3\)"),

@@ -13,7 +13,6 @@ from torch.distributions.utils import probs_to_logits
 
 from .. import likelihoods
 from .._expect import is_readable
-from .._noise import exact_dtype
 from ._fused import Fused, tensors
 
 LARGEST_MEAN = 1e8  # of a Poisson draw, beyond which torch's is not to be relied on
@@ -114,6 +113,9 @@ class NegativeBinomial(_Normalized, Fused):
         else:
             by_probs = logits is None
             theta, second = tensors(total_count, probs if by_probs else logits)
+            validates = Distribution._validate_args if validate_args is None else validate_args
+            if by_probs and validates and not bool(((second >= 0) & (second < 1)).all()):
+                raise ValueError(f"{type(self).__name__}: `probs` must lie in [0, 1), but do not everywhere")
             log_theta = torch.log(theta)
             recon = (probs_to_logits(second, is_binary=True) if by_probs else second) + log_theta
             likelihood = self._object(log_theta=log_theta)
@@ -195,6 +197,7 @@ class NegativeBinomial(_Normalized, Fused):
         single = torch.promote_types(self.mu.dtype, torch.float32)  # torch draws no 16-bit gammas everywhere
         mu, theta = self.mu.to(single), self.theta.to(single)
         means = torch._standard_gamma(theta.expand(shape).contiguous()) * (mu / theta)
+        means = torch.where(theta.isinf(), mu, torch.where(theta == 0, 0.0, means))  # Poisson's limit, and always 0
         return torch.poisson(means.clamp(max=LARGEST_MEAN)).to(self.mu.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -211,7 +214,7 @@ class NegativeBinomial(_Normalized, Fused):
             if not (isinstance(value, Tensor) and is_readable(value) and bool((value < 0).any())):
                 raise
         _warn()
-        exact = value if value.is_floating_point() else value.to(exact_dtype(value.device))
+        exact = value if value.is_floating_point() else value.to(self.mu.dtype)
         return self._evaluate(torch.where(exact < 0, torch.nan, exact))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:

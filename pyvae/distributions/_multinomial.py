@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from .._expect import is_readable, what
 from .._noise import exact_dtype
 from ..objective import reconstruction_loss
 from ._fused import broadcast
@@ -58,7 +59,7 @@ class Multinomial(Distribution):
     @property
     def probs(self) -> Tensor:
         """Of the categories: they sum to 1 over a row."""
-        flat = self.logits.reshape(*self._batch_shape, -1)
+        flat = self.logits.reshape(*self._batch_shape, self._event_shape.numel())
         return torch.softmax(flat, -1).reshape(self.logits.shape)
 
     @property
@@ -76,13 +77,15 @@ class Multinomial(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(value) of each row, shape of value and the batch, broadcast, without the event's dimensions."""
-        if self._validate_args:
+        if self._validate_args and not (isinstance(value, Tensor) and value.numel() == 0):  # which torch cannot check
             self._validate_sample(value)
         events = len(self._event_shape)
         shape = broadcast(self, value, self.logits.shape)
         rows = shape[: len(shape) - events].numel()
         exact = exact_dtype(self.logits.device)  # in which the two parts, both large, are subtracted
-        logits, counts = (x.to(exact).expand(shape).reshape(rows, -1) for x in (self.logits, value))
+        logits, counts = (
+            x.to(exact).expand(shape).reshape(rows, self._event_shape.numel()) for x in (self.logits, value)
+        )
         known = reconstruction_loss(logits, counts, likelihood="multinomial", reduction="none")
         ways = torch.lgamma(counts.sum(1) + 1) - torch.lgamma(counts + 1).sum(1)
         return (ways - known).to(self.logits.dtype).reshape(shape[: len(shape) - events])
@@ -111,7 +114,15 @@ class Multinomial(Distribution):
         given = self._total_count if given is None else given
         if given is None:
             raise ValueError(f"{type(self).__name__}: `total_count` must be given to draw, or for a mean, but is None")
-        return torch.as_tensor(given, device=self.logits.device).expand(self._batch_shape)
+        name = f"{type(self).__name__}: `total_count`"
+        if not isinstance(given, (int, Tensor)) or isinstance(given, bool):
+            raise TypeError(f"{name} must be a whole number or a Tensor of them, but is {what(given)}")
+        totals = torch.as_tensor(given, device=self.logits.device)
+        if totals.ndim and totals.shape != self._batch_shape:
+            raise ValueError(f"{name} must have shape {tuple(self._batch_shape)}, but has shape {tuple(totals.shape)}")
+        if is_readable(totals) and not bool(((totals >= 0) & (totals == totals.round())).all()):
+            raise ValueError(f"{name} must hold whole numbers >= 0, but does not everywhere")
+        return totals.expand(self._batch_shape)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(logits: {tuple(self.logits.shape)})"

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from .. import _checks, likelihoods
 from .._arguments import LikelihoodName, without_posterior
+from .._noise import exact_dtype
 from .._objects import held
 from ..likelihoods import LikelihoodObject, resolve
 from ._counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
@@ -29,7 +30,36 @@ class Bernoulli(Fused, torch_distributions.Bernoulli):
 
 
 class ContinuousBernoulli(Fused, torch_distributions.ContinuousBernoulli):
-    """torch's, with a `log_prob` that is exact for every logit."""
+    """torch's, exact for every logit x, where torch's probabilities end at about 16: its density is proportional to
+    e^(x t)."""
+
+    @property
+    def mean(self) -> Tensor:
+        """1 / (1 - e^-x) - 1 / x."""
+        x, near = self._apart()
+        return torch.where(near, 0.5 + x / 12, -1 / torch.expm1(-x) - 1 / x).to(self._recon.dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        """1 / x^2 - 1 / (2 sinh(x / 2))^2."""
+        x, near = self._apart()
+        y = x.abs()
+        share = torch.exp(-y) / torch.expm1(-y).square()  # 1 / (2 sinh(x / 2))^2 without an infinity
+        return torch.where(near, 1 / 12 - x * x / 240, 1 / (x * x) - share).to(self._recon.dtype)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Where the share `value` of the probability lies below: log(1 + u (e^x - 1)) / x."""
+        x, near = self._apart()
+        u = value.to(x.dtype)
+        y, small = x.abs(), torch.where(x > 0, 1 - u, u)  # by the side where e^-|x| does not vanish
+        at = -torch.log1p(small * torch.expm1(-y)) / y
+        at = torch.where(near, u + u * (1 - u) * x / 2, torch.where(x > 0, 1 - at, at))
+        return at.clamp(0, 1).to(self._recon.dtype)
+
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """The logit in float64, in the batch shape, and whether it is so near 0 that a series is used."""
+        x = self._recon.to(exact_dtype(self._recon.device)).expand(self._batch_shape)
+        return x, x.abs() < 1e-3
 
 
 class Normal(Fused, torch_distributions.Normal):
@@ -122,7 +152,7 @@ def _counts(likelihood: Any, recon: Tensor, validate_args: bool | None) -> Distr
     """Of log means in place of a softmax's scores, and of tensors in place of the numbers that it shows."""
     library = resolve(likelihood).log_library
     if library is not None:
-        rows = recon.reshape(len(recon), -1)
+        rows = recon.flatten(1) if recon.ndim > 1 else recon[:, None]
         library = library.reshape(-1, 1) if isinstance(library, Tensor) else library
         recon = (torch.log_softmax(rows, 1) + library).reshape(recon.shape)
     if isinstance(likelihood, str):

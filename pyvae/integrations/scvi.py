@@ -126,6 +126,8 @@ def _unexpanded(x: Tensor) -> Tensor:
     """Of an expanded tensor, as scvi-tools makes theta (B, D) of (D,), what was expanded: its log and gradient are
     small."""
     base = x._base if type(x) is Tensor and not torch.compiler.is_compiling() else None
+    if base is not None and (x.requires_grad != base.requires_grad or x.retains_grad or x._backward_hooks):
+        return x  # somebody asks for the gradient of the expanded one
     if base is None or base.ndim > x.ndim or base.numel() == x.numel() or x.storage_offset() != base.storage_offset():
         return x
     sizes = zip(base.shape, x.shape[x.ndim - base.ndim :], strict=True)

@@ -22,8 +22,9 @@ def _count(x: Tensor) -> Tensor:
 
 
 def _times_log(x: Tensor, log: Tensor) -> Tensor:
-    """x log p: 0 where x is, whatever p, 0 and inf included."""
-    return x * torch.where(x == 0, log.clamp(-1, 1), log)
+    """x log p: 0 where x is, whatever p, 0 and inf included. Its slope by x is log p there, too, if that is finite."""
+    limit = torch.finfo(log.dtype).max
+    return x * torch.where(x == 0, log.clamp(-limit, limit), log)
 
 
 def _poisson(log_mean: Tensor, x: Tensor, _: Tensor | float) -> Tensor:
@@ -48,8 +49,8 @@ def _mean(mu: Tensor) -> Tensor:
 
 
 def _log_mean(mu: Tensor, x: Tensor) -> Tensor:
-    """log mu, where a count above 0 asks for it: so that at 0 its slope, which may be infinite, is 0."""
-    return torch.log(torch.where(x == 0, torch.where(mu.isnan(), mu, 1.0), mu))
+    """log mu; at a mean of 0, whose log has an infinite slope, only where a count above 0 asks for it."""
+    return torch.log(torch.where((x == 0) & (mu < torch.finfo(mu.dtype).tiny), 1.0, mu))
 
 
 POISSON_MEAN = Likelihood("poisson_mean", _poisson_mean, ("eps",), is_count=True)
