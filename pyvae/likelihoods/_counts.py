@@ -153,7 +153,8 @@ NEGATIVE_BINOMIAL_MEAN = Likelihood(
 class NegativeBinomial(Object):
     """Negative binomial counts of mean mu = e^recon, or with log_library e^log_library softmax(recon), and variance
     mu + mu^2 / theta. Right to 1e-5 in float32, value and derivatives, for log theta from -80 to 80, counts to 1e6 and
-    recon to 87 (e^87 is near float32's largest number); above 80 it is Poisson's limit.
+    recon to 87 (e^87 is near float32's largest number); above 80 it is Poisson's limit. Where a derivative is a small
+    difference, that is relative to its larger side: by log theta, of a count of 1 where the mean is far below 1.
 
     Args:
         log_theta: log of the inverse dispersion, broadcastable to recon, (D,) for one a gene, or a number.
