@@ -19,11 +19,11 @@ from ._objects import held
 def has_samples(recon: Any, target: Any) -> bool:
     """Whether recon has one dimension more than target, before target's own, which has features: two or more. A recon
     (1, 1, D) against (1, D) is none: target is its flattened form."""
-    if not (isinstance(recon, Tensor) and isinstance(target, Tensor)):
+    if not (isinstance(recon, Tensor) and isinstance(target, Tensor)) or recon.is_nested or target.is_nested:
         return False
-    if target.ndim == 2 and recon.shape[:1] == target.shape[:1] == (1,):
+    if recon.ndim != target.ndim + 1 or target.ndim < 2 or recon.shape[1:] != target.shape:
         return False
-    return target.ndim > 1 and recon.ndim == target.ndim + 1 and recon.shape[1:] == target.shape
+    return recon.shape[:2] != (1, 1) or target.ndim > 2
 
 
 def flattened(call: ObjectiveArguments) -> ObjectiveArguments:

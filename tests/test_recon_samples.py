@@ -236,6 +236,16 @@ def test_refusals(refused: Any, words: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("reduction", ["none", "elements"])
+def test_nested_tensors_are_refused(reduction: Any) -> None:
+    """Though they have no shape to be compared."""
+    nested, dense = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)]), torch.ones(2, 3)
+    for recon, target in ((nested, dense), (dense, nested)):
+        with pytest.raises(TypeError, match="dense .strided. Tensor, but is a nested one"):
+            pyvae.reconstruction_loss(recon, target, likelihood="gaussian", reduction=reduction)
+
+
+@BOTH
 def test_data_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`recon` must hold probabilities in \[0, 1\].* but holds 2"):
         pyvae.reconstruction_loss(2 + torch.rand(2, 6, 3) / 9, torch.rand(6, 3))
