@@ -241,7 +241,7 @@ def test_nested_tensors_are_refused(reduction: Any) -> None:
     """Though they have no shape to be compared."""
     nested, dense = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)]), torch.ones(2, 3)
     for recon, target in ((nested, dense), (dense, nested)):
-        with pytest.raises(TypeError, match="dense .strided. Tensor, but is a nested one"):
+        with pytest.raises(TypeError, match=r"dense .strided. Tensor, but is a nested one"):
             pyvae.reconstruction_loss(recon, target, likelihood="gaussian", reduction=reduction)
 
 
