@@ -161,9 +161,11 @@ def test_what_theirs_takes_goes_to_theirs(module: ModuleType) -> None:
         logs.append(1)
         return torch.log(y)
 
+    large = module.log_nb_positive(x, mu, theta, eps=1e-3)
     want = [module.log_nb_positive(odd, mu, theta), module.log_nb_positive(x, mu, theta, log_fn=log)]
     with scvi.patch():
         got = [module.log_nb_positive(odd, mu, theta)]
+        assert torch.equal(module.log_nb_positive(x, mu, theta, eps=1e-3), large)  # which theirs adds to theta, too
         counted = len(logs)
         got.append(module.log_nb_positive(x, mu, theta, log_fn=log))
         assert len(logs) == 2 * counted > 0

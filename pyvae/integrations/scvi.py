@@ -3,7 +3,8 @@
 Every model of scvi-tools takes them from three functions of elementwise tensors, `log_nb_positive`, `log_zinb_positive`
 and `log_mixture_nb` (scvi/distributions/_negative_binomial.py). They are replaced by functions with the same arguments
 and values, eps included, whose gradients are made in the forward pass. What they are given and the kernels have not
-(negative data, other functions for log and lgamma, devices without kernels, arrays of jax) goes to scvi-tools' own.
+(negative data, another eps, other functions for log and lgamma, devices without kernels, arrays of jax) goes to
+scvi-tools' own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
 from ..objective import reconstruction_loss
 
 MODULE = "scvi.distributions._negative_binomial"
+EPS = 1e-8  # theirs
 NAMES = ("log_nb_positive", "log_zinb_positive", "log_mixture_nb")
 
 _active: Patch | None = None
@@ -113,9 +115,10 @@ class _Replacement:
         return self.original(*given, **named) if out is None else out
 
 
-def _takes(*tensors: Any, log_fn: Any, lgamma_fn: Any) -> bool:
-    """Whether the kernels can compute the call."""
-    if log_fn is not torch.log or lgamma_fn is not torch.lgamma:
+def _takes(*tensors: Any, eps: Any, log_fn: Any, lgamma_fn: Any) -> bool:
+    """Whether the kernels can compute the call: eps, which theirs adds to theta as well, has to be theirs, too small to
+    be seen there."""
+    if eps != EPS or log_fn is not torch.log or lgamma_fn is not torch.lgamma:
         return False
     if not all(isinstance(x, Tensor) and x.device == tensors[0].device for x in tensors):
         return False
@@ -151,7 +154,7 @@ def _elements(x: Tensor, mu: Tensor, likelihood: Any, *own: Tensor) -> Tensor | 
 def _log_nb(
     x: Any, mu: Any, theta: Any, eps: float = 1e-8, log_fn: Any = torch.log, lgamma_fn: Any = torch.lgamma
 ) -> Tensor | None:
-    if not _takes(x, mu, theta, log_fn=log_fn, lgamma_fn=lgamma_fn):
+    if not _takes(x, mu, theta, eps=eps, log_fn=log_fn, lgamma_fn=lgamma_fn):
         return None
     return _elements(x, mu, NegativeBinomial(theta=_unexpanded(theta), link="identity", eps=eps), theta)
 
@@ -159,7 +162,7 @@ def _log_nb(
 def _log_zinb(
     x: Any, mu: Any, theta: Any, pi: Any, eps: float = 1e-8, log_fn: Any = torch.log, lgamma_fn: Any = torch.lgamma
 ) -> Tensor | None:
-    if not _takes(x, mu, theta, pi, log_fn=log_fn, lgamma_fn=lgamma_fn):
+    if not _takes(x, mu, theta, pi, eps=eps, log_fn=log_fn, lgamma_fn=lgamma_fn):
         return None
     likelihood = ZeroInflatedNegativeBinomial(theta=_unexpanded(theta), zi_logits=pi, link="identity", eps=eps)
     return _elements(x, mu, likelihood, theta, pi)
