@@ -179,11 +179,11 @@ class LogSumExp {
     }
     for (int i = 0; i < kTileRows; ++i) {
       base[i] = base_of(top[i]);
-      sum_[i] *= exp_negative(top_[i] - base[i]);
+      sum_[i] *= share_of(top_[i] - base[i]);
       top_[i] = top[i];
     }
     for (int k = 0; k < n; ++k) {
-      for (int i = 0; i < kTileRows; ++i) sum_[i] += exp_negative(terms[k][i] - base[i]);
+      for (int i = 0; i < kTileRows; ++i) sum_[i] += share_of(terms[k][i] - base[i]);
     }
   }
 

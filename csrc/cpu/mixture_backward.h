@@ -42,7 +42,7 @@ struct BackwardRoom {
 // [kSumLanes].
 template <class T>
 inline void shares(const T* __restrict top, const T* __restrict upstream, T* __restrict r, T* __restrict weight) {
-  for (int i = 0; i < kTileRows; ++i) r[i] = upstream[i] * exp_negative(r[i] - top[i]);
+  for (int i = 0; i < kTileRows; ++i) r[i] = upstream[i] * share_of(r[i] - top[i]);
   for (int lane = 0; lane < kSumLanes; ++lane) {
     T total = weight[lane];
     PYVAE_UNROLL

@@ -61,7 +61,7 @@ double row_shares(const Mixture& a, const double* terms, T* shares, double& top)
   top = -Real<double>::kInfinity;
   for (int64_t k = 0; k < a.components; ++k) top = at_least(top, terms[k]);
   if (top == -Real<double>::kInfinity) top = 0;
-  for (int64_t k = 0; k < a.components; ++k) shares[k] = exp_negative(T(terms[k] - top));
+  for (int64_t k = 0; k < a.components; ++k) shares[k] = share_of(T(terms[k] - top));
   return sum(shares, int(a.components));
 }
 

@@ -15,7 +15,7 @@
 // The difference z - m comes first: it is exact where z is near the mean, whatever sigma is.
 #pragma once
 
-#include "math/platform.h"
+#include "math/elementary.h"
 
 namespace pyvae {
 inline namespace PYVAE_ISA {
@@ -27,6 +27,15 @@ template <class T>
 struct Width {
   T log_sigma, inverse, slope;
 };
+
+// e^x, x <= 0: a component's share beside the largest one's. Below e^-70 (e^-600 in double) it is 0: sums cannot see
+// it, and products of smaller ones are denormal numbers, with which processors take several times as long.
+template <class T>
+PYVAE_HD T share_of(T x) {
+  constexpr T least = sizeof(T) == 4 ? T(-70) : T(-600);
+  const T share = exp_negative(at_least(x, least));
+  return x < least ? T(0) : share;
+}
 
 template <class T>
 PYVAE_HD T standardized(T z, T mean, T inverse) {
