@@ -83,8 +83,8 @@ struct MixtureOperands {
   const void* scale = nullptr;         // [groups, components, features]
   const double* log_weight = nullptr;  // [groups, components], log pi; null: equal
   void* values = nullptr;              // [rows], or of elements [rows, features]; written by forward
-  // As values: the largest term, and the sum of all relative to it. Written by forward, read by backward; null:
-  // unwanted
+  // As values: the largest term, and the sum of all relative to it. Written by forward, read by backward; null: not
+  // wanted.
   void* top = nullptr;
   void* sum = nullptr;
 

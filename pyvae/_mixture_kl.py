@@ -12,9 +12,7 @@ from . import _latent_checks, _mixture_checks, _sharding
 from ._arguments import LatentArguments
 from ._mixture_checks import Mixture
 from ._noise import seed_tensor
-from ._posterior import FORMS, in_compute_dtype
-
-HALF_LOG_TWO_PI = 0.91893853320467274178
+from ._posterior import FORMS, HALF_LOG_TWO_PI, in_compute_dtype
 
 
 class Functions(NamedTuple):

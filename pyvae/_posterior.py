@@ -16,6 +16,8 @@ from ._arguments import Posterior, Prior
 from ._expect import scalar
 from ._noise import exact_dtype
 
+HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2  # of a normal density, which the losses leave out
+
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

@@ -13,9 +13,7 @@ from torch import Tensor
 from . import _latent_checks, _mixture_checks
 from ._arguments import DensityReduction, LatentArguments, Posterior
 from ._mixture_checks import Components, Mixture
-from ._posterior import FORMS, compute_dtype, in_compute_dtype
-
-HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
+from ._posterior import FORMS, HALF_LOG_TWO_PI, compute_dtype, in_compute_dtype
 
 
 def gaussian_log_prob(

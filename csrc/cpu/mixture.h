@@ -160,9 +160,9 @@ inline void element_terms(const T* __restrict z, T mean, T inverse, T peak, T* _
   for (int i = 0; i < kTileRows; ++i) out[i] = with_square(standardized(z[i], mean, inverse), peak);
 }
 
-// ---- the logarithm of a sum of exponentials, of terms that come in turn
-// ------------------------------------------------
+// ---- the logarithm of a sum of exponentials -------------------------------------------------------------------------
 
+// Of terms that come in turn.
 template <class T>
 class LogSumExp {
  public:

@@ -15,12 +15,13 @@ from .. import _checks, likelihoods
 from .._arguments import LikelihoodName, without_posterior
 from .._noise import exact_dtype
 from .._objects import held
+from .._posterior import HALF_LOG_TWO_PI
 from ..likelihoods import LikelihoodObject, resolve
 from ._counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ._fused import Fused, tensors
 from ._multinomial import Multinomial
 
-LOG_2, HALF_LOG_2PI = math.log(2), math.log(2 * math.pi) / 2
+LOG_2 = math.log(2)
 
 
 class Bernoulli(Fused, torch_distributions.Bernoulli):
@@ -65,7 +66,7 @@ class ContinuousBernoulli(Fused, torch_distributions.ContinuousBernoulli):
 class Normal(Fused, torch_distributions.Normal):
     """torch's, by its log-variance."""
 
-    _constant = HALF_LOG_2PI
+    _constant = HALF_LOG_TWO_PI
 
 
 class Laplace(Fused, torch_distributions.Laplace):
