@@ -31,11 +31,11 @@ struct ObjectiveFunctions {
                                                   at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                                   const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
                                                   bool to_kl);
-  // Without reduction: where all rows have the same upstream gradient, sums over rows are a multiple of what forward
-  // has made; where they differ, the sums are made again. Whether the host can compare the rows' upstream gradients:
+  // Without reduction each row has an upstream gradient. Where all are equal, sums over rows are a multiple of what
+  // forward has made; where they differ, the sums are made again. On the host, if it can compare them:
   bool compares_rows = false;
-  // Or else the device does, in what else is backward_: `gradients`, made by forward or `gradient` with kKept in the
-  // mask, become their products with the upstream gradients, and sums of rows the sum of these.
+  // Or on the device. As backward_; the gradients, which forward or `gradient` made with kKept in the mask, become
+  // those of the call.
   std::tuple<Tensor, Tensor, Tensor> (*backward_rows_)(const ElboArguments&, Gradients& gradients,
                                                        const OptionalTensor& grad_loss,
                                                        const OptionalTensor& grad_recon, const OptionalTensor& grad_kl,
