@@ -11,8 +11,8 @@ namespace pyvae {
 // Places in Gradients, and bits of an output mask. Parameter k is at kGradParameter + k.
 enum GradientPlace : int64_t { kGradRecon, kGradLogLibrary, kGradParameter };
 constexpr int64_t kGradients = kGradParameter + kMaxParameters;
-// One more place, which only backward_rows_ uses: what a device keeps so that sums per column are made again sooner, in a
-// form of its own. Its bit also asks to leave sums of everything as one of each row, [B, 1, ...].
+// One more place, which only backward_rows_ uses: what a device keeps so that sums per column are made again sooner, in
+// a form of its own. Its bit also asks to leave sums of everything as one of each row, [B, 1, ...].
 constexpr int64_t kKept = kGradients;
 using Gradients = std::array<Tensor, kGradients + 1>;  // undefined where not in the mask
 
