@@ -134,8 +134,8 @@ def mixture_log_prob(z: Tensor, mixture: Mixture, *, reduction: DensityReduction
 
 
 def _has_kernels(*tensors: Tensor | None) -> bool:
-    """Of CUDA and of DTensors there are none: the reference takes them, without a warning."""
-    return tensors[0].device.type != "cuda" and not _sharding.among(*tensors) and _route.operators(*tensors)  # type: ignore[union-attr]
+    """Of DTensors there are none: the reference takes them, without a warning."""
+    return not _sharding.among(*tensors) and _route.operators(*tensors)
 
 
 def _operands(posterior: Posterior, logits: Tensor | None) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import math
 import re
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from torch import Tensor  # noqa: E402
 CSV = ptx.HERE / "instructions.csv"
 SHAPES = ((128, 20000), (4096, 784))
 EXTREME_SHAPES = ((10**6, 3), (8, 10**6))  # short rows, and few wide ones: of what keeps rows apart
+# Of mixtures: rows, components, features. 30 samples of 128 rows, and a minibatch as components.
+MIXTURES = ((3840, 20, 10), (3840, 50, 10), (3840, 50, 30), (1024, 1024, 10))
 ALLOWED = 1.05
 
 
@@ -31,7 +34,7 @@ class Row(NamedTuple):
     call: str
     shape: str
     kernel: str  # tile_kernel<NegativeBinomial, PackedRows<true> >
-    instructions: float  # a warp and 32 elements
+    instructions: float  # a warp and 32 elements, of a mixture its rows' for each component
     float64: float
 
     @property
@@ -92,6 +95,32 @@ def calls(batch: int, features: int) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"reparameterize_kl, {scale}", sample
 
 
+def mixture_calls(rows: int, components: int, features: int) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Likewise, of a prior or an aggregate posterior."""
+    import pyvae
+
+    z, mean, logvar = leaf(rows, features), leaf(components, features), leaf(components, features)
+    prior = pyvae.Mixture(mean, logvar, logits=leaf(components))
+    for reduction in ("none", "elements"):
+
+        def density(reduction: str = reduction) -> None:
+            pyvae.mixture_log_prob(z, prior, reduction=reduction).sum().backward()
+
+        yield f"mixture_log_prob, {reduction}", density
+
+
+def steps() -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
+    """What is counted: a call, its shape, the elements, the step."""
+    for batch, features in (*SHAPES, *EXTREME_SHAPES):
+        for name, call in calls(batch, features):
+            if (batch, features) in EXTREME_SHAPES and not name.startswith(("Gaussian, logvar (D,)", "Negative")):
+                continue
+            yield name, f"{batch}x{features}", batch * features, call
+    for shape in MIXTURES:
+        for name, call in mixture_calls(*shape):
+            yield name, "x".join(map(str, shape)), math.prod(shape), call
+
+
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
@@ -105,17 +134,13 @@ def short(symbol: str) -> str:
 def measure() -> Iterator[Row]:
     translated = ptx.replace(emulated.install())
     translated.ptx_counts.restype = ctypes.c_char_p
-    for batch, features in (*SHAPES, *EXTREME_SHAPES):
-        warps = batch * features / 32
-        for name, call in calls(batch, features):
-            if (batch, features) in EXTREME_SHAPES and not name.startswith(("Gaussian, logvar (D,)", "Negative")):
-                continue
-            translated.ptx_counts()
-            call()
-            for line in translated.ptx_counts().decode().splitlines():
-                symbol, instructions, doubles = line.split()
-                each = float(instructions) / warps, float(doubles) / warps
-                yield Row(name, f"{batch}x{features}", short(symbol), *(round(number, 2) for number in each))
+    for name, shape, elements, call in steps():
+        translated.ptx_counts()
+        call()
+        for line in translated.ptx_counts().decode().splitlines():
+            symbol, instructions, doubles = line.split()
+            each = float(instructions) / (elements / 32), float(doubles) / (elements / 32)
+            yield Row(name, shape, short(symbol), *(round(number, 2) for number in each))
 
 
 def read() -> dict[tuple[str, str, str], Row]:

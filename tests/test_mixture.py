@@ -33,7 +33,8 @@ class Case(NamedTuple):
     own: bool
 
 
-# Around tiles of 32 rows, runs of 64 and 2 features, 16 terms, strips of 512 rows; one of everything; many of one.
+# Around tiles of 32 rows, runs of 64 and 2 features, 16 terms, strips of 512 rows; one of everything; many of one. On
+# CUDA around tiles of 48, 96 and 192 components, and rows that a thread holds and that none does.
 CASES = (
     Case((), 5, 3, 2, False),
     Case((3,), 7, 20, 10, False),
@@ -47,6 +48,10 @@ CASES = (
     Case((520,), 2, 3, 4, True),
     Case((), 3, 2, 700, True),
     Case((), 2, 1, 1, True),
+    Case((), 9, 200, 16, False),
+    Case((2,), 3, 50, 20, True),
+    Case((), 40, 9, 70, False),
+    Case((), 2, 3, 1100, False),
 )
 names = [f"{'x'.join(map(str, c.samples)) or 1}-{c.batch}-{c.components}-{c.features}-{c.own}" for c in CASES]
 EVERY = pytest.mark.parametrize("case", CASES, ids=names)

@@ -2,6 +2,7 @@
 // types.
 #pragma once
 
+#include "cuda/mixture_tiling.h"
 #include "cuda/tiling.h"
 #include "operand.h"
 
@@ -188,12 +189,39 @@ struct ObjectiveBackward {
   int64_t batch = 0;  // 1 where all rows have one gradient
 };
 
+// Log densities under a mixture, up to five launches:
+//   prepare   of each component what rows need of it
+//   values    of each row, and the sums that backward needs
+//   by z      the gradient
+//   moments   the sums over parts of the rows, of which the components' gradients are made
+//   finish    adds up the parts
+enum class MixtureStage : int8_t { kPrepare, kValues, kByZ, kMoments, kFinish };
+
+struct Mixture : MixtureOperands {
+  MixtureStage stage = MixtureStage::kPrepare;
+  MixtureTiling tiling;
+
+  // Scratch. Of each problem (mixture_tiling.h), in T = float or double:
+  void* cells = nullptr;   // T[problems, features, components, 2], or if wide T[problems, components, features, 2]
+  void* peaks = nullptr;   // T[problems, components]
+  double* sums = nullptr;  // [problems, parts, sums_each()]
+};
+
+// The density of a posterior: a Gaussian for each of `groups` samples of the batch, one component without a weight.
+struct PosteriorDensity : MixtureOperands {
+  bool backward = false;
+  Partition partition;  // of the values: by rows; or of the gradients, of [groups, features]: nothing is summed
+  Workspace workspace;
+};
+
 // Each launches one kernel on a stream (cudaStream_t) and returns nullptr, or what CUDA says is wrong.
 const char* launch(const LatentForward& call, void* stream);
 const char* launch(const LatentBackward& call, void* stream);
 const char* launch(const Objective& call, void* stream);
 const char* launch(const ObjectiveBackward& call, void* stream);
 const char* launch(const TiledObjective& call, void* stream);
+const char* launch(const Mixture& call, void* stream);
+const char* launch(const PosteriorDensity& call, void* stream);
 
 // Whether the kernels have machine code for the current device.
 bool has_image();

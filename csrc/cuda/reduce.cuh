@@ -16,6 +16,10 @@ __device__ __forceinline__ T warp_sum(T value, int lanes = kWarp) {  // of each 
   return value;
 }
 
+// The larger of two; NaN loses.
+__device__ __forceinline__ float larger_of(float a, float b) { return __builtin_fmaxf(a, b); }
+__device__ __forceinline__ double larger_of(double a, double b) { return __builtin_fmax(a, b); }
+
 // Valid in every thread.
 __device__ __forceinline__ double block_sum(double value) {
   __shared__ double sums[kThreads / kWarp];

@@ -213,10 +213,6 @@ __device__ __forceinline__ double column_sum(const TiledObjective& a, const T* p
 
 // ---- the normalizers ------------------------------------------------------------------------------------------------
 
-// The larger of two; NaN loses.
-__device__ __forceinline__ float larger_of(float a, float b) { return __builtin_fmaxf(a, b); }
-__device__ __forceinline__ double larger_of(double a, double b) { return __builtin_fmax(a, b); }
-
 template <class T>
 __device__ __forceinline__ T warp_max(T value, int lanes = kWarp) {  // of each `lanes` neighbors
   for (int step = lanes / 2; step > 0; step /= 2) {

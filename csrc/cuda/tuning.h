@@ -98,5 +98,27 @@ constexpr int64_t kComparedRows = 16, kMostComparing = 128;
 // Normalizers: vectors a lane up to which a warp takes a row alone, and elements up to which a block does.
 constexpr int64_t kWarpVectors = 8, kNormalizerPart = 32768;
 
+// ---- mixtures ----
+
+// Features up to which a thread holds a row of z, and its gradient, in registers.
+template <class T>
+constexpr int kNarrowFeatures = sizeof(T) == 4 ? 64 : 32;
+constexpr int kFewFeatures = 16;  // for up to which there is a kernel of its own, as for one
+// Blocks that must fit a multiprocessor at once, which bounds a thread's registers: where a thread holds up to 16
+// features; of more, and in kernels by warps, as many as there are.
+template <class T>
+constexpr int kNarrowBlocks = sizeof(T) == 4 ? 3 : 2;
+// Shared memory for components, of which each is read by all rows of a block; and the most of them, of few features.
+constexpr int kTileOfComponents = 24 << 10, kMostOfComponents = 1024;
+// Sums over rows, by component: rows at a time, one for each warp, and components' features, two for each thread. Of
+// one feature, more rows at a time; of rows that no thread holds, features and components for each thread.
+constexpr int kRowsAtOnce = kThreads / kWarp, kOwnCells = 2, kElementsAtOnce = 64;
+constexpr int kWideFeatures = 4, kWideComponents = 4;
+// Rows that are summed in T, then in double; and the fewest of a part, of which each has sums of its own.
+constexpr int kRowsInT = 32;
+constexpr int64_t kRowsOfPart = 128;
+// Samples up to which a thread sums those of a posterior's element alone.
+constexpr int64_t kFewSamples = 64;
+
 }  // namespace cuda
 }  // namespace pyvae

@@ -1,52 +1,19 @@
 // The log density on the CPU: allocate and run.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 
 #include "ops/cpu/tensors.h"
-#include "ops/dtypes.h"
-#include "ops/layout.h"
 #include "ops/mixture/implement.h"
+#include "ops/mixture/tensors.h"
 
 namespace pyvae {
 namespace cpu {
 
 namespace {
-
-// The kernels' operands, in the type that is computed in and contiguous. What was not so is a copy, no larger than it.
-struct Operands {
-  at::ScalarType type;
-  Tensor z, mean, scale;
-  Tensor log_weight;  // [groups, K], undefined: equal
-  Mixture call{};
-
-  Operands(const MixtureArguments& a, bool elements)
-      : type(density_type(a)), z(made(a.z)), mean(made(a.mean)), scale(made(a.scale)) {
-    call.groups = a.mean.dim() == 3 ? a.mean.size(0) : 1;
-    call.components = a.mean.size(-2), call.features = a.mean.size(-1);
-    call.rows = 1;
-    for (int64_t d = 0; d < a.z.dim() - 1; ++d) call.rows *= a.z.size(d);
-    call.in_double = type == at::kDouble;
-    call.elements = elements;
-    call.scale_kind = int(a.scale_kind);
-    std::tie(call.low, call.high) = bounds_of(a.low, a.high);
-    call.z = z.const_data_ptr(), call.mean = mean.const_data_ptr(), call.scale = scale.const_data_ptr();
-    if (!a.logits) return;
-    log_weight = at::log_softmax(a.logits->to(at::kDouble), -1).contiguous();
-    call.log_weight = log_weight.const_data_ptr<double>();
-  }
-
-  Tensor made(const Tensor& tensor) const { return tensor.to(type).contiguous(); }
-  // top and sum: [2, ...], as values
-  void take(const Tensor& normalizers) {
-    call.top = normalizers.select(0, 0).data_ptr(), call.sum = normalizers.select(0, 1).data_ptr();
-  }
-  bool is_empty() const { return call.rows == 0; }
-};
 
 // Runs f(begin, end, scratch) over the units, some 5 us of work at least to a thread.
 template <class Function>
@@ -61,16 +28,12 @@ void for_each_unit(const Mixture& call, bool backward, const Function& f) {
 }
 
 std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, bool with_normalizers) {
-  Operands operands(a, elements);
-  Mixture& call = operands.call;
-  c10::DimVector sizes(a.z.sizes().slice(0, size_t(a.z.dim() - (elements ? 0 : 1))));
-  const Tensor values = at::empty(sizes, operands.type);
-  sizes.insert(sizes.begin(), 2);
-  with_normalizers &= has_normalizers(a);
-  const Tensor normalizers = with_normalizers ? at::empty(sizes, operands.type) : at::empty({0}, operands.type);
-  if (operands.is_empty()) return {values, normalizers};
+  Mixture call{};
+  const MixtureTensors tensors(a, elements, call);
+  const auto [values, normalizers] = empty_values(a, elements, with_normalizers, tensors.type);
+  if (call.rows == 0) return {values, normalizers};
   call.values = values.mutable_data_ptr();
-  if (with_normalizers) operands.take(normalizers);
+  if (normalizers.numel() > 0) lay_out_normalizers(normalizers, call);
   const auto kernel = kernels(call.in_double).mixture_forward;
   std::atomic<bool> legal{true};
   for_each_unit(call, /*backward=*/false, [&](int64_t begin, int64_t end, void* scratch) {
@@ -95,19 +58,19 @@ void to_logits(const Tensor& log_weight, Tensor& weights) {
 
 MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad, bool elements,
                           bool to_mixture) {
-  Operands operands(a, elements);
-  Mixture& call = operands.call;
-  const Tensor given = operands.made(normalizers), upstream = operands.made(grad);
-  const Tensor grad_z = at::empty(a.z.sizes(), operands.type);
+  Mixture call{};
+  const MixtureTensors tensors(a, elements, call);
+  const Tensor given = tensors.made(normalizers), upstream = tensors.made(grad);
+  const Tensor grad_z = at::empty(a.z.sizes(), tensors.type);
   Tensor grad_mean, grad_scale, weights, sums;
   if (to_mixture) {
-    grad_mean = at::empty(a.mean.sizes(), operands.type), grad_scale = at::empty(a.mean.sizes(), operands.type);
+    grad_mean = at::empty(a.mean.sizes(), tensors.type), grad_scale = at::empty(a.mean.sizes(), tensors.type);
     weights = at::empty({call.groups, call.components}, at::kDouble);
   }
-  if (operands.is_empty()) {
+  if (call.rows == 0) {
     if (to_mixture) grad_mean.zero_(), grad_scale.zero_(), weights.zero_();
   } else {
-    if (has_normalizers(a)) operands.take(given);
+    if (has_normalizers(a)) lay_out_normalizers(given, call);
     call.upstream = upstream.const_data_ptr(), call.grad_z = grad_z.mutable_data_ptr();
     const Kernels& kernel = kernels(call.in_double);
     const MixtureUnits units(call, /*backward=*/true);
@@ -134,7 +97,7 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, 
   if (!to_mixture) return {by_z, Tensor(), Tensor(), Tensor()};
   Tensor by_logits;
   if (a.logits) {
-    to_logits(operands.log_weight, weights);
+    to_logits(tensors.log_weight, weights);
     by_logits = weights.view(a.logits->sizes()).to(a.logits->scalar_type());
   }
   return {by_z, grad_mean.to(a.mean.scalar_type()), grad_scale.to(a.scale.scalar_type()), by_logits};

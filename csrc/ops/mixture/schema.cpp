@@ -1,5 +1,5 @@
-// The log density's operators, torch.ops.pyvae.*. Their kernels: cpu.cpp, meta.cpp behind implement.h, and autograd.cpp
-// for the one that differentiates. On CUDA tensors Python takes the reference.
+// The log density's operators, torch.ops.pyvae.*. Their kernels: cpu.cpp, cuda.cpp, meta.cpp behind implement.h, and
+// autograd.cpp for the one that differentiates.
 #include <torch/library.h>
 
 #include <string>
