@@ -14,7 +14,8 @@ endif
 PY := $(VENV)/bin/python
 # One stamp per requested torch: asking for another installs it.
 SETUP := $(VENV)/.setup-$(shell echo '$(TORCH)' | cksum | cut -d' ' -f1)
-BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST)' | cksum | cut -d' ' -f1)
+SWITCHES := $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST) $(PYVAE_WERROR) $(CFLAGS) $(NVCC_APPEND_FLAGS)
+BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(SWITCHES)' | cksum | cut -d' ' -f1)
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
@@ -75,7 +76,7 @@ build/sanitize/%.o: csrc/cpu/kernels.cpp $(SOURCES)
 bits: $(SETUP)
 	$(PY) tests/bits.py
 
-# Registers, spills and the width of loads and stores in the CUDA kernels that were built.
+# Registers, the stack and the width of loads and stores in the CUDA kernels that were built.
 machine-code: $(BUILT)
 	$(PY) tools/machine_code.py
 
@@ -105,8 +106,8 @@ clean:
 	rm -rf build dist pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)
 
 # On a machine with a GPU, in the Python that is there: nothing is downloaded and no environment made. Logs, a summary
-# and the benchmark's CSV go into OUT. STAGE is first, harness, tests, benchmark or sanitizers; without it all of them, in
-# this order and as far as they come in LIMIT seconds.
+# and the benchmark's CSV go into OUT. STAGE is first, tests, benchmark or sanitizers; without it all of them, in this
+# order and as far as they come in LIMIT seconds.
 .PHONY: gpu-check
 gpu-check:
 	@test -n '$(OUT)' || { echo 'say where the results go: make gpu-check OUT=folder'; exit 1; }

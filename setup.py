@@ -4,8 +4,9 @@ The files that include torch (csrc/bindings.cpp, csrc/ops) are an ordinary torch
 csrc/cpu/kernels.cpp is compiled once per instruction set, and csrc/cpu/dispatch.cpp chooses among them at load;
 csrc/cuda/*.cu are compiled by nvcc where there is one for this torch (tools/cuda_toolkit.py), and otherwise left out.
 
-Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use), and those of
-tools/cuda_toolkit.py.
+Environment: CXX (compiler), MAX_JOBS (parallel compilations; default: the cores this process may use), PYVAE_WERROR
+(1: a CUDA kernel that keeps registers in local memory does not compile), those of tools/cuda_toolkit.py, and nvcc's own
+NVCC_APPEND_FLAGS.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ CUDA_FLAGS = [
     "-fmad=false",  # as -ffp-contract=off
     "-Xcompiler=-fPIC,-fvisibility=hidden",
 ]
+# Not for everyone: another nvcc, or registers of another GPU, may spill where those that were looked at do not.
+if os.environ.get("PYVAE_WERROR") == "1":
+    CUDA_FLAGS.append("-Xptxas=--warn-on-spills,--warn-on-local-memory-usage,--warning-as-error")
 
 
 def version(text: str) -> tuple[int, int]:
@@ -189,7 +193,7 @@ class BuildKernels(BuildExtension):
         if len(compiler_command()) == 1:  # -ccbin takes no arguments
             flags += ["-ccbin", *compiler_command()]
         command = shlex.join([self.toolkit.nvcc, *flags, f"-I{INCLUDE}", "-c", source, "-o", str(target)])
-        way = f"{self.toolkit.release} {command}"
+        way = f"{self.toolkit.release} {command} {os.environ.get('NVCC_APPEND_FLAGS', '')}"
         note = target.with_suffix(".command")
         there = target.exists() and note.exists() and note.read_text(encoding="utf-8") == way
         if there and target.stat().st_mtime > max(map(os.path.getmtime, [source, *CUDA_HEADERS])):

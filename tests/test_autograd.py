@@ -18,7 +18,10 @@ from torch.autograd import grad
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("saved tensors, and passes through one graph"),
+]
 SHAPE = (6, 3, 70)
 MEAN = {"none": 1.0, "sum": 1.0, "batchmean": 1 / SHAPE[0]}
 FORMS = ((70,), (6, 1, 1), (6, 3, 70), ())  # of parameters

@@ -17,7 +17,10 @@ from torch.autograd import grad
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("saved tensors' hooks and versions, and modes"),
+]
 
 
 def inputs(device: str, likelihood: str = "bernoulli_logits") -> list[Tensor]:

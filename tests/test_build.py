@@ -12,16 +12,20 @@ import sys
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import cuda_toolkit
 import pyvae
+
+pytestmark = pytest.mark.torch_sensitive("what torch's build rules and setuptools make of setup.py")
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".ci", "benchmarks", "csrc", "examples", "pyvae", "tests", "tools")
 FILES = (".clang-format", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "MANIFEST.in", "README.md")
-BUILD_FILES = ("pyproject.toml", "setup.py")
+BUILD_FILES = ("noxfile.py", "pyproject.toml", "setup.py")
 UNWANTED = shutil.ignore_patterns("__pycache__", ".*_cache")
 
 
@@ -113,6 +117,41 @@ def test_a_compiler_without_openmp_is_told_from_others(tmp_path: Path, monkeypat
     assert scope["openmp_missing"]("g++ 12") is None
     monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: False)
     assert scope["openmp_missing"]("g++ 12") == "this torch was built without it"
+
+
+def test_a_kernel_is_compiled_again_where_nvcc_is_given_other_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = ast.parse((ROOT / "setup.py").read_text()).body
+    (builder,) = (node for node in body if getattr(node, "name", "") == "BuildKernels")
+    wanted = [node for node in builder.body if getattr(node, "name", "") == "compile_cuda"]
+    flags = [node for node in body if "CUDA_FLAGS" in ast.dump(node) and isinstance(node, (ast.Assign, ast.If))]
+    nvcc, source = tmp_path / "nvcc", tmp_path / "some.cu"
+    nvcc.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho > {tmp_path}/cuda/some.o\n')
+    nvcc.chmod(0o755)
+    source.touch()
+    os.utime(source, (0, 0))
+    (tmp_path / "cuda").mkdir()
+
+    def compile_all() -> list[str]:
+        names = {"os": os, "Path": Path, "shlex": shlex, "subprocess": subprocess, "cuda_toolkit": cuda_toolkit}
+        scope = {**names, "jobs": lambda: 1, "compiler_command": lambda: ["c++"], "INCLUDE": "csrc"}
+        scope |= {"CUDA_KERNELS": [source], "CUDA_HEADERS": []}
+        exec(compile(ast.Module([*flags, *wanted], []), "setup.py", "exec"), scope)
+        toolkit = cuda_toolkit.Toolkit(str(nvcc), "13.0", "")
+        here = SimpleNamespace(verbose=1)
+        build = SimpleNamespace(build_temp=tmp_path, toolkit=toolkit, architectures=["sm_90"], distribution=here)
+        scope["compile_cuda"](build, str(source))
+        return (tmp_path / "calls").read_text().splitlines()
+
+    monkeypatch.delenv("PYVAE_WERROR", raising=False)
+    monkeypatch.delenv("NVCC_APPEND_FLAGS", raising=False)
+    assert len(compile_all()) == len(compile_all()) == 1
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "-DPYVAE_kPackedVector=4")
+    assert len(compile_all()) == len(compile_all()) == 2
+    monkeypatch.setenv("PYVAE_WERROR", "1")
+    *before, last = compile_all()
+    assert len(before) == 2 and "--warn-on-spills" in last and not any("warn" in call for call in before)
 
 
 def test_variants_share_no_inline_function(tmp_path: Path) -> None:

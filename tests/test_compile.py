@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.torch_sensitive("tracing, fake tensors, torch.export")]
 
 
 @pytest.fixture(autouse=True)

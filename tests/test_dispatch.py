@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.torch_sensitive("the dispatcher's keys and modes")]
 
 CALLS: dict[str, tuple[Callable[..., Any], str, int]] = {  # the kernel's name in a profile, and allocations
     "elbo_loss": (lambda x, t, mu, s: pyvae.elbo_loss(x, t, mu, s), "pyvae::elbo_forward", 2),

@@ -10,6 +10,8 @@ import torch
 
 import pyvae
 
+pytestmark = pytest.mark.torch_sensitive("how tensors are printed")
+
 DISTRIBUTIONS = ("distributions._counts", "distributions._of", "distributions._multinomial")
 
 

@@ -22,6 +22,8 @@ from torch import Tensor
 
 import pyvae
 
+pytestmark = pytest.mark.torch_sensitive("placements, their redistribution, and how they are compiled")
+
 HERE = Path(__file__).parent
 PROCESSES = 2
 B, D, L = 5, 6, 3  # rows are split into 3 and 2

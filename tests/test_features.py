@@ -26,7 +26,10 @@ from torch.utils.checkpoint import checkpoint
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.torch_sensitive("what the README promises of torch's features"),
+]
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -1,163 +1,156 @@
-"""`make gpu-check`: how it runs its steps, what it makes of their logs, and what it leaves when killed."""
+"""`make gpu-check`: what it leaves of steps that fail, hang or are killed, and that its tests exist."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 import gpu_check
-import gpu_logs
-from gpu_check import run
-from gpu_logs import Failed
-from gpu_stages import Step
+from gpu_check import ROOT, STAGES, Step
 
-HEADER = "pyvae: kernels built; cuda tested"
-PASSED = "================= 812 passed, 9 deselected in 101.25s (0:01:41) ================="
-READ = """
-=========
-========= Uninitialized __global__ memory read of size 4 bytes
-=========     at void {kernel}<float>(float *)+0x90
-=========     by thread (0,0,0) in block (0,0,0)
-=========
-"""
-OURS, TORCHS = READ.format(kernel="pyvae::cuda::latent_forward_kernel"), READ.format(kernel="at::native::reduce_kernel")
-MEMCHECK, RACECHECK, INITCHECK = (partial(gpu_logs.sanitized, tool) for tool in ("memcheck", "racecheck", "initcheck"))
+HANGS = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
 
-def python(code: str, **environment: str) -> Step:
-    return Step("step", [sys.executable, "-c", code], gpu_logs.last_line, environment=tuple(environment.items()))
+def python(name: str, code: str, seconds: float = 60, never: str = "\0") -> Step:
+    return Step(name, seconds, [sys.executable, "-c", code], {"SAYS": "so"}, never)
 
 
-def test_a_step_runs_into_its_log(tmp_path: Path) -> None:
-    log = tmp_path / "stage.log"
-    result = run(python("import os; print('said', os.environ['PYVAE_SAYS'])", PYVAE_SAYS="so"), log, 3600)
-    assert result.good and result.note == "said so"
-    assert run(python("print('more')"), log, 3600).note == "more"
-    printed = [line for line in log.read_text().splitlines() if not line.startswith("==> step: ")]
-    assert printed == ["said so", "more"]
+def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["gpu_check", *arguments])
+    monkeypatch.setattr(gpu_check.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        gpu_check.main()
+    return ended.value.code
 
 
-@pytest.mark.parametrize(
-    ("step", "allowed", "note"),
-    [
-        (python("import sys; print('why'); sys.exit(3)"), 3600, "exit status 3: why"),
-        (python("import time; time.sleep(600)"), 0.2, "took more than 0 s"),
-        (python("import time; print('t.py::a PASSED\\nt.py::b ', flush=True); time.sleep(600)"), 5, "1 passed by then"),
-        (python(""), 0, "no time was left"),
-        (python("")._replace(command=["no-such-program"]), 3600, "No such file or directory: 'no-such-program'"),
-    ],
-)
-def test_a_step_that_fails_says_why(step: Step, allowed: float, note: str, tmp_path: Path) -> None:
-    result = run(step, tmp_path / "stage.log", allowed)
-    assert not result.good and result.note.endswith(note)
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts these steps in the first stage's place, and a build that needs nothing."""
+    monkeypatch.setattr(gpu_check, "build", lambda do: do(python("device", "print('a GPU')")) is not None)
+    return lambda *steps: monkeypatch.setitem(STAGES, "first", lambda folder, left: list(steps))
 
 
-def test_what_a_step_started_ends_with_it(tmp_path: Path) -> None:
-    """A sanitizer's own child, say, which would keep the GPU."""
-    parent = f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {SLEEPS!r}], check=True))"
-    result = run(python(parent), tmp_path / "stage.log", 5)
-    assert not result.good and ended(last_line(tmp_path / "stage.log"))
+def test_steps_that_fail_or_run_into_their_limit(
+    stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each has its line in the summary, and those after it run; what it started ends with it."""
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HANGS!r}], check=True)"
+    stage(
+        python("good", "import os; print('said', os.environ['SAYS'])"),
+        python("bad", "print('why'); raise SystemExit(3)"),
+        python("long", starts, 3),
+        python("never", "print('at void pyvae::kernel'); print('end')", never="pyvae::"),
+        Step("absent", 60, ["no-such-program"]),
+        python("last", ""),
+    )
+    assert main(monkeypatch, str(tmp_path / "out"), "first") is True
+    summary = (tmp_path / "out" / "summary.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in summary] == [
+        *(["device", "ok"], ["good", "ok"], ["bad", "FAILED"], ["long", "FAILED"]),
+        *(["never", "FAILED"], ["absent", "FAILED"], ["last", "ok"]),
+    ]
+    notes = [line.split(" s  ", 1)[1] for line in summary]
+    assert notes[:3] == ["a GPU", "said so", "exit status 3: why"] and notes[3].startswith("took more than 3 s: ")
+    assert notes[4] == "'pyvae::' is in its log" and "no-such-program" in notes[5]
+    log = (tmp_path / "out" / "first.log").read_text()
+    assert log.startswith("==> device: ") and "\nsaid so\n" in log and "KeyboardInterrupt" in log  # as pytest gets it
+    assert ended(next(line for line in log.splitlines() if line.isdigit()))
 
 
-SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-TWO_STEPS = f"""
-import sys
-from pathlib import Path
-import gpu_check
-from gpu_stages import STAGES, PYTHON, Stage, Step
-commands = {{"quick": "print('quick words')", "long": {SLEEPS!r}}}
-steps = [Step(name, [PYTHON, "-c", code], gpu_check.last_line) for name, code in commands.items()]
-STAGES["first"] = Stage("stands in", lambda folder, left: steps, needs_build=False)
-sys.argv = ["gpu_check", sys.argv[1], "first"]
-gpu_check.main()
-"""
+def test_all_goes_well_and_the_time_is_shared(
+    stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = []
+    stage(Step("a", 1e6, []), Step("b", 5, []), Step("c", 1e6, []))
+    monkeypatch.setattr(
+        gpu_check, "run", lambda step, log, left: (given.append(min(step.seconds, left)), (True, ""))[1]
+    )
+    assert main(monkeypatch, str(tmp_path), "--limit", "90", "first") is False  # make's order
+    assert given[1:] == pytest.approx([30, 5, 90], abs=1)
 
 
-@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL))
-def test_what_was_found_outlives_the_check(number: int, tmp_path: Path) -> None:
-    """Ended by a signal it ends its steps; by one that no program sees, whoever sends that has to."""
-    command = [sys.executable, "-c", TWO_STEPS, str(tmp_path)]
-    log, tools = tmp_path / "first.log", Path(gpu_check.__file__).parent
-    with subprocess.Popen(command, cwd=tools, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-        while not (log.exists() and last_line(log).isdigit()):
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_check_that_is_ended_ends_its_step(number: int, tmp_path: Path) -> None:
+    command = f"import gpu_check as g, sys; s = g.Step('long', 99, [sys.executable, '-c', {HANGS!r}]); "
+    command += "g.build = lambda do: do(s); g.main()"
+    log = tmp_path / "first.log"
+    with subprocess.Popen([sys.executable, "-c", command, str(tmp_path), "first"], cwd=ROOT / "tools") as process:
+        while not (log.exists() and log.read_text().endswith("\n") and log.read_text().count("\n") == 2):
             assert process.poll() is None
             time.sleep(0.05)
-        child = int(last_line(log))
-        assert os.getsid(child) == process.pid  # found by whoever ends the session
         process.send_signal(number)
-        status = process.wait()
-    if number == signal.SIGKILL:
-        os.kill(child, number)
-    assert status == (-number if number == signal.SIGKILL else 128 + number) and ended(str(child))
-    assert "quick words" in log.read_text().splitlines()
-    assert (tmp_path / gpu_check.SUMMARY).read_text().splitlines()[1].split()[:2] == ["quick", "ok"]
-
-
-def last_line(log: Path) -> str:
-    """If it is whole."""
-    text = log.read_text()
-    return text.splitlines()[-1] if text.endswith("\n") else ""
+        assert process.wait() == 128 + number
+    assert ended(log.read_text().splitlines()[-1])
 
 
 def ended(pid: str) -> bool:
     """Killing is not waiting: what is killed may take a moment to go. Without a command line it is gone."""
-    command = Path("/proc", pid.strip(), "cmdline")
+    command = Path("/proc", pid, "cmdline")
     for _ in range(200):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if command.read_bytes():
-                time.sleep(0.05)
-                continue
-        return True
+        if not command.exists() or not command.read_bytes():
+            return True
+        time.sleep(0.05)
     return False
 
 
-SUMMARY = "24 passed, 800 deselected in 9.00s\n========= ERROR SUMMARY:"
-TABLE = "| a | b | c | yes |\n| a | b | c | **no** |\n| a | b | c | yes |\nx left out: no time was left"
+def test_the_build_is_made_once_for_the_same_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("setup.py", "tools/cuda_toolkit.py", "csrc/a.h"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    monkeypatch.setattr(gpu_check, "STAMP", tmp_path / "scratch" / "built")
+    names: list[str] = []
+
+    def do(step: Step) -> str | None:
+        names.append(step.name)
+        return None if step.name == "build" and len(names) == 2 else "sm_90"
+
+    assert not gpu_check.build(do) and gpu_check.build(do) and gpu_check.build(do)
+    (tmp_path / "csrc" / "a.h").write_text("int a;")
+    assert gpu_check.build(do)
+    whole = ["device", "build", "built"]
+    assert names == [*whole[:2], *whole, "device", "built", *whole]
+
+
+def test_the_first_stage_is_short_and_its_tests_exist() -> None:
+    assert sum(step.seconds for step in gpu_check.first(Path(), 540)) <= 260  # with a build of a minute, five minutes
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *gpu_check.FIRST]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_names_files_that_are_there(name: str, tmp_path: Path) -> None:
+    words = [word for step in STAGES[name](tmp_path, 60) for word in step.command]
+    files = {word.partition("::")[0] for word in words if word.startswith(("tests/", "tools/"))}
+    assert all((ROOT / file).is_file() for file in files) and (files or name == "benchmark")
+
+
+def test_an_unknown_stage_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, str(tmp_path / "out"), "frist") == 2
+    assert f"there is no stage 'frist': expected one of {', '.join(STAGES)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("judge", "text", "note"),
+    ("arguments", "says"),
     [
-        (gpu_logs.made_of, "torch 2.11\ncuda_architectures   sm_90, compute_90\n", "sm_90, compute_90"),
-        (gpu_logs.tested, f"{HEADER}\n{PASSED}", "812 passed, 9 deselected in 101.25s"),
-        (gpu_logs.tested, "3 passed in 0.10s\n" + HEADER, "3 passed in 0.10s"),
-        (MEMCHECK, f"{SUMMARY} 0 errors", "24 passed, 800 deselected, 0 reports"),
-        (RACECHECK, "24 passed in 9.00s\n========= RACECHECK SUMMARY: 0 hazards displayed", "24 passed, 0 reports"),
-        (INITCHECK, f"{TORCHS}\n{SUMMARY} 1 error", "24 passed, 800 deselected, 1 reports about other kernels"),
-        (gpu_logs.measured, TABLE, "2 of 3 targets reached, 1 rows left out"),
+        (["OUT="], "make gpu-check OUT=folder"),
+        (["OUT=somewhere", "STAGE=first", "LIMIT=9"], "somewhere --limit 9 first"),
     ],
 )
-def test_what_went_well(judge: Callable[[str, int], str], text: str, note: str) -> None:
-    assert judge(text, 0) == note
-
-
-@pytest.mark.parametrize(
-    ("judge", "text", "status", "reason"),
-    [
-        (gpu_logs.made_of, "cuda_architectures   -\n", 0, "no CUDA kernels"),
-        (gpu_logs.tested, f"{HEADER}\n=== 1 failed, 2 passed in 1.00s ===", 1, "1 failed, 2 passed in 1.00s"),
-        (gpu_logs.tested, f"pyvae: cuda not tested: no CUDA device\n{PASSED}", 0, "CUDA was not tested"),
-        (gpu_logs.tested, PASSED, 0, "no header"),
-        (gpu_logs.tested, HEADER, 2, "did not come to its end"),
-        (MEMCHECK, f"{TORCHS}\n{SUMMARY} 1 error", 0, "1 reports, 0 of them"),
-        (INITCHECK, f"{OURS}\n{SUMMARY} 1 error", 0, "1 reports, 1 of them"),
-        (INITCHECK, f"{SUMMARY} 2000 errors", 0, "2000 reports"),
-        (INITCHECK, "24 passed in 9.00s", 0, "no summary"),
-        (RACECHECK, "800 deselected in 9.00s\n========= ERROR SUMMARY: 0 errors", 5, "800 deselected"),
-        (RACECHECK, "24 skipped in 9.00s\n========= ERROR SUMMARY: 0 errors", 0, "24 skipped"),
-        (RACECHECK, "========= Error: Device not supported", 1, "did not come to its end"),
-        (gpu_logs.measured, TABLE, 1, "2 of 3 targets reached, 1 rows left out; exit status 1"),
-    ],
-)
-def test_what_went_wrong(judge: Callable[[str, int], str], text: str, status: int, reason: str) -> None:
-    with pytest.raises(Failed, match=reason):
-        judge(text, status)
+def test_make(arguments: list[str], says: str) -> None:
+    # Within `make gpu-check OUT=...` these tests run too, and must not start all over.
+    command = ["make", "gpu-check", *arguments, "PYTHON=echo"]
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert says in done.stdout and done.returncode == (2 if arguments == ["OUT="] else 0)

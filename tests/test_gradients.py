@@ -32,7 +32,10 @@ from torch.autograd import grad
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("the derivatives in pyvae.reference, which are torch's"),
+]
 Compare = Callable[..., None]
 
 

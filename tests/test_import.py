@@ -24,6 +24,8 @@ import torch
 from pyvae import _extension
 from pyvae._codes import KL_REDUCTIONS, LIKELIHOODS, SCALES
 
+pytestmark = pytest.mark.torch_sensitive("what `import torch` brings, and that the extension is this torch's")
+
 TRAITS = tuple((name, member.traits) for name, member in LIKELIHOODS.items())
 CODES: dict[str, tuple[Any, ...]] = {"LIKELIHOODS": TRAITS, "SCALES": SCALES, "REDUCTIONS": KL_REDUCTIONS}
 PACKAGE = Path(_extension.__file__).parent

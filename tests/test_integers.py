@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.torch_sensitive("promotion of types")]
 PAIRS = [dtypes for dtypes in MIXED_DTYPES if dtypes[1] in INTEGERS]
 SHAPE = (4, 3, 5, 30)
 

@@ -18,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyvae
 
+pytestmark = pytest.mark.torch_sensitive("modes and compilers around a backward pass")
+
 SCALE = 65536.0
 REDUCTIONS = ("none", "batchmean", "sum")
 

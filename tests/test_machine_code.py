@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -85,9 +84,9 @@ def test_resources_and_instructions() -> None:
     kernels, architectures = machine_code.read(RESOURCE_USAGE, MACHINE_CODE)
     assert architectures == {"sm_80", "sm_90", "compute_90"}
     assert kernels == [
-        Kernel(ANY, "sm_80", 32, 256, 0, 0, 9, 2, Counter({8: 1, 32: 1}), Counter({16: 1})),
-        Kernel(PACKED, "sm_80", 14, 0, 1024, 0, 3, 0, Counter({128: 1}), Counter({128: 1})),
-        Kernel(PACKED, "sm_90", 14, 0, 1024, 0, 4, 0, Counter({64: 1}), Counter({128: 1})),
+        Kernel(ANY, "sm_80", 32, 256, 0, 9, 2, Counter({8: 1, 32: 1}), Counter({16: 1})),
+        Kernel(PACKED, "sm_80", 14, 0, 1024, 3, 0, Counter({128: 1}), Counter({128: 1})),
+        Kernel(PACKED, "sm_90", 14, 0, 2048, 4, 0, Counter({64: 1}), Counter({128: 1})),
     ]
 
 
@@ -108,26 +107,6 @@ def test_faults(name: str, instructions: list[str], faults: list[str]) -> None:
     assert kernel.faults() == faults
 
 
-# By the CUDA occupancy calculator, for 256 threads a block.
-@pytest.mark.parametrize(
-    ("architecture", "registers", "shared", "occupancy"),
-    [
-        ("sm_80", 32, 0, 1),
-        ("sm_80", 40, 0, 0.75),
-        ("sm_90", 64, 0, 0.5),
-        ("sm_90", 65, 0, 0.375),
-        ("sm_90", 255, 0, 0.125),
-        ("sm_80", 16, 48 * 1024, 0.375),
-        ("sm_90", 16, 48 * 1024, 0.5),
-        ("sm_86", 40, 0, 1),
-        ("sm_75", 64, 0, 1),
-        ("sm_999", 64, 0, None),
-    ],
-)
-def test_occupancy(architecture: str, registers: int, shared: int, occupancy: float | None) -> None:
-    assert Kernel("", architecture, registers, shared=shared).occupancy(256) == occupancy
-
-
 def test_short_names() -> None:
     demangled = (
         "void pyvae::cuda::(anonymous namespace)::objective_kernel<pyvae::cuda::(anonymous namespace)::Packed"
@@ -137,22 +116,9 @@ def test_short_names() -> None:
 
 
 def test_table_groups_kernels() -> None:
-    kernels = [Kernel("a_kernel<X>", "sm_80", 32), Kernel("a_kernel<Y>", "sm_999", 40)]
-    lines = machine_code.table(kernels, 256).splitlines()
-    assert [line.split()[:3] for line in lines if line] == [
-        ["a_kernel", "registers", "shared"],
-        ["<X>", "sm_80", "32"],
-        ["<Y>", "sm_999", "40"],
-    ]
-    assert "100%" in lines[2]
-
-
-def test_threads_of_a_block_are_those_of_the_sources(tmp_path: Path) -> None:
-    assert machine_code.threads_of_block(machine_code.TUNING) in (128, 256, 512)
-    header = tmp_path / "tuning.h"
-    header.touch()
-    with pytest.raises(SystemExit, match=r"no `constexpr int kThreads = .*tuning\.h: how many"):
-        machine_code.threads_of_block(header)
+    kernels = [Kernel("a_kernel<X>", "sm_80", 32), Kernel("a_kernel<Y>", "sm_90", 40)]
+    lines = [line.split()[:3] for line in machine_code.table(kernels).splitlines() if line]
+    assert lines == [["a_kernel", "registers", "shared"], ["<X>", "sm_80", "32"], ["<Y>", "sm_90", "40"]]
 
 
 # ---- the square root -------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from torch.autograd import grad
 
 import pyvae
 
+pytestmark = pytest.mark.torch_sensitive("torch.where and its derivatives in pyvae.reference")
+
 BATCH, FEATURES = 5, 600  # a row is more than a chunk
 ABSENT = {"nan": math.nan, "inf": math.inf, "sentinel": -1.0, "large sentinel": -999.0}
 EACH = pytest.mark.parametrize("name", LIKELIHOODS)

@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.torch_sensitive("state and copies of nn.Module")]
 
 
 @pytest.mark.parametrize("scale", SCALES)

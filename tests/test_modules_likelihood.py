@@ -19,7 +19,10 @@ from torch._dynamo.testing import CompileCounter
 import pyvae
 from pyvae._objects import held
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("state and copies of what a likelihood holds; parametrizations, functional_call"),
+]
 
 EACH = pytest.mark.parametrize("name", HOLDING)
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.torch_sensitive("at::parallel_for, checkpoints")]
 
 # Short rows, rows of one chunk and of many, one row and one feature, and as many chunks as busy several threads.
 SHAPES = [(2001, 20), (37, 513), (67, 1031), (3, 9001), (1, 1 << 18), (40_001,)]

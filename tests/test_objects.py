@@ -21,6 +21,10 @@ import pyvae
 from pyvae._objects import held, settings
 from pyvae.likelihoods import CLASSES
 
+pytestmark = pytest.mark.torch_sensitive(
+    "pytrees and frozen dataclasses in torch.func, the compilers, torch.export and torch.fx"
+)
+
 OBJECTS: dict[str, Callable[[Any], Any]] = {  # of one tensor, or number, for all that they hold
     "Gaussian": pyvae.Gaussian,
     "Laplace": pyvae.Laplace,

@@ -15,7 +15,10 @@ from families import PLAIN, SCALES, WAYS, cycled, family
 
 from pyvae._codes import KL_REDUCTIONS, REDUCTIONS
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.torch_sensitive("schemas, fake kernels and what AOTAutograd makes of the operators"),
+]
 
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 OPERATORS = sorted(

@@ -41,7 +41,10 @@ from torch.distributions import kl_divergence as kl_of_torch
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("broadcasting, and gradients summed to a shape"),
+]
 
 # Of a posterior of shape (7, 19): one number, one for each dimension, for each sample, for each element; and mixed.
 SHAPES = (((), ()), ((19,), (19,)), ((7, 1), (7, 1)), ((7, 19), (7, 19)), ((1, 19), ()), ((7, 1), (19,)))

@@ -26,6 +26,8 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp
 
 from pyvae import _noise, reference
 
+pytestmark = pytest.mark.torch_sensitive("torch's own losses and torch.distributions")
+
 # ---- noise -----------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,8 @@ from refusals_likelihood import OWN, SHAPE, OwnRefusal
 
 import pyvae
 
+pytestmark = pytest.mark.torch_sensitive("names of types and devices in messages")
+
 
 def legal(function: str) -> dict[str, Any]:
     """Arguments that the function takes; a case replaces some of them, and drops those that it sets to None."""

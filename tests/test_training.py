@@ -21,7 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("hooks, threads, offloading, autocast, checkpoints"),
+]
 
 
 def inputs(device: str, seed: int = 0, batch: int = 6) -> list[Tensor]:

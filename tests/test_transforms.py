@@ -21,7 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("torch.func, forward mode, subclasses and modes"),
+]
 
 
 def inputs(device: str, likelihood: str = "bernoulli_logits", scale: str = "logvar") -> tuple[Tensor, ...]:

@@ -17,7 +17,10 @@ from torch.distributions import Normal, kl_divergence
 
 import pyvae
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.torch_sensitive("torch's own losses and torch.distributions, of every type and layout"),
+]
 
 
 def scalars(value: float, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -1,184 +1,246 @@
 """`make gpu-check OUT=folder STAGE=name`: build, test, measure and sanitize on this machine's GPU, in stages.
 
 The machine may be lent for minutes and taken away at any moment. So each stage is worth a call by itself, the first the
-most; what a step finds is in the folder while it runs: a log a stage, written line by line, and a line in summary.txt
-as soon as it ends. With the benchmark's CSV that is seven files, and one may come from the harness. In the Python
-environment that runs it: nothing is downloaded or installed. Only the standard library is used here, because pyvae does
-not exist before the build.
+most, and the folder has a log a stage and summary.txt, a line a step, while they run. Nothing is downloaded or
+installed. Only the standard library is used here, because pyvae does not exist before the build.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
+import importlib.util
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import gpu_stages
-from gpu_logs import Failed, last_line, made_of, so_far
-from gpu_stages import PYTHON, STAGES, Result, Step
+import cuda_toolkit
 
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
 LIMIT = 540.0  # seconds for everything
-SUMMARY = "summary.txt"
-SHOWN = {"harness": 60}  # lines of a step's log to show at the end; of one that failed, at least:
-TAIL = 12
-HEAD = f"{'step':<12}{'result':<9}{'seconds':>7}  key numbers"
+STAMP = ROOT / "build" / "gpu-check" / "built"
+
+
+class Step(NamedTuple):
+    name: str
+    seconds: float  # at most
+    command: Sequence[str]
+    environment: Mapping[str, str] = {}
+    never: str = "\0"  # what its output must not have
+
+
+# ---- a step ----------------------------------------------------------------------------------------------------------
+
+
+def run(step: Step, log: Path, left: float) -> tuple[bool, str]:
+    """Runs a step into its stage's log; whether it did what it should, and its last line or what went wrong."""
+    allowed = min(step.seconds, left)
+    if allowed <= 0:
+        return False, "no time was left"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **step.environment}
+    with log.open("ab") as file:
+        file.write(f"==> {step.name}: {' '.join(step.command)}\n".encode())
+        file.flush()
+        start = file.tell()
+        # A group of its own, to end it by, but no session: where a whole call is killed, it would live on.
+        try:
+            process = subprocess.Popen(
+                step.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                preexec_fn=os.setpgrp, env=environment,
+            )  # fmt: skip
+        except OSError as error:
+            return False, str(error)
+        try:
+            status = process.wait(allowed)
+        except subprocess.TimeoutExpired:
+            status = None
+            os.killpg(process.pid, signal.SIGINT)  # so that pytest explains what failed by then
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    output = log.read_bytes()[start:].decode(errors="replace")
+    last = next((line.strip()[:200] for line in reversed(output.splitlines()) if line.strip()), "no output")
+    if status is None:
+        return False, f"took more than {allowed:.0f} s: {last}"
+    if status:
+        return False, f"exit status {status}: {last}"
+    return (False, f"{step.never!r} is in its log") if step.never in output else (True, last)
+
+
+# ---- the build -------------------------------------------------------------------------------------------------------
 
 DEVICE = (
     "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'; "
-    "print('sm_%d%d' % torch.cuda.get_device_capability(), torch.cuda.get_device_name(), 'torch', torch.__version__)"
+    "print(*torch.cuda.get_device_capability(), torch.cuda.get_device_name(), 'torch', torch.__version__)"
 )
-
-running: set[subprocess.Popen[bytes]] = set()
-
-
-def run(step: Step, log: Path, allowed: float) -> Result:
-    """Runs the step's command to the end of its log, and ends it, with all that it started, when time is over."""
-    print(f"==> {step.name}: at most {allowed:.0f} s", flush=True)
-    start, text = time.monotonic(), ""
-    try:
-        if allowed <= 0:
-            raise Failed("no time was left")
-        with log.open("ab") as file:
-            file.write(f"==> {step.name}: {' '.join(step.command)}\n".encode())
-            file.flush()
-            before = file.tell()
-            # A group of its own, to end it by, but no session: where a whole call is killed, it would live on.
-            process = subprocess.Popen(
-                step.command, cwd=step.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp, env={**os.environ, "PYTHONUNBUFFERED": "1", **dict(step.environment)},
-            )  # fmt: skip
-            running.add(process)
-            try:
-                status = process.wait(allowed)
-            except subprocess.TimeoutExpired:
-                status = None
-            finally:
-                end_group(process)
-                running.discard(process)
-        text = log.read_bytes()[before:].decode(errors="replace")
-        if status is None:
-            raise Failed(f"took more than {allowed:.0f} s{so_far(text)}")
-        good, note = True, step.judge(text, status)
-    except (Failed, OSError) as error:
-        good, note = False, str(error)
-    seconds = time.monotonic() - start
-    print(f"==> {step.name}: {'ok' if good else 'FAILED'} after {seconds:.0f} s: {note}", flush=True)
-    return Result(step.name, good, seconds, note, text)
+BUILT = "import pyvae; info = pyvae.build_info(); print(info); assert info['cuda_architectures'], 'no CUDA kernels'"
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a step and whatever it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def fingerprint(device: str) -> str:
+    """Of what is built, of what and for what: contents, since a tree that was copied here anew has new times."""
+    paths = [ROOT / "setup.py", ROOT / "tools" / "cuda_toolkit.py", *(ROOT / "csrc").rglob("*.*")]
+    paths += [*(ROOT / "pyvae").glob("_C.*.so"), *(ROOT / "pyvae").glob("_build.py")]
+    digest = hashlib.sha256(f"{device} {sys.version}".encode())
+    for path in sorted(paths):
+        digest.update(str(path).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
-def end_with_signals() -> None:
-    """Ends the steps with this process: being groups of their own, they do not get a terminal's signals."""
-
-    def end(number: int, _: object) -> None:
-        for process in list(running):
-            end_group(process)
-        os._exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-
-
-class Check:
-    """One run: where its results go, when its time is over, and what came of its steps so far."""
-
-    def __init__(self, folder: Path, limit: float) -> None:
-        self.folder, self.end = folder, time.monotonic() + limit
-        self.results: list[Result] = []
-        self.is_built: bool | None = None
-        self.note(HEAD)
-
-    def left(self) -> float:
-        return self.end - time.monotonic()
-
-    def do(self, step: Step, stage: str, share: int = 1) -> Result:
-        """Runs a step within its own limit, and within one of so many equal shares of the time that is left."""
-        result = run(step, self.folder / f"{stage}.log", min(step.seconds, self.left() / share))
-        self.results.append(result)
-        self.note(row(result))
-        return result
-
-    def note(self, line: str) -> None:
-        """Appended, so that no moment is without the lines before it, and several calls may share a folder."""
-        with (self.folder / SUMMARY).open("a", encoding="utf-8") as summary:
-            summary.write(line + "\n")
-
-    def build(self, stage: str) -> bool:
-        """Builds for the GPU that is here, unless what is there was built from these files for it; once a run."""
-        if self.is_built is None:
-            self.is_built = self._build(stage)
-        return self.is_built
-
-    def _build(self, stage: str) -> bool:
-        device = self.do(Step("device", [PYTHON, "-c", DEVICE], last_line, 60), stage)
-        gpu = re.match(r"sm_(\d+)(\d)", device.note)  # compiled for what is here, which is the quickest to build
-        if not device.good or not gpu:
+def build(do: Callable[[Step], str | None]) -> bool:
+    """Builds for the GPU that is here, unless these sources were built for it already."""
+    device = do(Step("device", 60, [PYTHON, "-c", DEVICE]))
+    if device is None:
+        return False
+    if not STAMP.exists() or STAMP.read_text() != fingerprint(device):
+        here = {"TORCH_CUDA_ARCH_LIST": "native", "FORCE_CUDA": "1"}
+        if do(Step("build", 300, [PYTHON, "setup.py", "build_ext", "--inplace"], here)) is None:
             return False
-        if not gpu_stages.is_current(device.note):
-            command = [PYTHON, "setup.py", "build_ext", "--inplace"]
-            architecture = [("TORCH_CUDA_ARCH_LIST", f"{gpu[1]}.{gpu[2]}"), ("FORCE_CUDA", "1")]
-            if not self.do(Step("build", command, last_line, 300, architecture), stage).good:
-                return False
-            gpu_stages.mark_current(device.note)
-        return self.do(Step("build_info", [PYTHON, "-m", "pyvae"], made_of, 30), stage).good
-
-    def stage(self, name: str) -> None:
-        stage = STAGES[name]
-        if stage.needs_build and not self.build(name):
-            return
-        steps = stage.steps(self.folder, self.left())
-        for index, step in enumerate(steps):
-            self.do(step, name, len(steps) - index)
+        STAMP.parent.mkdir(parents=True, exist_ok=True)
+        STAMP.write_text(fingerprint(device))
+    return do(Step("built", 30, [PYTHON, "-c", BUILT])) is not None
 
 
-def row(result: Result) -> str:
-    return f"{result.name:<12}{'ok' if result.good else 'FAILED':<9}{result.seconds:7.0f}  {result.note}"
+# ---- the stages ------------------------------------------------------------------------------------------------------
+
+# What everything else rests on: the noise, counts against the CPU, streams and graphs with sums over several blocks.
+FIRST = (
+    "tests/test_noise.py::test_golden_bits",
+    "tests/test_cuda_noise.py::test_noise_of_every_width_and_row_offset",
+    "tests/test_cuda_noise.py::test_sample_of_every_scale_and_dtype",
+    "tests/test_cuda_noise.py::test_the_seed_is_torchs_at_every_state_of_the_generator",
+    "tests/test_cuda_tiles.py::test_values_and_gradients",
+    "tests/test_likelihoods.py::test_every_dtype_and_reduction",
+    "tests/test_values.py::test_objective",
+    "tests/test_values.py::test_kl_divergence",
+    "tests/test_gradients.py::test_recon_gradient_over_the_whole_range",
+    "tests/test_gradients.py::test_kl_gradient_over_the_whole_range",
+    "tests/test_gradients.py::test_sampler_gradient",
+    "tests/test_cuda_tiles.py::test_many_streams_at_the_same_time",
+    "tests/test_cuda_tiles.py::test_replays_are_the_eager_calls",
+    "tests/test_cuda_tiles.py::test_a_capture_in_a_fresh_process",
+    "tests/test_cuda_graphs.py::test_replays_are_the_eager_calls",
+    "tests/test_cuda_graphs.py::test_make_graphed_callables",
+    "tests/test_cuda_streams.py::test_kernels_run_on_the_current_stream",
+    "tests/test_cuda_streams.py::test_backward_runs_on_the_stream_of_its_forward",
+    "tests/test_cuda_streams.py::test_no_call_waits_for_the_gpu",
+    "tests/test_cuda_launches.py::test_a_step_has_two_launches_each_way",
+    "tests/test_cuda_launches.py::test_the_drop_in_is_one_launch",
+    "tests/test_cuda_launches.py::test_likelihoods_by_tiles_are_at_most_three_launches",
+    "tests/test_cuda_sanitized.py",
+)
+LARGE = "tests/test_cuda_large.py"  # whose tensors fill the GPU's memory, one test at a time
+EMULATED = ("tests/test_cuda_emulated.py", "tests/test_ptx.py")  # minutes of compiling, of what the GPU shows better
 
 
-def report(results: Sequence[Result]) -> str:
-    """The ends of what the failed steps printed, the benchmark's targets, the harness's table, and the table of all."""
-    lines = []
-    for result in results:
-        printed = result.output.splitlines()
-        lines += ["", *(line[:200] for line in printed if line.endswith(("| yes |", "| **no** |")))]
-        shown = max(SHOWN.get(result.name, 0), 0 if result.good else TAIL)
-        if printed and shown:
-            lines += [f"--- the end of {result.name}", *(line[:200] for line in printed[-shown:])]
-    return "\n".join([*lines, "", HEAD, *map(row, results)])
+def pytest(name: str, seconds: float, each: float, *arguments: str, workers: int = 6) -> Step:
+    """Tests, a line each. One that hangs says where after `each` seconds, and its process ends; xdist goes on."""
+    command = [PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", "--durations=10"]
+    command += ["-o", f"faulthandler_timeout={each:g}", "--continue-on-collection-errors"]
+    command += ["-n", str(workers)] if importlib.util.find_spec("xdist") else []
+    return Step(name, seconds, [*command, *arguments], {"OMP_NUM_THREADS": "2"})
+
+
+def benchmarks(name: str, seconds: float, out: Path, *options: str) -> Step:
+    """The GPU to itself. Starting, and the comparison that is under way at the end, take some seconds more."""
+    budget = f"--budget={max(seconds - 35, 1):.0f}"
+    return Step(name, seconds, [PYTHON, "-m", "benchmarks", "--device=cuda", "--out", str(out), budget, *options])
+
+
+def sanitizer(tool: str, seconds: float, *chosen: str) -> Step:
+    """Any report fails it; of initcheck, which sees torch's kernels too, one about ours."""
+    program = next(iter(cuda_toolkit.programs("compute-sanitizer")), "compute-sanitizer")
+    command = [program, "--tool", tool, "--target-processes", "all"]
+    command += [] if tool == "initcheck" else ["--error-exitcode", "1"]
+    tests = [PYTHON, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", "tests/test_cuda_sanitized.py"]
+    if tool in ("racecheck", "synccheck"):  # what happens within a kernel: only ours are looked at
+        return Step(tool, seconds, [*command, "--kernel-name", "kns=pyvae", *tests, *chosen])
+    # Without the allocator's cache each tensor is an allocation of its own, with borders that the tools know; a capture
+    # needs the cache. API errors: torch looks for functions that older drivers lack.
+    command += ["--report-api-errors", "no"] if tool == "memcheck" else []
+    return Step(
+        tool, seconds, [*command, *tests, "-k", "not graph"], {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, "pyvae::"
+    )
+
+
+def first(folder: Path, left: float) -> list[Step]:
+    nvcc = next(filter(cuda_toolkit.examine, cuda_toolkit.programs("nvcc")), "nvcc")
+    flags = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-fmad=false", "-arch=native", "-Icsrc"]
+    tiles = ("-k", "counts_and_parameters and float32")
+    return [
+        Step("root", 20, [nvcc, "-run", *flags, "tools/root.cu"]),
+        pytest("correctness", 100, 60, "-k", "cuda and not reference", *FIRST),
+        benchmarks("quick", 80, STAMP.parent, "--quick"),  # its rows are in the log
+        sanitizer("racecheck", 30, *tiles),
+        sanitizer("synccheck", 30, *tiles),
+    ]
+
+
+def tests(folder: Path, left: float) -> list[Step]:
+    names = {f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py")} - {*EMULATED, LARGE}
+    cuda_first = sorted(names, key=lambda name: ("test_cuda" not in name, name))
+    return [pytest("large", 120, 60, LARGE, workers=1), pytest("tests", left, 180, *cuda_first)]
+
+
+# In the order of what is lost if the time ends; the steps, of the folder and the seconds that are left.
+STAGES: dict[str, Callable[[Path, float], list[Step]]] = {
+    "first": first,
+    "tests": tests,
+    "benchmark": lambda folder, left: [benchmarks("benchmark", min(435, left), folder)],
+    "sanitizers": lambda _, left: [
+        sanitizer(tool, left) for tool in ("memcheck", "racecheck", "initcheck", "synccheck")
+    ],
+}
+
+
+def check(folder: Path, names: Sequence[str], limit: float) -> bool:
+    """Runs the stages as far as they come in `limit` seconds; whether every step went well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end, good, rows = time.monotonic() + limit, [], []
+    stage, share = names[0], 1
+
+    def do(step: Step) -> str | None:
+        """Within its own limit and its share of the time that is left: its last line, or None if it failed."""
+        start = time.monotonic()
+        print(f"==> {step.name}", flush=True)
+        fine, note = run(step, folder / f"{stage}.log", (end - start) / share)
+        good.append(fine)
+        rows.append(f"{step.name:<12}{'ok' if fine else 'FAILED':<9}{time.monotonic() - start:5.0f} s  {note}")
+        print(rows[-1], flush=True)
+        with (folder / "summary.txt").open("a", encoding="utf-8") as summary:
+            summary.write(rows[-1] + "\n")
+        return note if fine else None
+
+    if build(do):
+        for stage in names:
+            steps = STAGES[stage](folder, end - time.monotonic())
+            for index, step in enumerate(steps):
+                share = len(steps) - index
+                do(step)
+    print("", *rows, sep="\n", flush=True)
+    return all(good)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python tools/gpu_check.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="stages:\n" + "\n".join(f"  {name:<12}{stage.about}" for name, stage in STAGES.items()),
-    )  # fmt: skip
-    parser.add_argument("out", type=Path, help="folder of the logs, the summary and the CSV")
-    parser.add_argument("stages", nargs="*", metavar="stage", help="which ones; all in order, if none is named")
+    parser = argparse.ArgumentParser(prog="python tools/gpu_check.py", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder of the logs, the summary and the benchmark's CSV")
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(STAGES)}; all, if none is named")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything (%(default)s)")
     options = parser.parse_intermixed_args()  # as in `folder --limit 300 first`
     if unknown := [name for name in options.stages if name not in STAGES]:
         parser.error(f"there is no stage {unknown[0]!r}: expected one of {', '.join(STAGES)}")
-    folder = options.out.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    end_with_signals()
-    check = Check(folder, options.limit)
-    for name in options.stages or STAGES:
-        check.stage(name)
-    print(report(check.results), flush=True)
-    sys.exit(not all(result.good for result in check.results))
+    for number in (signal.SIGTERM, signal.SIGINT):  # an exit, so that the step ends, with all that it started
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    sys.exit(not check(options.out.resolve(), options.stages or list(STAGES), options.limit))
 
 
 if __name__ == "__main__":

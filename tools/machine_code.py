@@ -1,8 +1,8 @@
 """What nvcc made of the CUDA kernels: `python tools/machine_code.py [extension]` prints a table and checks it.
 
-Fails where a kernel keeps anything in local memory (spilled registers, arrays indexed at run time), where a kernel over
-`Packed` tensors has no 128-bit load or store, where an architecture that was asked for is missing, or where the square
-root of the noise is not CUDA's own (root_code.py). Needs no GPU.
+Fails where a kernel reads or writes local memory (ptxas does not warn of an array that is indexed at run time), where a
+kernel over `Packed` tensors has no 128-bit load or store, where an architecture that was asked for is missing, or where
+the square root of the noise is not CUDA's own (root_code.py). Needs no GPU.
 """
 
 from __future__ import annotations
@@ -20,25 +20,13 @@ from pathlib import Path
 import cuda_toolkit
 import root_code
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "pyvae"
-TUNING = ROOT / "csrc" / "cuda" / "tuning.h"
+PACKAGE = Path(__file__).parents[1] / "pyvae"
 WIDTHS = (128, 64, 32, 16, 8)
-RESERVED = 1024  # bytes of shared memory that the driver keeps in each block, from sm_80 on
-
-# Threads and KiB of shared memory of one multiprocessor (the table "Technical Specifications per Compute Capability" of
-# the CUDA programming guide). All have 65536 registers.
-MULTIPROCESSORS = {
-    75: (1024, 64),
-    80: (2048, 164),
-    **dict.fromkeys((86, 89, 120, 121), (1536, 100)),
-    **dict.fromkeys((90, 100, 103), (2048, 228)),
-}
 
 CODE_KIND = re.compile(r"Fatbin (elf|ptx) code:")
 ARCHITECTURE = re.compile(r"(?:code for|arch =) sm_(\w+)")
 FUNCTION = re.compile(r"Function\s*:?\s+([\w$.]+)")
-RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+\{?\s*(?:@!?\w+\s+)?([A-Z][\w.]*)")
 
 
@@ -51,9 +39,8 @@ class Kernel:
     registers: int = 0
     stack: int = 0  # bytes a thread
     shared: int = 0  # bytes a block
-    local: int = 0  # bytes a thread
     instructions: int = 0
-    spills: int = 0  # loads from and stores to local memory
+    local: int = 0  # loads from and stores to local memory
     loads: Counter[int] = field(default_factory=Counter)  # from global memory, by bits
     stores: Counter[int] = field(default_factory=Counter)
 
@@ -62,40 +49,17 @@ class Kernel:
         if operation == "NOP":
             return
         self.instructions += 1
-        self.spills += operation in ("LDL", "STL")
+        self.local += operation in ("LDL", "STL")
         if operation in ("LDG", "LD", "STG", "ST"):
             width = next((int(m.lstrip("US")) for m in modifiers if m.lstrip("US") in ("128", "64", "16", "8")), 32)
             (self.loads if operation.startswith("L") else self.stores)[width] += 1
 
-    def occupancy(self, block: int) -> float | None:
-        """Threads that a multiprocessor holds in blocks of `block`, as a share of those that it could; None where that
-        is not known."""
-        version = cuda_toolkit.number(self.architecture)
-        if version not in MULTIPROCESSORS:
-            return None
-        threads, kibibytes = MULTIPROCESSORS[version]
-        of_warp = -(-self.registers * 32 // 256) * 256
-        by_registers = 4 * (65536 // 4 // of_warp) // (block // 32) if of_warp else threads
-        shared = self.shared + (RESERVED if version >= 80 else 0)
-        by_shared = kibibytes * 1024 // shared if shared else threads
-        return min(threads // block, by_registers, by_shared) * block / threads
-
     def faults(self) -> list[str]:
-        found = []
-        if self.spills or self.local:
-            found.append(f"{self.spills} accesses to local memory, {self.stack} bytes of stack")
-        if "Packed" in self.name and not self.loads[128]:
-            found.append("no 128-bit load")
-        if "Packed" in self.name and not self.stores[128]:
-            found.append("no 128-bit store")
+        found = [f"{self.local} accesses to local memory, {self.stack} bytes of stack"] if self.local else []
+        if "Packed" in self.name:
+            counted = {"load": self.loads, "store": self.stores}
+            found += [f"no 128-bit {what}" for what, widths in counted.items() if not widths[128]]
         return found
-
-
-def threads_of_block(header: Path) -> int:
-    """As the header defines kThreads."""
-    if found := re.search(r"constexpr int kThreads =\s*(\d+)", header.read_text("utf-8")):
-        return int(found[1])
-    sys.exit(f"no `constexpr int kThreads = ...` in {header}: how many threads has a block?")
 
 
 def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]]:
@@ -113,10 +77,7 @@ def read(resource_usage: str, machine_code: str) -> tuple[list[Kernel], set[str]
         elif match := FUNCTION.search(line):
             function = match[1]
         elif match := RESOURCES.search(line):
-            registers, stack, shared, local = map(int, match.groups())
-            if shared and cuda_toolkit.number(architecture) >= 90:
-                shared -= RESERVED  # where there is any, the reserved part is counted from sm_90 on
-            kernels[architecture, function] = Kernel(function, architecture, registers, stack, shared, local)
+            kernels[architecture, function] = Kernel(function, architecture, *map(int, match.groups()))
         elif match := INSTRUCTION.search(line):
             kernels[architecture, function].count(match[1])
     return list(kernels.values()), architectures
@@ -146,18 +107,17 @@ def inspect(extension: Path) -> tuple[list[Kernel], set[str]]:
     return sorted(kernels, key=lambda kernel: (kernel.name, kernel.architecture)), architectures
 
 
-def table(kernels: Sequence[Kernel], block: int) -> str:
+def table(kernels: Sequence[Kernel]) -> str:
     """A line for each kernel and architecture, grouped by kernel."""
     form = f"{{:<{max((len(kernel.name) for kernel in kernels), default=0)}}}"
-    form += " {:<7} {:>9} {:>6} {:>5} {:>6} {:>12} {:>9} {:>22} {:>14}"
-    head = ("", "registers", "shared", "stack", "spills", "instructions", "occupancy")
+    form += " {:<7} {:>9} {:>6} {:>5} {:>5} {:>12} {:>22} {:>14}"
+    head = ("", "registers", "shared", "stack", "local", "instructions")
     lines = []
     for name, group in groupby(kernels, lambda kernel: kernel.name.partition("<")[0]):
         lines += ["", form.format(name, *head, f"loads {'/'.join(map(str, WIDTHS))}", "stores")]
         for k in group:
-            share = k.occupancy(block)
             counts = ("/".join(str(count[width]) for width in WIDTHS) for count in (k.loads, k.stores))
-            numbers = k.registers, k.shared, k.stack, k.spills, k.instructions, "-" if share is None else f"{share:.0%}"
+            numbers = k.registers, k.shared, k.stack, k.local, k.instructions
             lines.append(form.format(f"  {k.name.removeprefix(name)}", k.architecture, *numbers, *counts))
     return "\n".join(lines)
 
@@ -167,7 +127,7 @@ def main() -> None:
     if extension is None:
         sys.exit(f"no extension in {PACKAGE}: build it in place")
     kernels, architectures = inspect(extension)
-    print(table(kernels, threads_of_block(TUNING)))
+    print(table(kernels))
     faults = [f"{kernel.name} for {kernel.architecture}: {fault}" for kernel in kernels for fault in kernel.faults()]
     asked = runpy.run_path(str(extension.parent / "_build.py"))["CUDA_ARCHITECTURES"]
     faults += [f"nothing for {architecture}" for architecture in sorted({*asked} - architectures)]

@@ -1,5 +1,5 @@
 // What may be tuned of the CUDA kernels, each with its reason. The last bits of sums depend on the shape and on the
-// numbers under "partition", and on nothing else. tools/machine_code.py reads kThreads here.
+// numbers under "partition", and on nothing else.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 namespace pyvae {
 namespace cuda {
 
-// PYVAE_TUNED(name, value) is `value`, or with -DPYVAE_name=number that number: tools/timing.py tries some.
+// PYVAE_TUNED(name, value) is `value`, or with -DPYVAE_name=number that number.
 #define PYVAE_TUNED(name, value) number_or(PYVAE_TEXT(PYVAE_##name), value)
 #define PYVAE_TEXT(macro) PYVAE_QUOTED(macro)
 #define PYVAE_QUOTED(text) #text
