@@ -1,37 +1,39 @@
-"""Side-by-side measurements of pyvae: `python -m benchmarks --help`. Here: the rows that come of them, and their CSV.
+"""Side-by-side measurements of pyvae: `python -m benchmarks --help`. Here: the rows that come of them, where they were
+measured, and their CSV.
 
 cases.py        what is compared: the same function of the same inputs, written in several ways
-counts.py       its part for single-cell models: inputs, and losses as scvi-tools writes them
-bayes.py        its part for Bayes by backprop: inputs, and a step by bayesian-torch's formulas
-parameters.py   its part for likelihoods with parameters, on short and long rows
-timing.py       the CPU and the GPU: clock, graphs, memory, profiler
-turns.py        competitors in turns, within a budget of time
-
+formulas.py     its part for counts, likelihoods with parameters and Bayes by backprop
+timing.py       the CPU and the GPU: clock, graphs, memory; and competitors in turns, within a budget of time
 speed.py        speed, bandwidth and call overhead, on either device
-untimed.py      errors against float64, memory, launches, and the time of an import
-accuracy.py     errors of the negative binomial over theta; and, as a command, those of logits.py as well
-logits.py       errors of the Bernoulli losses over the magnitude of the logit
+untimed.py      errors against float64, memory, and the time of an import
+accuracy.py     by itself: errors of counts over theta, and of the Bernoulli losses over the logit
 mixtures.py     by itself: densities under mixtures, and steps with them
-steps.py        whole training steps on a GPU
 scvi_train.py   by itself: scvi-tools' own training with and without the patch
-
-environment.py  where rows are measured
-runs.py         what a run measures on each device, and how much of it
-targets.py      what rows are called, and the targets that they are judged by
-report.py       tables of times and of targets, and those of the README
-markdown.py     tables as Markdown, and their places in the README
-plots.py        a CSV as pictures, all in one style: those of plots_cpu.py, plots_gpu.py or plots_errors.py
+names.py        what rows are called, in words
+report.py       tables, and those of the README
+plots.py        a CSV as pictures
 """
 
 from __future__ import annotations
 
 import csv
+import os
+import platform
+import re
+import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import pyvae
+
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
+SCVI_CSV, MIXTURES_CSV = "scvi.csv", "mixtures.csv"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,28 @@ class Environment:
     commit: str
     driver: str | None = None  # of the GPU
     cuda: str | None = None  # that torch was built with
+
+
+def printed(*command: str) -> str:
+    """What `command` prints, or nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def environment(device: str) -> Environment:
+    """Of the CPU or of the current CUDA device."""
+    info = pyvae.build_info()
+    commit = printed("git", "describe", "--always", "--dirty", "--exclude=*") or os.environ.get("PYVAE_COMMIT")
+    versions = info["torch"], info["pyvae"], commit or "unknown"
+    if device == "cpu":
+        models = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        kernels = info["instruction_set"] if info["instruction_set"] not in (None, "none") else "reference"
+        return Environment("cpu", models[0] if models else platform.machine(), kernels, *versions)
+    kernels = "sm_{}{}".format(*torch.cuda.get_device_capability()) if info["cuda_architectures"] else "reference"
+    driver = printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines() or ["unknown"]
+    return Environment("cuda", torch.cuda.get_device_name(), kernels, *versions, driver[0], torch.version.cuda)
 
 
 def write(path: Path, rows: Iterable[Row], where: Environment) -> None:

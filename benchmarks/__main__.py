@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything, write the CSV, print the table of targets last.
+"""`python -m benchmarks`: measure everything, write the CSV, print the tables last.
 
 On a GPU (`--device cuda`) the CSV is named after it, and rows that time was too short for say so.
 """
@@ -11,16 +11,151 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from . import Environment, Row, report, runs, write
-from .cases import Shape
-from .environment import environment
-from .timing import Cuda
-from .turns import LEFT_OUT, TimeLimit, reason
+from . import RESULTS, Environment, Row, environment, formulas, report, untimed, write
+from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, PARAMETER_SHAPES, PARAMETERS, SHAPES, SPEEDS, Shape
+from .speed import (
+    BF16,
+    COMPILED,
+    F32,
+    F64,
+    ONLY_COMPILED,
+    Cell,
+    bandwidths,
+    bayes_step,
+    likelihoods,
+    overhead,
+    speed,
+    thread_count,
+)
+from .timing import LEFT_OUT, Budget, Cuda, Device, TimeLimit, reason
+
+Part = tuple[str, Callable[[], Iterable[Row]]]
+
+AUTOTUNED = {"compiled_autotuned": "max-autotune-no-cudagraphs", "compiled_max_autotune": "max-autotune"}
+ALL = COMPILED | AUTOTUNED
+
+# Recon (or latent) and target as the small and the large step of every day, the ones between, and one large array.
+LOSS_SHAPES = (*SHAPES, Shape(512, ONE_LARGE // 512, 4096))
+SAMPLE_SHAPES = (*SHAPES, Shape(ONE_LARGE // 65536, 1, 65536))
+CELLS_AND_GENES = tuple(Shape(batch, COUNT_SHAPES[-1].features, 0) for batch in (128, 4096))
+LOSS_ENDS, SAMPLE_ENDS, BETWEEN = LOSS_SHAPES[::4], SAMPLE_SHAPES[::4], SHAPES[1:]
+
+
+class Effort(NamedTuple):
+    """How much of everything a run does."""
+
+    cells: Sequence[Cell]
+    sizes: Sequence[int]  # elements, of a GPU's bandwidth rows
+    errors: Sequence[Shape]
+    draws: int
+    memory: int  # elements
+    seconds: float  # for each comparison, and more where calls are long
+    budget: float = 1e6  # seconds for everything
+    each: float = 1e6  # seconds to prepare one competitor
+    backend: str = "inductor"  # of torch.compile on the CPU
+    imports: int = 7
+    bayes: tuple[int, ...] = formulas.BAYES_SIZES  # of the layers
+    parameters: Sequence[tuple[Shape, torch.dtype]] = ()  # of likelihoods with parameters
+
+    def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
+        """The CPU's speed and errors at these shapes, and its speed with counts at those; nothing of parameters."""
+        wanted = [(what, shape) for shape in shapes for what in SPEEDS]
+        wanted += [(what, shape) for shape in of_counts for what in COUNTS]
+        cells = [Cell(what, shape, modes=ONLY_COMPILED) for what, shape in wanted]
+        return self._replace(cells=cells, errors=shapes, parameters=())
+
+
+CPU = Effort((), (), (), 2**22, 2**25, 5.0).at(SHAPES, COUNT_SHAPES)
+CPU = CPU._replace(
+    parameters=(*((shape, F32) for shape in PARAMETER_SHAPES), *((shape, F64) for shape in PARAMETER_SHAPES[1::2]))
+)
+CUDA = Effort(
+    cells=(  # what matters most comes first: time may run out
+        *(Cell("loss", shape, modes=ALL) for shape in LOSS_ENDS),
+        *(Cell("sample_kl", shape, modes=ALL) for shape in SAMPLE_ENDS),
+        *(Cell(what, shape, modes=ONLY_COMPILED) for shape in CELLS_AND_GENES for what in COUNTS),
+        *(Cell("loss", shape, BF16, target) for shape in LOSS_ENDS for target in (None, F32)),
+        *(Cell(what, shape) for shape in BETWEEN for what in ("loss", "sample_kl")),
+        *(Cell("loss", shape, BF16) for shape in BETWEEN),
+        *(Cell("sample_kl", shape, BF16) for shape in SAMPLE_ENDS),
+    ),
+    sizes=(ONE_LARGE, 2 * ONE_LARGE, 4 * ONE_LARGE, *(2**exponent for exponent in range(12, 27, 2))),
+    errors=LOSS_SHAPES,
+    draws=2**22,
+    memory=2**25,
+    seconds=1.0,
+    budget=240.0,
+    each=45.0,
+    parameters=tuple((shape, F32) for shape in (Shape(128, 784, 0), Shape(4096, 784, 0), Shape(10**6, 3, 0))),
+)
+FULL = {"cpu": CPU, "cuda": CUDA}
+QUICK = {
+    # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
+    "cpu": Effort((), (), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2, bayes=(9, 5, 4, 3))
+    .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
+    ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
+    "cuda": CUDA._replace(
+        cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:8]],
+        parameters=CUDA.parameters[:1],
+        sizes=(ONE_LARGE,),
+        errors=LOSS_SHAPES[:1],
+        draws=2**18,
+        seconds=0.5,
+        budget=60.0,
+        each=30.0,
+    ),
+}
+
+
+def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
+    """`threads` are those of the speed rows."""
+    device = Device(effort.backend)
+
+    def speeds() -> Iterator[Row]:
+        with thread_count(threads):
+            for cell in effort.cells:
+                yield from speed(cell, effort.seconds, device)
+
+    def of_bayes() -> list[Row]:
+        with thread_count(threads):
+            return bayes_step(effort.seconds, device, formulas.bayes_inputs(device.name, effort.bayes))
+
+    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
+    yield "speed", speeds
+    yield "a step of Bayes by backprop", of_bayes
+    yield "call overhead", partial(overhead, effort.seconds, device)
+    for shape, dtype in effort.parameters:
+        # Many more competitors than elsewhere: turns of 20 ms.
+        seconds = effort.seconds / 2 * len(PARAMETERS)
+        name = f"parameters, {shape.batch}x{shape.features} {str(dtype).removeprefix('torch.')}"
+        yield name, partial(likelihoods, shape, dtype, seconds, device)
+    yield "memory", partial(untimed.memory_rows, effort.memory, device)
+    yield "import", lambda: [untimed.import_row(effort.imports)]
+
+
+def on_gpu(effort: Effort, device: Device) -> Iterator[Part]:
+    budget = Budget(effort.budget, effort.each)
+    yield "memory", partial(untimed.memory_rows, effort.memory, device)
+    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
+    yield "call overhead", partial(overhead, effort.seconds, device)
+    for shape, dtype in effort.parameters:
+        name = f"parameters, {shape.batch}x{shape.features}"
+        yield name, partial(likelihoods, shape, dtype, effort.seconds * 5, device, budget)
+    for elements in effort.sizes:
+        yield f"bandwidth, {elements:,} elements", partial(bandwidths, elements, effort.seconds / 5, device, budget)
+    for cell in effort.cells:
+        name = " ".join((cell.what, "x".join(map(str, cell.shape)), cell.dtypes))
+        yield f"speed, {name}", partial(speed, cell, effort.seconds, device, budget)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def shape(text: str) -> Shape:
@@ -34,25 +169,24 @@ def arguments() -> argparse.Namespace:
     epilog = "PYVAE_COMMIT names the commit where the sources came without their repository."
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=epilog)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the CSV (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke run, into *-quick.csv")
     parser.add_argument("--seconds", type=float, help="for each measurement at each shape (CPU 5, GPU 1)")
-    on_cpu = parser.add_argument_group("with --device cpu")
-    on_cpu.add_argument(
+    of_cpu = parser.add_argument_group("with --device cpu")
+    of_cpu.add_argument(
         "--shapes",
         type=shape,
         nargs="+",
         metavar="BxDxL",
         help="instead of the four of the table, without counts and likelihoods with parameters",
     )
-    on_cpu.add_argument("--threads", type=int, help="of the speed rows (torch's default, which the others use)")
-    on_gpu = parser.add_argument_group("with --device cuda")
-    on_gpu.add_argument("--steps", action="store_true", help="whole training steps instead, into *-steps.csv")
-    on_gpu.add_argument("--budget", type=float, help="seconds for everything (240; --quick 60)")
+    of_cpu.add_argument("--threads", type=int, help="of the speed rows (torch's default, which the others use)")
+    of_gpu = parser.add_argument_group("with --device cuda")
+    of_gpu.add_argument("--budget", type=float, help="seconds for everything (240; --quick 60)")
     options = parser.parse_args()
-    wrong = (options.shapes or options.threads) if options.device == "cuda" else (options.steps or options.budget)
+    wrong = (options.shapes or options.threads) if options.device == "cuda" else options.budget
     if wrong:
-        parser.error("--shapes and --threads are for the CPU, --steps and --budget for a GPU")
+        parser.error("--shapes and --threads are for the CPU, --budget for a GPU")
     return options
 
 
@@ -70,7 +204,7 @@ def guarded(name: str, part: Callable[[], Iterable[Row]]) -> Iterator[Row]:
         yield Row(name, "fused", math.nan, note=reason(error))
 
 
-def measure(parts: Iterable[runs.Part], path: Path, where: Environment) -> list[Row]:
+def measure(parts: Iterable[Part], path: Path, where: Environment) -> list[Row]:
     """All rows; those so far are in the CSV after each part, whatever comes of the next."""
     measured: list[Row] = []
     for name, part in parts:
@@ -94,28 +228,27 @@ def describe(row: Row) -> str:
 
 def main() -> None:
     options = arguments()
-    on_gpu = options.device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
+    cuda = options.device == "cuda"
+    if cuda and not torch.cuda.is_available():
         sys.exit("benchmarks: torch sees no CUDA device here")
     where = environment(options.device)
-    if where.instruction_set == "reference" and (on_gpu or not options.quick):
+    if where.instruction_set == "reference" and (cuda or not options.quick):
         sys.exit(f"benchmarks: pyvae has no {options.device} kernels here, and timing the reference says nothing")
-    effort = (runs.QUICK if options.quick else runs.FULL)[options.device]
+    effort = (QUICK if options.quick else FULL)[options.device]
     effort = effort._replace(seconds=options.seconds or effort.seconds, budget=options.budget or effort.budget)
-    if on_gpu:
-        parts = (runs.of_steps if options.steps else runs.on_gpu)(effort, Cuda())
+    if cuda:
+        parts = on_gpu(effort, Cuda())
     else:
         effort = effort.at(options.shapes) if options.shapes else effort
-        parts = runs.on_cpu(effort, options.threads or torch.get_num_threads())
-    name = slug(where.processor) if on_gpu else "cpu"
-    path = options.out / f"{name}{'-steps' * options.steps}{'-quick' * options.quick}.csv"
+        parts = on_cpu(effort, options.threads or torch.get_num_threads())
+    name = slug(where.processor) if cuda else "cpu"
+    path = options.out / f"{name}{'-quick' * options.quick}.csv"
     measured = measure(parts, path, where)
-    likelihoods = [] if on_gpu else [report.of_parameters(measured), report.of_counts(measured)]
+    likelihoods = [] if cuda else [report.of_parameters(measured), report.of_counts(measured)]
     print(f"\n{path}", *likelihoods, report.render(measured, where), sep="\n\n")
     missing = [row for row in measured if math.isnan(row.value)]
     failed = [row for row in missing if row.competitor.startswith("fused") and row.note != LEFT_OUT]
-    if missing:
-        print(f"\n{len(missing)} rows without a value, {len(failed)} of them failures of pyvae")
+    print(f"\n{len(measured)} rows, {len(missing)} without a value, {len(failed)} of them failures of pyvae")
     if failed:
         sys.exit("\n".join(["benchmarks: pyvae failed:", *map(describe, failed)]))
 

@@ -1,30 +1,31 @@
-"""Errors over theta and over the logit: `python -m benchmarks.accuracy` writes results/counts_accuracy.csv, and with
-logits.py results/logits_accuracy.csv. `python -m benchmarks.plots` of such a file draws it.
+"""Errors over theta and over the logit: `python -m benchmarks.accuracy` writes results/counts_accuracy.csv and
+results/logits_accuracy.csv, and `python -m benchmarks.plots` of such a file draws it.
 
-Here those of the negative binomial, for counts 3 and 0 and the mean 2: of the value and of its derivative by log theta,
-in float32, as the usual formula with torch.lgamma has them and as pyvae has them, relative to what 50 digits give.
-Needs mpmath.
+Of the negative binomial, for counts 3 and 0 and the mean 2, and of the Bernoulli losses: of the value and of its
+derivative by log theta or the logit, in float32, as the usual formulas and torch's functions have them and as pyvae has
+them, relative to what 50 digits or float64 give. Needs mpmath.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import mpmath as mp
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import pyvae
 
-from . import Row, logits, write
-from .counts import log_nb
-from .environment import environment
-from .report import COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV, RESULTS
+from . import COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV, RESULTS, Row, environment, write
+from .formulas import log_nb
 
+PER_DECADE = 10
 COUNTS, MEAN = (3, 0), 2
-PER_DECADE, DECADES = 10, (-2, 8)
+DECADES = (-2, 8)
 DIGITS = 50
 
 
@@ -73,12 +74,80 @@ def rows() -> list[Row]:
     return [row for x in COUNTS for row in errors(x, log_thetas)]
 
 
+# ---- the Bernoulli losses, over the magnitude of the logit -----------------------------------------------------------
+# A logit stands on its target's side (positive and the target 1, or negative and 0: the prediction is right) or on the
+# other one. An error is the largest over a bin of magnitudes and over both targets, of which some functions of torch do
+# one better than the other.
+
+LOGIT_DECADES = (-3, 1.9)  # bins, up to 79: beyond 87 float32 has no normal number for e^-x
+LOGITS = 1000  # a bin
+
+
+def with_logits(logit: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+
+
+def of_sigmoid(logit: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy(torch.sigmoid(logit), target, reduction="none")
+
+
+def fused_logits(logit: Tensor, target: Tensor) -> Tensor:
+    """One element a sample, so that each has a loss of its own; likewise below."""
+    return pyvae.reconstruction_loss(logit[:, None], target[:, None], likelihood="bernoulli_logits")
+
+
+def fused_of_sigmoid(logit: Tensor, target: Tensor) -> Tensor:
+    return pyvae.reconstruction_loss(torch.sigmoid(logit)[:, None], target[:, None], likelihood="bernoulli")
+
+
+LOGIT_COMPETITORS = {
+    "eager": with_logits,
+    "eager_probabilities": of_sigmoid,
+    "fused": fused_logits,
+    "fused_probabilities": fused_of_sigmoid,
+}
+
+
+def exact_logits(logit: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """-log Bernoulli(target; sigmoid(logit)), and its derivative by the logit: in float64, for targets 0 and 1."""
+    sign = 1 - 2 * target
+    wrong = sign * logit.double()  # how far it is on the other side
+    return wrong.clamp(min=0) + torch.log1p(torch.exp(-wrong.abs())), sign * torch.sigmoid(wrong)
+
+
+def logit_errors(magnitude: Tensor, side: int) -> Iterator[tuple[str, str, Tensor]]:
+    """What, competitor, and the larger of the two targets' relative errors at each magnitude."""
+    for name, function in LOGIT_COMPETITORS.items():
+        worst = torch.zeros(2, *magnitude.shape, dtype=torch.float64)
+        for target in (0.0, 1.0):
+            logit = (side * (2 * target - 1) * magnitude).requires_grad_()
+            value = function(logit, torch.full_like(magnitude, target))
+            (slope,) = torch.autograd.grad(value.sum(), logit)
+            for error, got, right in zip(worst, (value, slope), exact_logits(logit.detach(), target), strict=True):
+                torch.maximum(error, ((got.detach() - right) / right).abs(), out=error)
+        yield from (("logits_error", name, worst[0]), ("logits_gradient_error", name, worst[1]))
+
+
+def logit_rows() -> list[Row]:
+    """Of each bin, by its middle: as a positive logit for the target's side, as a negative one for the other."""
+    first, last = (round(decade * PER_DECADE) for decade in LOGIT_DECADES)
+    edges = [step / PER_DECADE for step in range(first, last + 1)]
+    bins = list(pairwise(edges))
+    magnitude = torch.cat([torch.logspace(*ends, LOGITS, dtype=torch.float64) for ends in bins]).float()
+    measured = []
+    for side in (1, -1):
+        for what, name, error in logit_errors(magnitude, side):
+            for (low, high), worst in zip(bins, error.view(len(bins), LOGITS).amax(1).tolist(), strict=True):
+                measured.append(Row(what, name, worst, "relative", logit=side * 10 ** ((low + high) / 2)))
+    return measured
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSVs (%(default)s)")
     options = parser.parse_args()
     where = environment("cpu")  # before a CSV is written, which changes the tree
-    for name, measured in ((COUNT_ERRORS_CSV, rows()), (LOGIT_ERRORS_CSV, logits.rows())):
+    for name, measured in ((COUNT_ERRORS_CSV, rows()), (LOGIT_ERRORS_CSV, logit_rows())):
         write(options.out / name, measured, where)
         for row in measured:
             at = f"logit = {row.logit:.3g}" if row.logit else f"x = {row.count}, theta = {row.theta:.3g}"

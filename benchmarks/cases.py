@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pyvae
 
-from . import bayes, counts, parameters
+from . import formulas
 from .timing import Case
 
 
@@ -26,13 +26,13 @@ class Shape(NamedTuple):
     latent: int
 
 
-# Small, medium, large and very large, as in the measurements that the targets were set by.
+# Small, medium, large and very large.
 SHAPES = (Shape(128, 784, 20), Shape(128, 3072, 128), Shape(256, 12288, 512), Shape(64, 196608, 4096))
 COUNT_SHAPES = (Shape(128, 2000, 0), Shape(128, 20000, 0))  # cells and genes
 # Rows from a few features to those of an image, about as many elements in all.
 PARAMETER_SHAPES = (Shape(20000, 3, 0), Shape(4096, 16, 0), Shape(1024, 64, 0), Shape(128, 784, 0))
 TINY = Shape(1, 64, 2)
-ONE_LARGE = 2**27  # elements, from which on a GPU's bandwidth is judged
+ONE_LARGE = 2**27  # elements, from which on tables show a GPU's bandwidth
 
 
 class Inputs(NamedTuple):
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
     one: Tensor  # [], the gradient that arrives at a sum
 
 
-AnyInputs = Inputs | counts.CountInputs | parameters.ParameterInputs | bayes.BayesInputs
+AnyInputs = Inputs | formulas.CountInputs | formulas.ParameterInputs | formulas.BayesInputs
 
 
 def make_inputs(
@@ -108,20 +108,11 @@ def eager_sample_kl(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     return eager_sample(mu, logvar), eager_kl(mu, logvar)
 
 
-def eager_step(logits: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    return eager_sample(mu, logvar), eager_loss(logits, target, mu, logvar)
-
-
 fused_loss = partial(pyvae.elbo_loss, likelihood="bernoulli_logits")
 
 
 def fused_loss_given_kl(logits: Tensor, target: Tensor, kl: Tensor) -> Tensor:
     return fused_loss(logits, target, kl=kl)
-
-
-def fused_step(logits: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    z, kl = pyvae.reparameterize_kl(mu, logvar)
-    return z, fused_loss_given_kl(logits, target, kl)
 
 
 class Way(NamedTuple):
@@ -155,29 +146,25 @@ CONTESTS: dict[str, dict[str, Way]] = {
     },
     # The encoder's side of the two-kernel form. The others sum the KL to a scalar, which is cheaper.
     "sample_kl": {"eager": Way(eager_sample_kl, "mu logvar", "z_grad one"), "fused": SAMPLER},
-    # Sampler and objective as in a training step with nothing between them: (z, loss), and all their gradients. The
-    # gradient that arrives at the loss is given: torch would make it with a launch of its own.
-    "both_sides": {
-        "eager": Way(eager_step, "logits target mu logvar", "z_grad one"),
-        "fused": Way(fused_step, "logits target mu logvar", "z_grad one"),
-    },
     # Counts whose means are a softmax over the genes: gradients of everything that is learned.
     "nb": {
-        "eager": Way(counts.eager_nb, "scores counts log_theta log_library"),
-        "fused": Way(counts.fused(pyvae.NegativeBinomial), "scores counts log_theta log_library"),
+        "eager": Way(formulas.eager_nb, "scores counts log_theta log_library"),
+        "fused": Way(formulas.fused_counts(pyvae.NegativeBinomial), "scores counts log_theta log_library"),
     },
     "zinb": {
-        "eager": Way(counts.eager_zinb, "scores counts log_theta zi_logits log_library"),
-        "fused": Way(counts.fused(pyvae.ZeroInflatedNegativeBinomial), "scores counts log_theta zi_logits log_library"),
+        "eager": Way(formulas.eager_zinb, "scores counts log_theta zi_logits log_library"),
+        "fused": Way(
+            formulas.fused_counts(pyvae.ZeroInflatedNegativeBinomial), "scores counts log_theta zi_logits log_library"
+        ),
     },
     **{
-        what: {name: Way(function, compared.arguments) for name, function in parameters.functions(compared).items()}
-        for what, compared in parameters.LIKELIHOODS.items()
+        what: {name: Way(function, compared.arguments) for name, function in formulas.functions(compared).items()}
+        for what, compared in formulas.LIKELIHOODS.items()
     },
     # A step of Bayes by backprop: all of it but the optimizer.
     "bayes": {
-        "eager": Way(bayes.loss_by(bayes.eager_draw), bayes.EAGER_ARGUMENTS),
-        "fused": Way(bayes.loss_by(bayes.fused_draw), bayes.FUSED_ARGUMENTS),
+        "eager": Way(formulas.bayes_loss(formulas.eager_draw), formulas.EAGER_BAYES),
+        "fused": Way(formulas.bayes_loss(formulas.fused_draw), formulas.FUSED_BAYES),
     },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {
@@ -189,7 +176,7 @@ CONTESTS: dict[str, dict[str, Way]] = {
 }
 SPEEDS = ("loss", "loss_given_kl", "sample", "sample_kl")
 COUNTS = ("nb", "zinb")
-PARAMETERS = tuple(parameters.LIKELIHOODS)
+PARAMETERS = tuple(formulas.LIKELIHOODS)
 
 KERNELS = {
     "objective_forward": (RECONSTRUCTION, "forward"),
@@ -199,13 +186,12 @@ KERNELS = {
 
 # torch.compile in some modes, each by the name of the competitor that it makes of the eager one.
 Compilers = Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]
-OWN_GRAPHS = ("compiled_reduce_overhead", "compiled_max_autotune")  # torch makes them, and copies the inputs into them
 
 
 def make_inputs_of(what: str, *arguments: Any) -> AnyInputs:
     """Those of a contest; arguments as of `make_inputs`."""
-    make = counts.make_inputs if what in COUNTS else make_inputs
-    return (parameters.make_inputs if what in PARAMETERS else make)(*arguments)
+    make = formulas.count_inputs if what in COUNTS else make_inputs
+    return (formulas.parameter_inputs if what in PARAMETERS else make)(*arguments)
 
 
 def make_cases(what: str, inputs: AnyInputs, compilers: Compilers | None = None) -> list[Case]:

@@ -11,7 +11,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +21,10 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import pyvae
 
-from . import Row, write
-from .counts import log_nb
-from .environment import environment
-from .report import MIXTURES_CSV, RESULTS
-from .speed import timed_rows
+from . import MIXTURES_CSV, RESULTS, Row, environment, write
+from .formulas import log_nb
+from .speed import contest
 from .timing import Case, Device
-from .turns import Competitor, compete
 
 Function = Callable[..., Tensor]
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -177,17 +174,14 @@ def models() -> Iterator[tuple[str, Size, nn.Module, Tensor]]:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def contest(
-    row: Row, functions: dict[str, Function], wanted: list[Tensor], seconds: float, device: Device
-) -> list[Row]:
-    """All of them in turns; each returns a tensor whose sum is differentiated by `wanted`."""
+def cases(functions: dict[str, Function], wanted: list[Tensor], device: Device) -> list[Case]:
+    """Each returns a tensor whose sum is differentiated by `wanted`."""
 
-    def prepare(name: str, function: Function) -> list[Case]:
-        made = device.compile(function, mode="default") if name == "compiled" else function
-        return [Case(name, made, lambda out: torch.autograd.grad(out.sum(), wanted, allow_unused=True))]
+    def backward(out: Tensor) -> object:
+        return torch.autograd.grad(out.sum(), wanted, allow_unused=True)
 
-    competitors = [Competitor(name, cache(partial(prepare, name, f))) for name, f in functions.items()]
-    return timed_rows(row, compete(competitors, seconds, device), device.stages)
+    made = {name: device.compile(f, mode="default") if name == "compiled" else f for name, f in functions.items()}
+    return [Case(name, function, backward) for name, function in made.items()]
 
 
 def measure(seconds: float, device: Device) -> Iterator[Row]:
@@ -196,11 +190,11 @@ def measure(seconds: float, device: Device) -> Iterator[Row]:
         for size in sizes:
             inputs = density_inputs(size)
             functions = {name: partial(function, *inputs) for name, function in DENSITIES[what].items()}
-            yield from contest(named(row, what, size), functions, inputs, seconds, device)
+            yield from contest(named(row, what, size), cases(functions, inputs, device), seconds, device)
     for what, size, model, batch in models():
         functions = {"eager": partial(model.eager, batch), "compiled": partial(model.eager, batch)}
         functions["fused"] = partial(model.fused, batch)
-        yield from contest(named(row, what, size), functions, [*model.parameters()], seconds, device)
+        yield from contest(named(row, what, size), cases(functions, [*model.parameters()], device), seconds, device)
 
 
 def named(row: Row, what: str, size: Size) -> Row:

@@ -1,55 +1,28 @@
-"""Results as Markdown: times beside one another, and every target with what was measured.
+"""Results as Markdown: times beside one another, and errors, memory and what a call costs.
 
 `python -m benchmarks.report` puts them between the markers in README.md (the loss, counts, what there is of GPUs) and
-in benchmarks/README.md (all of the CPU, and the targets); `--check` only tells whether both are in step.
+in benchmarks/README.md (all of the CPU); `--check` only tells whether both are in step.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, isnan, log10
 from pathlib import Path
 
-from . import ROOT, Environment, Row, read
+from . import COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV, MIXTURES_CSV, RESULTS, ROOT, SCVI_CSV, Environment, Row, names, read
 from .cases import ONE_LARGE
-from .markdown import insert, markdown
-from .targets import (
-    CALLS,
-    COUNT_ERROR_TARGETS,
-    COUNT_ERRORS,
-    COUNT_TARGETS,
-    COUNTS,
-    IN_GRAPH,
-    LOGIT_COMPETITORS,
-    LOGIT_ERRORS,
-    MIXTURE_TARGETS,
-    MIXTURES,
-    OF_MIXTURES,
-    PARAMETER_TARGETS,
-    PARAMETERS,
-    PASSES,
-    PLAIN,
-    SCVI,
-    SCVI_TARGETS,
-    STEPS,
-    TARGETS,
-    WITH_PARAMETERS,
-    Target,
-    elements,
-    is_float32,
-)
-from .turns import LEFT_OUT
+from .timing import LEFT_OUT
 
-RESULTS = ROOT / "benchmarks" / "results"
-COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV = "counts_accuracy.csv", "logits_accuracy.csv"  # in RESULTS
-SCVI_CSV, LOG_PROBABILITIES = "scvi.csv", "log-probabilities, or their lgamma"  # a note of its rows
-MIXTURES_CSV = "mixtures.csv"
+LOG_PROBABILITIES = "log-probabilities, or their lgamma"  # a note of scvi-tools' rows
 README, WHOLE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 CPU, GPU = "benchmark", "benchmark-gpu"  # names of the markers
 OF_COUNTS, ERRORS_OF_COUNTS = "benchmark-counts", "benchmark-counts-errors"
 OF_PARAMETERS, OF_SCVI, OF_DENSITIES = "benchmark-parameters", "benchmark-scvi", "benchmark-mixtures"
 ERRORS_OF_LOGITS = "benchmark-logits-errors"
+
 
 LOGIT_RANGES = {  # as in Row: positive on the target's side
     "below 1": (-1, 1),
@@ -58,17 +31,44 @@ LOGIT_RANGES = {  # as in Row: positive on the target's side
     "wrong, 1 to 10": (-10, -1),
     "wrong, above 10": (-inf, -10),
 }
+FACTS = (  # what else was measured: rows' names and stages, and how the largest value is shown
+    ("loss_error", None, "{:.1e}", "relative error of the loss, against float64"),
+    ("gradient_error", None, "{:.3g} ulp", "error of the logits' gradient, tails included, against float64"),
+    ("normal_error", None, "{:.2f} ulp", "error of a normal draw, against exact Box–Muller"),
+    ("loss_memory", None, "{:.2f} × recon", "memory beyond inputs: `elbo_loss` with its gradient"),
+    ("nb_memory", "both", "{:.2f} × scores", "the same: `NegativeBinomial`"),
+    ("zinb_memory", "both", "{:.2f} × scores", "the same: `ZeroInflatedNegativeBinomial`, with its logits' gradient"),
+    ("sample_kl_memory", None, "{:.2f} × z", "the same: `reparameterize_kl` forward"),
+    ("sample_kl_memory", "both", "{:.2f} × z", "the same: `reparameterize_kl` forward and backward, two gradients"),
+    ("overhead", "both", "{:.0f} µs", "`elbo_loss(recon, x, mu, logvar)` of 1×64, forward and backward"),
+    ("import", None, "{:.0f} ms", "`import pyvae` beyond torch"),
+)
 
 
-def judged(targets: Sequence[Target], rows: Sequence[Row]) -> str:
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
+
+
+def insert(text: str, name: str, rendered: str) -> str:
+    """`text` with what stands between the markers of `name` replaced."""
+    first, last = f"<!-- {name}:start -->\n", f"\n<!-- {name}:end -->"
+    new, count = re.subn(f"({first}).*?({last})", lambda found: found[1] + rendered + found[2], text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f"expected {first.strip()} and, after it, {last.strip()}")
+    return new
+
+
+def facts(rows: Sequence[Row]) -> str:
+    """The largest of each, where it was measured; a failure is told below the tables."""
     body = []
-    for what, target, judge in targets:
-        try:
-            measured, reached = judge(rows)
-        except LookupError:
-            measured, reached = "not measured", False
-        body.append([what, target, measured, "yes" if reached else "**no**"])
-    return markdown(["what", "target", "measured", "reached"], body)
+    for what, stage, form, name in FACTS:
+        values: dict[str, float] = {}
+        for row in rows:
+            if (row.what, row.stage) == (what, stage) and not isnan(row.value):
+                values[row.competitor] = max(row.value, values.get(row.competitor, 0.0))
+        if "fused" in values:
+            body.append([name, *(form.format(values[n]) if n in values else "" for n in ("fused", "eager"))])
+    return markdown(["what", "pyvae", "eager"], body) if body else ""
 
 
 def time(row: Row | None) -> str:
@@ -82,15 +82,17 @@ def relative(row: Row | None) -> str:
     return f"{time(row)}, {ratio:.{1 if ratio >= 1 else 2}f}×" if ratio else time(row)
 
 
-def times(rows: Sequence[Row], heading: str, names: Mapping[str, str], competitors: Mapping[str, str]) -> str:
+def times(rows: Sequence[Row], heading: str, called: Mapping[str, str], competitors: Mapping[str, str]) -> str:
     """pyvae at every size and type, and beside it whichever of the competitors was measured."""
-    rows = [row for row in rows if row.what in names]
-    own = [row for row in rows if row.competitor == ("fused_graph" if competitors is IN_GRAPH else "fused")]
-    own.sort(key=lambda row: (list(names).index(row.what), not is_float32(row), row.dtype or "", elements(row)))
+    rows = [row for row in rows if row.what in called]
+    own = [row for row in rows if row.competitor == ("fused_graph" if competitors is names.IN_GRAPH else "fused")]
+    own.sort(
+        key=lambda row: (list(called).index(row.what), not names.is_float32(row), row.dtype or "", names.elements(row))
+    )
     at = {(row.what, row.shape, row.dtype, row.competitor): row for row in rows}
     columns: dict[str, Callable[[Row], str]]
-    columns = {heading: lambda row: names[row.what], "B×D, latent L": lambda row: row.shape}
-    if not all(map(is_float32, own)):
+    columns = {heading: lambda row: called[row.what], "B×D, latent L": lambda row: row.shape}
+    if not all(map(names.is_float32, own)):
         columns["types"] = lambda row: row.dtype or "float32"
     columns["pyvae"] = time
     if any(row.gb_per_s for row in own):
@@ -110,23 +112,21 @@ def failures(rows: Sequence[Row]) -> str:
 
 
 def render(rows: Sequence[Row], where: Environment) -> str:
-    """What there are rows for; the targets wherever anything else than whole steps was measured."""
+    """What there are rows for."""
     in_parts = {row.what for row in rows if row.stage == "both"}
     rows = [row for row in rows if row.stage in (None, "both") or row.what not in in_parts]
-    facts = [where.processor, where.instruction_set, f"torch {where.torch}", f"pyvae {where.pyvae} ({where.commit})"]
+    run = [where.processor, where.instruction_set, f"torch {where.torch}", f"pyvae {where.pyvae} ({where.commit})"]
     if where.device == "cpu":
-        facts[1:1] = [f"{max((row.threads or 1 for row in rows), default=1)} threads"]
+        run[1:1] = [f"{max((row.threads or 1 for row in rows), default=1)} threads"]
     else:
-        facts[2:2] = [f"driver {where.driver}", f"CUDA {where.cuda}"]
-    of_steps = all(row.what in STEPS for row in rows)
+        run[2:2] = [f"driver {where.driver}", f"CUDA {where.cuda}"]
     parts = [
-        f"{', '.join(facts)}. Forward + backward, medians; × is the time relative to pyvae on the same inputs.",
-        times([row for row in rows if elements(row) >= ONE_LARGE], "one kernel", PASSES, PLAIN),
-        times(rows, "", CALLS, PLAIN),
-        times(rows, "in CUDA graphs", CALLS, IN_GRAPH),
-        times(rows, "training step", STEPS, PLAIN),
-        times(rows, "training step in a CUDA graph", STEPS, IN_GRAPH),
-        "" if of_steps else judged(TARGETS[where.device], rows),
+        f"{', '.join(run)}. Forward + backward, medians; × is the time relative to pyvae on the same inputs.",
+        times([row for row in rows if names.elements(row) >= ONE_LARGE], "one kernel", names.PASSES, names.PLAIN),
+        times(rows, "", names.CALLS, names.PLAIN),
+        times(rows, "in CUDA graphs", names.CALLS, names.IN_GRAPH),
+        times(rows, "training step", names.STEPS, names.PLAIN),
+        facts(rows),
         failures(rows),
     ]
     return "\n\n".join(filter(None, parts))
@@ -134,33 +134,29 @@ def render(rows: Sequence[Row], where: Environment) -> str:
 
 def summary(rows: Sequence[Row], where: Environment) -> str:
     """Of those the machine and the loss's times alone."""
-    return render([row for row in rows if row.what == "loss"], where).partition("\n\n| what |")[0]
+    return render([row for row in rows if row.what == "loss"], where)
 
 
-def of_counts(rows: Sequence[Row], with_targets: bool = True) -> str:
-    """Times of the count likelihoods where they were measured, and their targets."""
-    rows = [row for row in rows if row.stage in (None, "both")]
-    parts = times(rows, "counts, softmax link", COUNTS, PLAIN), judged(COUNT_TARGETS, rows) if with_targets else ""
-    return "\n\n".join(filter(None, parts))
+def of_counts(rows: Sequence[Row]) -> str:
+    """Times of the count likelihoods where they were measured."""
+    return times([row for row in rows if row.stage == "both"], "counts, softmax link", names.COUNTS, names.PLAIN)
 
 
 def of_parameters(rows: Sequence[Row]) -> str:
-    """Times of the likelihoods with parameters where they were measured, and their targets."""
-    rows = [row for row in rows if row.stage in (None, "both")]
-    parts = times(rows, "one thread", PARAMETERS, WITH_PARAMETERS), judged(PARAMETER_TARGETS, rows)
-    return "\n\n".join(filter(None, parts))
+    """Times of the likelihoods with parameters where they were measured."""
+    return times([row for row in rows if row.stage == "both"], "one thread", names.PARAMETERS, names.WITH_PARAMETERS)
 
 
-def of_scvi(rows: Sequence[Row], with_targets: bool = True) -> str:
+def of_scvi(rows: Sequence[Row]) -> str:
     """A step of scvi-tools' own training, with and without the patch, and how much of it the log-probabilities are."""
     at = {(row.what, row.features, row.competitor, row.note): row for row in rows}
     body = []
     for (what, genes, competitor, _), row in at.items():
-        if what not in SCVI or competitor != "fused":
+        if what not in names.SCVI or competitor != "fused":
             continue
         theirs, share = at[what, genes, "eager", None], at[f"{what}_share", genes, "fused", LOG_PROBABILITIES]
         loss = next(other for other in rows if (other.what, other.features) == (f"{what}_loss", genes))
-        cells = [SCVI[what], f"{genes:,}", time(theirs), f"{time(row)}, **{theirs.ratio_to_fused:.1f}×**"]
+        cells = [names.SCVI[what], f"{genes:,}", time(theirs), f"{time(row)}, **{theirs.ratio_to_fused:.1f}×**"]
         body.append([*cells, f"{share.value:.0%}", f"{loss.value:.0e}"])
     head = [
         "model, batch of 128",
@@ -170,7 +166,7 @@ def of_scvi(rows: Sequence[Row], with_targets: bool = True) -> str:
         "log-probabilities' share",
         "loss differs by",
     ]
-    return "\n\n".join(filter(None, (markdown(head, body), judged(SCVI_TARGETS, rows) if with_targets else "")))
+    return markdown(head, body)
 
 
 def of_mixtures(rows: Sequence[Row]) -> str:
@@ -180,22 +176,22 @@ def of_mixtures(rows: Sequence[Row]) -> str:
     for (*case, competitor), row in at.items():
         if competitor == "fused":
             what, batch, features, components = case
-            cells = [MIXTURES[what], f"{batch}×{features}", f"{components}", time(row)]
-            body.append([*cells, *(relative(at.get((*case, name))) for name in OF_MIXTURES)])
+            cells = [names.MIXTURES[what], f"{batch}×{features}", f"{components}", time(row)]
+            body.append([*cells, *(relative(at.get((*case, name))) for name in names.OF_MIXTURES)])
     threads = max((row.threads or 1 for row in rows), default=1)
-    head = [f"{threads} thread{'s' * (threads > 1)}", "z", "components", "pyvae", *OF_MIXTURES.values()]
-    return "\n\n".join((markdown(head, body), judged(MIXTURE_TARGETS, rows)))
+    head = [f"{threads} thread{'s' * (threads > 1)}", "z", "components", "pyvae", *names.OF_MIXTURES.values()]
+    return markdown(head, body)
 
 
 def of_count_errors(rows: Sequence[Row]) -> str:
-    """Errors of the negative binomial at every other power of ten of theta, for counts above 0; and their targets."""
+    """Errors of the negative binomial at every other power of ten of theta, for counts above 0."""
     at = {(row.theta, row.what, row.competitor): row.value for row in rows if row.count}
-    columns = [(what, competitor) for what in COUNT_ERRORS for competitor in ("eager", "fused")]
-    names = {"eager": "with torch.lgamma", "fused": "pyvae"}
-    head = ["θ", *(f"{COUNT_ERRORS[what]}, {names[competitor]}" for what, competitor in columns)]
+    columns = [(what, competitor) for what in names.COUNT_ERRORS for competitor in ("eager", "fused")]
+    labels = {"eager": "with torch.lgamma", "fused": "pyvae"}
+    head = ["θ", *(f"{names.COUNT_ERRORS[what]}, {labels[competitor]}" for what, competitor in columns)]
     thetas = [theta for theta in sorted({theta for theta, _, _ in at}) if round(log10(theta), 3) % 2 == 0]
     body = [[f"{theta:.0e}", *(f"{at[theta, what, name]:.0e}" for what, name in columns)] for theta in thetas]
-    return "\n\n".join((markdown(head, body), judged(COUNT_ERROR_TARGETS, rows)))
+    return markdown(head, body)
 
 
 def of_logit_errors(rows: Sequence[Row]) -> str:
@@ -203,11 +199,11 @@ def of_logit_errors(rows: Sequence[Row]) -> str:
 
     def largest(competitor: str, low: float, high: float) -> str:
         own = [row for row in rows if row.competitor == competitor and row.logit and low < row.logit < high]
-        return ", ".join(f"{max(row.value for row in own if row.what == what):.0e}" for what in LOGIT_ERRORS)
+        return ", ".join(f"{max(row.value for row in own if row.what == what):.0e}" for what in names.LOGIT_ERRORS)
 
     body = [
         [name, *(largest(competitor, *ends) for ends in LOGIT_RANGES.values())]
-        for competitor, name in LOGIT_COMPETITORS.items()
+        for competitor, name in names.LOGIT_COMPETITORS.items()
     ]
     return markdown(["logit", *LOGIT_RANGES], body)
 
@@ -227,10 +223,10 @@ def main() -> None:
     pages = {
         README: {
             CPU: summary(on_cpu, where),
-            OF_COUNTS: of_counts(on_cpu, with_targets=False),
+            OF_COUNTS: of_counts(on_cpu),
             ERRORS_OF_COUNTS: of_count_errors(errors),
             ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
-            OF_SCVI: of_scvi(scvi, with_targets=False),
+            OF_SCVI: of_scvi(scvi),
             GPU: gpu_results(RESULTS),
         },
         WHOLE: {

@@ -26,10 +26,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from pyvae.integrations.scvi import patch
 
-from . import Row, write
-from .environment import environment
-from .report import LOG_PROBABILITIES, RESULTS, SCVI_CSV
-from .turns import spread
+from . import RESULTS, SCVI_CSV, Row, environment, write
+from .report import LOG_PROBABILITIES
+from .timing import spread
 
 BATCH = 128
 MODELS: dict[str, tuple[type, dict[str, Any], dict[str, Any]]] = {  # arguments to set up the data, and of the model

@@ -6,7 +6,6 @@ as a decoder's output of a real step mostly does. Outputs are freshly allocated 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +15,10 @@ from typing import NamedTuple
 
 import torch
 
-from . import Row
-from .bayes import BayesInputs
+from . import Row, names
 from .cases import (
     KERNELS,
     ONE_LARGE,
-    OWN_GRAPHS,
     PARAMETERS,
     TINY,
     TRAFFIC,
@@ -33,9 +30,8 @@ from .cases import (
     make_inputs,
     make_inputs_of,
 )
-from .timing import Case, Device
-from .turns import Budget, Competitor, Outcome, compete, spread
-from .untimed import isolated
+from .formulas import BayesInputs
+from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
 
 HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
 LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
@@ -104,7 +100,7 @@ def counterpart(competitor: str) -> str:
     if competitor in MEANS_BY:
         return MEANS_BY[competitor]
     plain = competitor.removesuffix("_graph")
-    graph = "_graph" if plain != competitor or competitor in OWN_GRAPHS else ""
+    graph = "_graph" if plain != competitor or competitor in names.OWN_GRAPHS else ""
     return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
 
 
@@ -141,7 +137,7 @@ def speed(cell: Cell, seconds: float, device: Device, budget: Budget | None = No
     competitors = []
     for name, cases in turns.items():
         competitors.append(Competitor(name, lambda cases=cases: cases))
-        if device.captures and name not in OWN_GRAPHS:
+        if device.captures and name not in names.OWN_GRAPHS:
             competitors.append(captured(competitors[-1], len(sets), device))
     return timed_rows(cell.row("both", device), compete(competitors, seconds, device, budget), device.stages)
 
@@ -179,27 +175,10 @@ def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) ->
             yield from bandwidth(cell, copy, seconds, device, budget, graphs=elements < HOST_BOUND)
 
 
-def cpu_bandwidth(elements: int, seconds: float, what: str = "bandwidth") -> list[Row]:
-    """The objective's forward with gradient against `a + b`: both read two arrays and write a fresh third one."""
-
-    def add(inputs: Inputs) -> Case:
-        return Case("copy", partial(torch.add, inputs.logits.detach(), inputs.target))
-
-    cell = Cell("objective_forward", Shape(64, elements // 64, 0))
-    # "both": the forward and, there being no backward, the release of what it made.
-    return [replace(row, what=what, stage="both") for row in bandwidth(cell, add, seconds, Device())]
-
-
-def huge_pages(elements: int, seconds: float) -> list[Row]:
-    """The bandwidth rows again, with torch's allocator asking for huge pages as pyvae does for its large outputs.
-
-    What is left of the difference then is the kernel's.
-    """
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
-    try:
-        return isolated(cpu_bandwidth, elements, seconds, "bandwidth_huge_pages", start="spawn")
-    finally:
-        del os.environ["THP_MEM_ALLOC_ENABLE"]
+def contest(row: Row, cases: Sequence[Case], seconds: float, device: Device, budget: Budget | None = None) -> list[Row]:
+    """All cases in turns, each on the one set of inputs that it has."""
+    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
+    return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
 
 
 def bayes_step(
@@ -208,12 +187,10 @@ def bayes_step(
     """A whole step of Bayes by backprop, of which nothing but the optimizer is left out."""
     device.release()
     compilers = {name: cache(partial(device.compile, mode=mode)) for name, mode in modes.items()}
-    cases = make_cases("bayes", inputs, compilers)
-    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
     threads = torch.get_num_threads() if device.name == "cpu" else None
     weights = sum(x.numel() for x in inputs if x.requires_grad) // 2
     row = Row("step_bayes", "", nan, "us", "both", *inputs.images.shape, weights, dtype="float32", threads=threads)
-    return timed_rows(row, compete(competitors, seconds, device), device.stages)
+    return contest(row, make_cases("bayes", inputs, compilers), seconds, device)
 
 
 def overhead(seconds: float, device: Device) -> list[Row]:
@@ -222,17 +199,14 @@ def overhead(seconds: float, device: Device) -> list[Row]:
     On a GPU, too, it is the host's time: the GPU is through with each call before the host is.
     """
     cases = make_cases("overhead", make_inputs(TINY, device.name))
-    competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
     with thread_count(1):
-        host = Device()
-        row = Row("overhead", "", nan, "us", "both", *TINY, threads=1)
-        return timed_rows(row, compete(competitors, seconds, host), host.stages)
+        return contest(Row("overhead", "", nan, "us", "both", *TINY, threads=1), cases, seconds, Device())
 
 
 def likelihoods(
     shape: Shape, dtype: torch.dtype, seconds: float, device: Device, budget: Budget | None = None
 ) -> Iterator[Row]:
-    """All likelihoods of parameters.py at one shape, on one thread: in one contest, since they are compared as well."""
+    """All likelihoods with parameters at one shape, on one thread: in one contest, since they are compared as well."""
     device.release()
     inputs = make_inputs_of(PARAMETERS[0], shape, device.name, dtype)
     cases = {(what, case.name): case for what in PARAMETERS for case in make_cases(what, inputs)}

@@ -1,4 +1,4 @@
-"""What takes no clock: errors against float64, peaks of memory, launches and waits; and the time of an import."""
+"""What takes no clock: errors against float64, peaks of memory; and the time of an import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ import pyvae
 import pyvae.reference
 
 from . import Row
-from .cases import CONTESTS, COUNTS, PARAMETERS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
-from .timing import Device
-from .turns import reason, spread
+from .cases import CONTESTS, COUNTS, Shape, eager_loss, fused_loss, make_cases, make_inputs, make_inputs_of
+from .timing import Device, spread
 
 IMPORT = "import time, torch; start = time.perf_counter(); import pyvae; print(time.perf_counter() - start)"
 
@@ -84,12 +82,9 @@ def error_rows(shapes: Sequence[Shape], draws: int, device: str) -> Iterator[Row
     yield normal_row(draws, device)
 
 
-def isolated(function: Callable[..., Any], *arguments: Any, start: str = "forkserver") -> Any:
-    """What it returns in a process of its own.
-
-    That is a copy of one that imported all and did nothing else; or with "spawn" a new one, in the environment of now.
-    """
-    context = multiprocessing.get_context(start)
+def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns in a process of its own, a copy of one that imported all and did nothing else."""
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
@@ -133,28 +128,3 @@ def import_row(repeats: int) -> Row:
     folder = Path(pyvae.__file__).parents[1]
     p20, median, p80 = spread([1e3 * float(run(cwd=folder).stdout) for _ in range(repeats)])
     return Row("import", "fused", median, "ms", p20=p20, p80=p80)
-
-
-def launch_rows(shape: Shape, device: Device) -> Iterator[Row]:
-    """Launches of a step's sampler and objective, of counts and of likelihoods with parameters, and how often the host
-    waits for the GPU in it."""
-    device.release()
-    compilers = {"compiled": partial(device.compile, mode="default")}
-    cases = make_cases("both_sides", make_inputs(shape, device.name), compilers)
-    for of in (*COUNTS, *PARAMETERS):
-        own = make_cases(of, make_inputs_of(of, shape, device.name, torch.float32))
-        cases += [case._replace(name=f"fused {of}") for case in own if case.name == "fused"]
-    for case in cases:
-        try:
-            for _ in range(3):  # what is done only once, by torch, pyvae or the profiler, is not in the last
-                kept: list[Any] = []
-                forward = device.launched(lambda case=case, kept=kept: kept.append(case.forward()))
-                backward = device.launched(partial(case.backward, *kept))
-            note = None if forward[0] or backward[0] else "the profiler saw no launch"
-        except Exception as error:
-            forward = backward = [], []
-            note = reason(error)
-        for stage, counted in (("forward", forward), ("backward", backward)):
-            for what, names in zip(("launches", "waits"), counted, strict=True):
-                listed = note or "; ".join(name[:60] for name in names) or None
-                yield Row(what, case.name, nan if note else len(names), what, stage, *shape, note=listed)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pyvae.reference
-from benchmarks import Row, accuracy, logits, read, report
+from benchmarks import COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV, RESULTS, Row, accuracy, names, read
 
 
 @pytest.mark.parametrize("x", accuracy.COUNTS)
@@ -34,11 +34,10 @@ def test_what_is_written_is_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(accuracy, "PER_DECADE", 1)
-    monkeypatch.setattr(logits, "PER_DECADE", 1)
-    monkeypatch.setattr(logits, "DECADES", (-3, 1))
+    monkeypatch.setattr(accuracy, "LOGIT_DECADES", (-3, 1))
     monkeypatch.setattr(sys, "argv", ["accuracy", "--out", str(tmp_path)])
     accuracy.main()
-    files = [tmp_path / name for name in (report.COUNT_ERRORS_CSV, report.LOGIT_ERRORS_CSV)]
+    files = [tmp_path / name for name in (COUNT_ERRORS_CSV, LOGIT_ERRORS_CSV)]
     assert [line for line in capsys.readouterr().out.splitlines() if "=" not in line] == list(map(str, files))
     assert len(read(files[1])[0]) == 2 * 4 * 2 * 4
 
@@ -61,31 +60,31 @@ def test_the_truth_is_the_bernoullis() -> None:
             wrong = [mp.mpf(float(x)) * (1 - 2 * target) for x in logit]
             value = [float(mp.log1p(mp.exp(x))) for x in wrong]
             slope = [float((1 - 2 * target) / (1 + mp.exp(-x))) for x in wrong]
-        for got, right in zip(logits.exact(logit, target), (value, slope), strict=True):
+        for got, right in zip(accuracy.exact_logits(logit, target), (value, slope), strict=True):
             torch.testing.assert_close(got, torch.tensor(right, dtype=torch.float64), rtol=1e-14, atol=0)
 
 
 def largest(rows: list[Row], competitor: str, low: float, high: float) -> dict[str, float]:
     """Of the errors over logits in this range, by what they are of."""
     own = [row for row in rows if row.competitor == competitor and row.logit is not None and low < row.logit < high]
-    return {what: max(row.value for row in own if row.what == what) for what in report.LOGIT_ERRORS}
+    return {what: max(row.value for row in own if row.what == what) for what in names.LOGIT_ERRORS}
 
 
 def test_errors_over_the_logit(monkeypatch: pytest.MonkeyPatch) -> None:
     """pyvae's are a rounding everywhere; torch's as well, but where a sigmoid or a difference has lost the digits."""
-    monkeypatch.setattr(logits, "PER_DECADE", 2)
-    monkeypatch.setattr(logits, "DECADES", (-3, 1.5))
-    monkeypatch.setattr(logits, "LOGITS", 100)
-    rows = logits.rows()
+    monkeypatch.setattr(accuracy, "PER_DECADE", 2)
+    monkeypatch.setattr(accuracy, "LOGIT_DECADES", (-3, 1.5))
+    monkeypatch.setattr(accuracy, "LOGITS", 100)
+    rows = accuracy.logit_rows()
     assert len({(row.what, row.competitor, row.logit) for row in rows}) == len(rows) == 2 * 4 * 2 * 9
     everywhere = largest(rows, "fused", -100, 100)
     right, wrong = largest(rows, "eager", 10, 100), largest(rows, "eager", -100, 0)
-    for what in report.LOGIT_ERRORS:
+    for what in names.LOGIT_ERRORS:
         assert everywhere[what] <= 1e-6 < 0.5 < right[what]
         assert wrong[what] <= 1e-6
         for low, high in ((10, 100), (-100, -10)):
             assert largest(rows, "eager_probabilities", low, high)[what] > 0.5
-        for name in logits.COMPETITORS:
+        for name in accuracy.LOGIT_COMPETITORS:
             assert largest(rows, name, -0.3, 0.3)[what] <= 1e-6
     for side in (1, -1):  # of a sigmoid pyvae is no better than torch
         assert largest(rows, "fused_probabilities", *sorted((0, 100 * side))) == pytest.approx(
@@ -94,11 +93,11 @@ def test_errors_over_the_logit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_files_in_the_repository_are_the_commands() -> None:
-    rows, _ = read(report.RESULTS / report.COUNT_ERRORS_CSV)
+    rows, _ = read(RESULTS / COUNT_ERRORS_CSV)
     again = accuracy.rows()
     key = [(row.what, row.competitor, row.count, pytest.approx(row.theta, rel=1e-5)) for row in again]
     assert [(row.what, row.competitor, row.count, row.theta) for row in rows] == key
 
-    rows, _ = read(report.RESULTS / report.LOGIT_ERRORS_CSV)
-    key = [(row.what, row.competitor, pytest.approx(row.logit, rel=1e-5)) for row in logits.rows()]
+    rows, _ = read(RESULTS / LOGIT_ERRORS_CSV)
+    key = [(row.what, row.competitor, pytest.approx(row.logit, rel=1e-5)) for row in accuracy.logit_rows()]
     assert [(row.what, row.competitor, row.logit) for row in rows] == key

@@ -7,36 +7,24 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
 
-from benchmarks import Environment, Row, plots, read, report, runs, steps, turns
+from benchmarks import Environment, Row, plots, read, report, timing
 from benchmarks import __main__ as command
-from benchmarks.cases import COUNTS, KERNELS, PARAMETERS, Shape
+from benchmarks.cases import KERNELS, PARAMETERS, Shape
+from benchmarks.names import elements
 from benchmarks.speed import BF16, COMPILED, Cell
-from benchmarks.timing import CALL, Case, Device, launches_and_waits
-from benchmarks.turns import LEFT_OUT, Budget, Competitor, TimeLimit, compete
-from benchmarks.untimed import launch_rows
+from benchmarks.timing import LEFT_OUT, Budget, Case, Competitor, Device, TimeLimit, compete
 
 SMALL = Shape(4, 33, 3)
 
 
-@pytest.mark.parametrize("name", steps.MODELS)
-def test_models_map_images_to_images(name: str) -> None:
-    build, size = steps.MODELS[name]
-    model, x = build(), torch.rand(1, *size[1:])
-    mu, logvar = model.encode(x)
-    assert mu.shape == logvar.shape and mu.numel() < x.numel() and model.decoder(mu).shape == x.shape
-
-
-EFFORT = runs.Effort(
-    cells=(Cell("loss", SMALL, modes=COMPILED | runs.AUTOTUNED), Cell("sample_kl", SMALL, BF16), Cell("nb", SMALL)),
+EFFORT = command.Effort(
+    cells=(Cell("loss", SMALL, modes=COMPILED | command.AUTOTUNED), Cell("sample_kl", SMALL, BF16), Cell("nb", SMALL)),
     sizes=(2**12, 2**14),
     errors=(SMALL,),
     draws=2**8,
@@ -76,15 +64,11 @@ class Host(Device):
         cases = make_cases()
         return lambda: [case.step() for case in cases]
 
-    def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
-        call()
-        return ["first", "second"], ["cudaStreamSynchronize"]
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_rounds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "ROUNDS", 3)
+        patch.setattr(timing, "ROUNDS", 3)
         yield
 
 
@@ -94,7 +78,7 @@ def run(folder: Path, device: Device) -> Path:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(command, "environment", lambda device: WHERE)
         patch.setattr(command, "Cuda", lambda: device)
-        patch.setitem(runs.FULL, "cuda", EFFORT)
+        patch.setitem(command.FULL, "cuda", EFFORT)
         patch.setattr("sys.argv", ["benchmarks", "--device", "cuda", "--out", str(folder)])
         command.main()
     return next(folder.iterdir())
@@ -118,7 +102,7 @@ def named(found: Sequence[Row], what: str, stage: str | None = "both") -> dict[s
 
 
 def test_every_part_is_measured(measured: list[Row]) -> None:
-    expected = {"launches", "waits", "loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
+    expected = {"loss_memory", "sample_kl_memory", "overhead", "loss", "sample_kl"}
     expected |= {"nb_memory", "zinb_memory", "nb", *PARAMETERS}
     assert {row.what for row in measured} == expected | {"loss_error", "gradient_error", "normal_error"} | set(KERNELS)
     lacking = {(row.what, row.competitor) for row in measured if math.isnan(row.value)}
@@ -150,28 +134,19 @@ def test_bandwidth_counts_what_has_to_be_moved(measured: list[Row]) -> None:
     found = [row for row in measured if row.what in KERNELS]
     assert len(found) == 2 * 2 * 2 * len(bytes_of)
     for row in found:
-        assert row.bytes == bytes_of[row.what] * report.elements(row) // (1 if row.dtype == "float32" else 2), row
-        assert report.elements(row) in EFFORT.sizes and row.competitor in ("fused", "copy"), row
+        assert row.bytes == bytes_of[row.what] * elements(row) // (1 if row.dtype == "float32" else 2), row
+        assert elements(row) in EFFORT.sizes and row.competitor in ("fused", "copy"), row
         assert row.gb_per_s == pytest.approx(row.bytes / row.value / 1e3, rel=1e-4), row
-
-
-def test_launch_rows_name_what_was_launched(measured: list[Row]) -> None:
-    for what, value, note in (("launches", 2, "first; second"), ("waits", 1, "cudaStreamSynchronize")):
-        for stage in ("forward", "backward"):
-            found = named(measured, what, stage)
-            of_likelihoods = {f"fused {what}" for what in (*COUNTS, *PARAMETERS)}
-            assert set(found) == {"eager", "fused", "compiled"} | of_likelihoods
-            assert {(row.value, row.note) for row in found.values()} == {(value, note)}
 
 
 def test_what_a_run_leaves(whole_run: tuple[Path, str], tmp_path: Path) -> None:
     path, printed = whole_run
     assert path.name == "example-200.csv"
     assert "- loss 4x33 L3 float32 compiled_autotuned: RuntimeError: no such mode here" in printed
-    assert "2 rows without a value, 0 of them failures of pyvae" in printed
+    assert " 2 without a value, 0 of them failures of pyvae" in printed
     assert report.gpu_results(path.parent).splitlines()[0] in printed  # numbers: the CSV keeps six digits
     written = plots.pictures(path, tmp_path / "pictures")
-    assert [picture.name for picture in written] == ["example-200-bandwidth.png", "example-200-speed-up.png"]
+    assert [picture.name for picture in written] == ["example-200-speed-up.png", "example-200-memory.png"]
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in written)
 
 
@@ -183,32 +158,6 @@ def test_a_failure_of_pyvae_fails_the_run(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"memory.*RuntimeError: illegal address"):
         run(tmp_path, Faulty())
     assert read(tmp_path / "example-200.csv")[0]
-
-
-def test_launches_and_waits_of_a_call() -> None:
-    def event(name: str, start: float, end: float, kind: DeviceType = DeviceType.CPU) -> FunctionEvent:
-        return FunctionEvent(id=0, name=name, thread=0, start_us=start, end_us=end, device_type=kind)
-
-    events = [
-        event(CALL, 0, 5000, DeviceType.CUDA),
-        event("cudaDeviceSynchronize", 200, 201),  # ours
-        event("cudaStreamSynchronize", 50, 51),
-        event("cudaMemcpyAsync", 60, 61),
-        event("Memset (Device)", 1500, 1501, DeviceType.CUDA),
-        event("kernel", 1000, 1001, DeviceType.CUDA),
-        event("cudaLaunchKernel", 10, 11),
-        event(CALL, 0, 100),
-    ]
-    assert launches_and_waits(events) == (["kernel", "Memset (Device)"], ["cudaStreamSynchronize"])
-
-
-def test_a_profiler_that_sees_nothing_is_no_zero() -> None:
-    class Blind(Host):
-        def launched(self, call: Callable[[], object]) -> tuple[list[str], list[str]]:
-            return [], super().launched(call)[1]
-
-    found = list(launch_rows(SMALL, Blind()))
-    assert found and all(math.isnan(row.value) and row.note == "the profiler saw no launch" for row in found)
 
 
 def does_nothing() -> list[Case]:
@@ -245,13 +194,3 @@ def test_a_part_that_breaks_off_keeps_its_rows(error: BaseException) -> None:
     first, second = command.guarded("some part", part)
     assert first.what == "before" and second.what == "some part" and math.isnan(second.value)
     assert "broken" in str(second.note) and "by that" not in str(second.note)
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_training_steps_of_all_competitors(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
-    monkeypatch.setitem(steps.MODELS, "step_mlp", (partial(steps.perceptron, (1, 8, 8), 16, 3), (4, 1, 8, 8)))
-    found = steps.rows("step_mlp", autocast, 0.01, Host(), Budget(100, 100))
-    names = ("eager", "fused", "compiled", "fused_compiled", "model_alone")
-    assert {row.competitor for row in found} == {name + graph for name in names for graph in ("", "_graph")}
-    assert all(row.value > 0 and (row.batch, row.features, row.latent) == (4, 64, 3) for row in found), found
-    assert {row.dtype for row in found} == {"autocast bfloat16" if autocast else "float32"}

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from benchmarks import Environment, Row, plots, write
-from benchmarks.style import COLORS, INK
-from benchmarks.targets import LOGIT_COMPETITORS, LOGIT_ERRORS
+from benchmarks.names import LOGIT_COMPETITORS, LOGIT_ERRORS
+from benchmarks.plots import COLORS, INK
 
 WHERE = Environment("cpu", "Example CPU", "avx2", "2.13.0", "0.1.0", "abc1234")
 SHAPES = ((128, 784, 20), (64, 196608, 4096))

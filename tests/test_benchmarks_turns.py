@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -9,10 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import Row, timing, turns
+from benchmarks import Row, timing
 from benchmarks.speed import timed_rows
-from benchmarks.timing import Case, Cuda, Device
-from benchmarks.turns import FEWEST_ROUNDS, ROUNDS, WARM_UP_CALLS, Competitor, compete, orders
+from benchmarks.timing import FEWEST_ROUNDS, ROUNDS, WARM_UP_CALLS, Case, Competitor, Cuda, Device, compete, orders
 
 PREPARED = WARM_UP_CALLS + 2 * (Device.lead + 2)  # calls before the first turn
 
@@ -39,7 +39,9 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter_ns=lambda: round(made.now * 1e3)))
+    monkeypatch.setattr(
+        timing, "time", SimpleNamespace(perf_counter_ns=lambda: round(made.now * 1e3), monotonic=time.monotonic)
+    )
     return made
 
 
@@ -137,4 +139,4 @@ def test_nobody_ready_takes_no_turn() -> None:
 
     assert compete([Competitor("a", fail)], 1.0, Device()) == {"a": ([], "RuntimeError: broken")}
     assert compete([], 1.0, Device()) == {}
-    assert turns.spread([1.0, 2.0, 3.0]) == pytest.approx([1.4, 2.0, 2.6])
+    assert timing.spread([1.0, 2.0, 3.0]) == pytest.approx([1.4, 2.0, 2.6])
