@@ -2,10 +2,9 @@
 measured, and their CSV.
 
 cases.py        what is compared: the same function of the same inputs, written in several ways
-formulas.py     its part for counts, likelihoods with parameters and Bayes by backprop
+formulas.py     its part for counts and likelihoods with parameters
 timing.py       the CPU and the GPU: clock, graphs, memory; and competitors in turns, within a budget of time
-speed.py        speed, bandwidth and call overhead, on either device
-untimed.py      errors against float64, memory, and the time of an import
+speed.py        speed, bandwidth, call overhead and memory, on either device
 accuracy.py     by itself: errors of counts over theta, and of the Bernoulli losses over the logit
 mixtures.py     by itself: densities under mixtures, and steps with them
 scvi_train.py   by itself: scvi-tools' own training with and without the patch

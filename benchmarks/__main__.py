@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import RESULTS, Environment, Row, environment, formulas, report, untimed, write
+from . import RESULTS, Environment, Row, environment, report, write
 from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, PARAMETER_SHAPES, PARAMETERS, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
@@ -28,8 +28,8 @@ from .speed import (
     ONLY_COMPILED,
     Cell,
     bandwidths,
-    bayes_step,
     likelihoods,
+    memory_rows,
     overhead,
     speed,
     thread_count,
@@ -53,26 +53,22 @@ class Effort(NamedTuple):
 
     cells: Sequence[Cell]
     sizes: Sequence[int]  # elements, of a GPU's bandwidth rows
-    errors: Sequence[Shape]
-    draws: int
     memory: int  # elements
     seconds: float  # for each comparison, and more where calls are long
     budget: float = 1e6  # seconds for everything
     each: float = 1e6  # seconds to prepare one competitor
     backend: str = "inductor"  # of torch.compile on the CPU
-    imports: int = 7
-    bayes: tuple[int, ...] = formulas.BAYES_SIZES  # of the layers
     parameters: Sequence[tuple[Shape, torch.dtype]] = ()  # of likelihoods with parameters
 
     def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
-        """The CPU's speed and errors at these shapes, and its speed with counts at those; nothing of parameters."""
+        """The CPU's speed at these shapes, and its speed with counts at those; nothing of parameters."""
         wanted = [(what, shape) for shape in shapes for what in SPEEDS]
         wanted += [(what, shape) for shape in of_counts for what in COUNTS]
         cells = [Cell(what, shape, modes=ONLY_COMPILED) for what, shape in wanted]
-        return self._replace(cells=cells, errors=shapes, parameters=())
+        return self._replace(cells=cells, parameters=())
 
 
-CPU = Effort((), (), (), 2**22, 2**25, 5.0).at(SHAPES, COUNT_SHAPES)
+CPU = Effort((), (), 2**25, 5.0).at(SHAPES, COUNT_SHAPES)
 CPU = CPU._replace(
     parameters=(*((shape, F32) for shape in PARAMETER_SHAPES), *((shape, F64) for shape in PARAMETER_SHAPES[1::2]))
 )
@@ -87,8 +83,6 @@ CUDA = Effort(
         *(Cell("sample_kl", shape, BF16) for shape in SAMPLE_ENDS),
     ),
     sizes=(ONE_LARGE, 2 * ONE_LARGE, 4 * ONE_LARGE, *(2**exponent for exponent in range(12, 27, 2))),
-    errors=LOSS_SHAPES,
-    draws=2**22,
     memory=2**25,
     seconds=1.0,
     budget=240.0,
@@ -98,15 +92,13 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (), (), 2**12, 2**16, 0.02, backend="aot_eager", imports=2, bayes=(9, 5, 4, 3))
+    "cpu": Effort((), (), 2**16, 0.02, backend="aot_eager")
     .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
     ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
     "cuda": CUDA._replace(
         cells=[cell._replace(modes=ONLY_COMPILED) for cell in CUDA.cells[:8]],
         parameters=CUDA.parameters[:1],
         sizes=(ONE_LARGE,),
-        errors=LOSS_SHAPES[:1],
-        draws=2**18,
         seconds=0.5,
         budget=60.0,
         each=30.0,
@@ -123,27 +115,19 @@ def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
             for cell in effort.cells:
                 yield from speed(cell, effort.seconds, device)
 
-    def of_bayes() -> list[Row]:
-        with thread_count(threads):
-            return bayes_step(effort.seconds, device, formulas.bayes_inputs(device.name, effort.bayes))
-
-    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
     yield "speed", speeds
-    yield "a step of Bayes by backprop", of_bayes
     yield "call overhead", partial(overhead, effort.seconds, device)
     for shape, dtype in effort.parameters:
         # Many more competitors than elsewhere: turns of 20 ms.
         seconds = effort.seconds / 2 * len(PARAMETERS)
         name = f"parameters, {shape.batch}x{shape.features} {str(dtype).removeprefix('torch.')}"
         yield name, partial(likelihoods, shape, dtype, seconds, device)
-    yield "memory", partial(untimed.memory_rows, effort.memory, device)
-    yield "import", lambda: [untimed.import_row(effort.imports)]
+    yield "memory", partial(memory_rows, effort.memory, device)
 
 
 def on_gpu(effort: Effort, device: Device) -> Iterator[Part]:
     budget = Budget(effort.budget, effort.each)
-    yield "memory", partial(untimed.memory_rows, effort.memory, device)
-    yield "accuracy", partial(untimed.error_rows, effort.errors, effort.draws, device.name)
+    yield "memory", partial(memory_rows, effort.memory, device)
     yield "call overhead", partial(overhead, effort.seconds, device)
     for shape, dtype in effort.parameters:
         name = f"parameters, {shape.batch}x{shape.features}"

@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
     one: Tensor  # [], the gradient that arrives at a sum
 
 
-AnyInputs = Inputs | formulas.CountInputs | formulas.ParameterInputs | formulas.BayesInputs
+AnyInputs = Inputs | formulas.CountInputs | formulas.ParameterInputs
 
 
 def make_inputs(
@@ -63,7 +63,7 @@ def make_inputs(
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*size: int) -> Tensor:
-        # Filled in place: a temporary here would hide in the peak that untimed.py measures.
+        # Filled in place: a temporary here would hide in the peak that speed.py measures.
         return torch.empty(size, device=device, dtype=dtype).normal_(generator=generator)
 
     logits = normal(batch, features).mul_(2.0)
@@ -160,11 +160,6 @@ CONTESTS: dict[str, dict[str, Way]] = {
     **{
         what: {name: Way(function, compared.arguments) for name, function in formulas.functions(compared).items()}
         for what, compared in formulas.LIKELIHOODS.items()
-    },
-    # A step of Bayes by backprop: all of it but the optimizer.
-    "bayes": {
-        "eager": Way(formulas.bayes_loss(formulas.eager_draw), formulas.EAGER_BAYES),
-        "fused": Way(formulas.bayes_loss(formulas.fused_draw), formulas.FUSED_BAYES),
     },
     # What a call costs when there is next to nothing to compute: with and without a KL, against torch's BCE alone.
     "overhead": {

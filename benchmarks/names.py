@@ -40,7 +40,6 @@ PASSES = {
     "sampler_backward": "sampler backward",
     "sampler_forward": "sampler forward",
 }
-STEPS = {"step_bayes": "Bayes by backprop, without the optimizer"}
 COMPETITORS = {
     "eager": "eager",
     "eager_probabilities": "eager probabilities",

@@ -1,4 +1,4 @@
-"""Results as Markdown: times beside one another, and errors, memory and what a call costs.
+"""Results as Markdown: times beside one another, memory, what a call costs, and errors.
 
 `python -m benchmarks.report` puts them between the markers in README.md (the loss, counts, what there is of GPUs) and
 in benchmarks/README.md (all of the CPU); `--check` only tells whether both are in step.
@@ -32,16 +32,12 @@ LOGIT_RANGES = {  # as in Row: positive on the target's side
     "wrong, above 10": (-inf, -10),
 }
 FACTS = (  # what else was measured: rows' names and stages, and how the largest value is shown
-    ("loss_error", None, "{:.1e}", "relative error of the loss, against float64"),
-    ("gradient_error", None, "{:.3g} ulp", "error of the logits' gradient, tails included, against float64"),
-    ("normal_error", None, "{:.2f} ulp", "error of a normal draw, against exact Box–Muller"),
     ("loss_memory", None, "{:.2f} × recon", "memory beyond inputs: `elbo_loss` with its gradient"),
     ("nb_memory", "both", "{:.2f} × scores", "the same: `NegativeBinomial`"),
     ("zinb_memory", "both", "{:.2f} × scores", "the same: `ZeroInflatedNegativeBinomial`, with its logits' gradient"),
     ("sample_kl_memory", None, "{:.2f} × z", "the same: `reparameterize_kl` forward"),
     ("sample_kl_memory", "both", "{:.2f} × z", "the same: `reparameterize_kl` forward and backward, two gradients"),
     ("overhead", "both", "{:.0f} µs", "`elbo_loss(recon, x, mu, logvar)` of 1×64, forward and backward"),
-    ("import", None, "{:.0f} ms", "`import pyvae` beyond torch"),
 )
 
 
@@ -125,7 +121,6 @@ def render(rows: Sequence[Row], where: Environment) -> str:
         times([row for row in rows if names.elements(row) >= ONE_LARGE], "one kernel", names.PASSES, names.PLAIN),
         times(rows, "", names.CALLS, names.PLAIN),
         times(rows, "in CUDA graphs", names.CALLS, names.IN_GRAPH),
-        times(rows, "training step", names.STEPS, names.PLAIN),
         facts(rows),
         failures(rows),
     ]

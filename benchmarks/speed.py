@@ -1,4 +1,4 @@
-"""How fast pyvae and its competitors are, in turns, and the rows that come of it; on every device.
+"""How fast pyvae and its competitors are, in turns, and what they hold in memory; the rows that come of it.
 
 Where the device has a cache to speak of, inputs are many sets in turn, which together exceed it: they come from memory,
 as a decoder's output of a real step mostly does. Outputs are freshly allocated on all sides.
@@ -6,17 +6,21 @@ as a decoder's output of a real step mostly does. Outputs are freshly allocated 
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from math import ceil, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from . import Row, names
 from .cases import (
+    CONTESTS,
+    COUNTS,
     KERNELS,
     ONE_LARGE,
     PARAMETERS,
@@ -30,7 +34,6 @@ from .cases import (
     make_inputs,
     make_inputs_of,
 )
-from .formulas import BayesInputs
 from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
 
 HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
@@ -181,18 +184,6 @@ def contest(row: Row, cases: Sequence[Case], seconds: float, device: Device, bud
     return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
 
 
-def bayes_step(
-    seconds: float, device: Device, inputs: BayesInputs, modes: Mapping[str, str] = ONLY_COMPILED
-) -> list[Row]:
-    """A whole step of Bayes by backprop, of which nothing but the optimizer is left out."""
-    device.release()
-    compilers = {name: cache(partial(device.compile, mode=mode)) for name, mode in modes.items()}
-    threads = torch.get_num_threads() if device.name == "cpu" else None
-    weights = sum(x.numel() for x in inputs if x.requires_grad) // 2
-    row = Row("step_bayes", "", nan, "us", "both", *inputs.images.shape, weights, dtype="float32", threads=threads)
-    return contest(row, make_cases("bayes", inputs, compilers), seconds, device)
-
-
 def overhead(seconds: float, device: Device) -> list[Row]:
     """What a call costs when there is next to nothing to compute.
 
@@ -218,3 +209,46 @@ def likelihoods(
             own = {name: outcomes[" ".join((of, name))] for of, name in cases if of == what}
             row = Row(what, "", nan, "us", "both", *shape, threads=threads, dtype=str(dtype).removeprefix("torch."))
             yield from timed_rows(row, own, device.stages)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns in a process of its own, a copy of one that imported all and did nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def memory_rows(elements: int, device: Device) -> Iterator[Row]:
+    """Peak beyond the inputs, in buffers of the size of recon (losses, forward + backward) or of z (sampler).
+
+    Outputs count: a loss makes one buffer, its gradient, and the zero-inflated one another for its logits'; the sampler
+    one forward, z, and two more backward. Counts take a quarter of the elements, for drawing them takes time.
+    """
+    device.release()
+    for what, shape, stage in (
+        ("loss", Shape(64, elements // 64, 1), None),
+        ("sample_kl", Shape(64, 1, elements // 64), None),
+        ("sample_kl", Shape(64, 1, elements // 64), "both"),
+        *((what, Shape(128, elements // 4 // 128, 0), "both") for what in COUNTS),
+    ):
+        for name in CONTESTS[what] if device.counts_memory else ("eager", "fused"):
+            call = (what, name, stage, shape, device)
+            peak = peak_bytes(*call) if device.counts_memory else isolated(peak_bytes, *call)
+            buffer = 4 * shape.batch * max(shape.features, shape.latent)
+            yield Row(f"{what}_memory", name, peak / buffer, "buffers", stage, *shape)
+
+
+def peak_bytes(what: str, name: str, stage: str | None, shape: Shape, device: Device) -> int:
+    """How far one call raises the peak.
+
+    Arrays must be larger than what start-up took and gave back, or the call stays below an older peak.
+    """
+    for size in (Shape(2, 64, 64), shape):  # the first loads what is loaded once: libraries, threads
+        inputs = make_inputs_of(what, size, device.name)  # kept to the end: one that goes makes room below the peak
+        (case,) = (case for case in make_cases(what, inputs) if case.name == name)
+        peak = device.peak_bytes(case.step if what == "loss" or stage else case.forward)
+    return peak

@@ -34,12 +34,12 @@ def kernel(what: str, shape: tuple[int, int, int], time: float, copy: float, dty
 
 
 ON_CPU = [
-    *(Row("nb_memory", name, value, "buffers", "both", 128, 512) for name, value in (("eager", 12.0), ("fused", 1.05))),
+    *(
+        Row("nb_memory", name, value, "buffers", "both", 128, 512)
+        for name, value in (("eager", 12.0), ("fused", 1.01), ("fused", 1.05), ("fused", 1.02))
+    ),
     timed("overhead", "eager", 124.0, 3.4, (1, 64, 2)),
     timed("overhead", "fused", 36.5, 1.0, (1, 64, 2)),
-    Row("loss_error", "eager", 1e-3, "relative", None, *SMALL),
-    *(Row("loss_error", "fused", error, "relative", None, *SMALL) for error in (1e-7, 2e-7, 1e-9)),
-    Row("import", "fused", 12.4, "ms"),
 ]
 ON_GPU = [
     *kernel("objective_forward", (64, 2**20, 0), 400, 100),  # too small to count
@@ -93,10 +93,8 @@ def test_what_takes_no_clock() -> None:
     """The largest over shapes of pyvae's and eager's; what was not measured has no line."""
     lines = report.render(ON_CPU, CPU).split("\n\n")[-1].splitlines()
     assert [line.split(" | ")[1:] for line in lines[2:]] == [
-        ["2.0e-07", "1.0e-03 |"],
         ["1.05 × scores", "12.00 × scores |"],
         ["36 µs", "124 µs |"],
-        ["12 ms", " |"],
     ]
 
 
