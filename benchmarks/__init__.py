@@ -3,7 +3,7 @@ measured, and their CSV.
 
 cases.py        what is compared: the same function of the same inputs, written in several ways
 formulas.py     its part for counts and likelihoods with parameters
-timing.py       the CPU and the GPU: clock, graphs, memory; and competitors in turns, within a budget of time
+timing.py       the CPU and the GPU: clock, graphs, memory; and competitors in turns
 speed.py        speed, bandwidth, call overhead and memory, on either device
 accuracy.py     by itself: errors of counts over theta, and of the Bernoulli losses over the logit
 mixtures.py     by itself: densities under mixtures, and steps with them

@@ -187,19 +187,14 @@ LIKELIHOODS = {
 
 
 def functions(compared: Compared) -> dict[str, Callable[..., Tensor]]:
-    """All ways to a loss, by competitor. The mean over the batch is made in three ways: two of pyvae's and eager's."""
+    """All ways to a loss, by competitor."""
 
-    def fused(recon: Tensor, target: Tensor, *parameters: Tensor, reduction: Any = "sum") -> Tensor:
+    def summed(terms: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *inputs: terms(*inputs).sum()
+
+    def fused(recon: Tensor, target: Tensor, *parameters: Tensor) -> Tensor:
         likelihood = compared.likelihood(*parameters) if parameters else compared.likelihood
-        return pyvae.elbo_loss(recon, target, likelihood=likelihood, reduction=reduction)
+        return pyvae.elbo_loss(recon, target, likelihood=likelihood)
 
-    found: dict[str, Callable[..., Tensor]] = {
-        "eager": lambda *inputs: compared.terms(*inputs).sum(),
-        "eager_none": lambda *inputs: compared.terms(*inputs).sum(1).mean(),
-        "fused": fused,
-        "fused_batch": lambda recon, *others: fused(recon, *others) / len(recon),
-        "fused_none": lambda *inputs: fused(*inputs, reduction="none").mean(),
-    }
-    if other := compared.other_terms:
-        found["eager_function"] = lambda *inputs: other(*inputs).sum()
-    return found
+    found = {"eager": summed(compared.terms), "fused": fused}
+    return found | ({"eager_function": summed(compared.other_terms)} if compared.other_terms else {})

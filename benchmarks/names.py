@@ -42,20 +42,13 @@ PASSES = {
 }
 COMPETITORS = {
     "eager": "eager",
+    "eager_function": "`F.mse_loss`",
     "eager_probabilities": "eager probabilities",
     "compiled": "torch.compile",
-    "compiled_autotuned": "max-autotune-no-cudagraphs",
     "compiled_reduce_overhead": "reduce-overhead",
-    "compiled_max_autotune": "max-autotune",
     "copy": "copy",
 }
-WITH_PARAMETERS = {  # their competitors; of the means over the batch also what × is of
-    "eager": "eager",
-    "eager_function": "`F.mse_loss`",
-    "fused_none": '`"none"`, then mean: × of `"sum"` / B',
-    "eager_none": 'eager so: × of `"none"`, then mean',
-}
-OWN_GRAPHS = ("compiled_reduce_overhead", "compiled_max_autotune")  # torch makes them, and copies the inputs into them
+OWN_GRAPHS = ("compiled_reduce_overhead",)  # torch makes them, and copies the inputs into them
 PLAIN = {name: label for name, label in COMPETITORS.items() if name not in OWN_GRAPHS}
 IN_GRAPH = {name if name in OWN_GRAPHS else f"{name}_graph": label for name, label in COMPETITORS.items()}
 

@@ -139,7 +139,7 @@ def of_counts(rows: Sequence[Row]) -> str:
 
 def of_parameters(rows: Sequence[Row]) -> str:
     """Times of the likelihoods with parameters where they were measured."""
-    return times([row for row in rows if row.stage == "both"], "one thread", names.PARAMETERS, names.WITH_PARAMETERS)
+    return times([row for row in rows if row.stage == "both"], "one thread", names.PARAMETERS, names.PLAIN)
 
 
 def of_scvi(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from math import ceil, nan
+from math import ceil, inf, nan
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,7 @@ from .cases import (
     make_inputs,
     make_inputs_of,
 )
-from .timing import Budget, Case, Competitor, Device, Outcome, compete, spread
+from .timing import Case, Competitor, Device, Outcome, compete, spread
 
 HOST_BOUND = 2**24  # elements: below, launches take longer than their work, and bandwidth is measured inside a graph
 LATENT = 4 * 32 * 32  # of the sampler's bandwidth rows
@@ -43,7 +43,6 @@ MOST_SETS = 256  # of inputs; those that then still fit in the cache are so smal
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 # Competitors' names, and torch.compile's modes.
 ONLY_COMPILED = {"compiled": "default"}
-MEANS_BY = {"eager_none": "fused_none", "fused_none": "fused_batch"}
 COMPILED = ONLY_COMPILED | {"compiled_reduce_overhead": "reduce-overhead"}
 
 
@@ -98,10 +97,7 @@ def captured(competitor: Competitor, count: int, device: Device) -> Competitor:
 
 
 def counterpart(competitor: str) -> str:
-    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs; a mean
-    of losses per sample in plain PyTorch with pyvae's, and that with the sum divided by the batch's size."""
-    if competitor in MEANS_BY:
-        return MEANS_BY[competitor]
+    """What of pyvae it is compared with: probabilities with probabilities; graphs, torch's own too, with graphs."""
     plain = competitor.removesuffix("_graph")
     graph = "_graph" if plain != competitor or competitor in names.OWN_GRAPHS else ""
     return ("fused_probabilities" if plain.endswith("_probabilities") else "fused") + graph
@@ -128,7 +124,7 @@ def timed_rows(row: Row, outcomes: Mapping[str, Outcome], stages: Sequence[str])
     return rows
 
 
-def speed(cell: Cell, seconds: float, device: Device, budget: Budget | None = None) -> list[Row]:
+def speed(cell: Cell, seconds: float, device: Device, end: float = inf) -> list[Row]:
     """Forward and backward of one contest at one shape, all competitors in turns; on a GPU also in CUDA graphs."""
     device.release()
     sets = cell.input_sets(device)
@@ -142,11 +138,11 @@ def speed(cell: Cell, seconds: float, device: Device, budget: Budget | None = No
         competitors.append(Competitor(name, lambda cases=cases: cases))
         if device.captures and name not in names.OWN_GRAPHS:
             competitors.append(captured(competitors[-1], len(sets), device))
-    return timed_rows(cell.row("both", device), compete(competitors, seconds, device, budget), device.stages)
+    return timed_rows(cell.row("both", device), compete(competitors, seconds, device, end), device.stages)
 
 
 def bandwidth(
-    cell: Cell, copy: Callable[[Inputs], Case], seconds: float, device: Device, budget: Budget | None = None,
+    cell: Cell, copy: Callable[[Inputs], Case], seconds: float, device: Device, end: float = inf,
     graphs: bool = False,
 ) -> list[Row]:  # fmt: skip
     """One kernel against a copy that moves as many bytes, read and written, in turns."""
@@ -155,13 +151,13 @@ def bandwidth(
     for name, make in (("fused", partial(kernel_case, cell.what)), ("copy", copy)):
         one = Competitor(name, lambda make=make: [make(inputs) for inputs in sets])
         competitors.append(captured(one, len(sets), device)._replace(name=name) if graphs else one)
-    outcomes = compete(competitors, seconds, device, budget)
+    outcomes = compete(competitors, seconds, device, end)
     whole = {name: Outcome([sample[-1:] for sample in timed], note) for name, (timed, note) in outcomes.items()}
     _, stage = KERNELS[cell.what]
     return timed_rows(cell.row(stage, device), whole, [stage])
 
 
-def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) -> Iterator[Row]:
+def bandwidths(elements: int, seconds: float, device: Device, end: float) -> Iterator[Row]:
     """All kernels, each in turns with a device-to-device copy of as many bytes."""
     device.release()
     for what in KERNELS:
@@ -175,13 +171,13 @@ def bandwidths(elements: int, seconds: float, device: Device, budget: Budget) ->
             def copy(_: Inputs, cell: Cell = cell) -> Case:
                 return Case("copy", torch.randn(cell.bytes // 8, device=device.name).clone)  # half of them read
 
-            yield from bandwidth(cell, copy, seconds, device, budget, graphs=elements < HOST_BOUND)
+            yield from bandwidth(cell, copy, seconds, device, end, graphs=elements < HOST_BOUND)
 
 
-def contest(row: Row, cases: Sequence[Case], seconds: float, device: Device, budget: Budget | None = None) -> list[Row]:
+def contest(row: Row, cases: Sequence[Case], seconds: float, device: Device, end: float = inf) -> list[Row]:
     """All cases in turns, each on the one set of inputs that it has."""
     competitors = [Competitor(case.name, lambda case=case: [case]) for case in cases]
-    return timed_rows(row, compete(competitors, seconds, device, budget), device.stages)
+    return timed_rows(row, compete(competitors, seconds, device, end), device.stages)
 
 
 def overhead(seconds: float, device: Device) -> list[Row]:
@@ -194,9 +190,7 @@ def overhead(seconds: float, device: Device) -> list[Row]:
         return contest(Row("overhead", "", nan, "us", "both", *TINY, threads=1), cases, seconds, Device())
 
 
-def likelihoods(
-    shape: Shape, dtype: torch.dtype, seconds: float, device: Device, budget: Budget | None = None
-) -> Iterator[Row]:
+def likelihoods(shape: Shape, dtype: torch.dtype, seconds: float, device: Device, end: float = inf) -> Iterator[Row]:
     """All likelihoods with parameters at one shape, on one thread: in one contest, since they are compared as well."""
     device.release()
     inputs = make_inputs_of(PARAMETERS[0], shape, device.name, dtype)
@@ -204,7 +198,7 @@ def likelihoods(
     competitors = [Competitor(" ".join(key), lambda case=case: [case]) for key, case in cases.items()]
     threads = 1 if device.name == "cpu" else None
     with thread_count(1):
-        outcomes = compete(competitors, seconds, device, budget)
+        outcomes = compete(competitors, seconds, device, end)
         for what in PARAMETERS:
             own = {name: outcomes[" ".join((of, name))] for of, name in cases if of == what}
             row = Row(what, "", nan, "us", "both", *shape, threads=threads, dtype=str(dtype).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""The devices' clocks, graphs and memory; and competitors in turns, within a budget of time.
+"""The devices' clocks, graphs and memory; and competitors in turns.
 
 `torch.utils.benchmark.Timer` times one statement in one block. Here forward and backward of one call are timed
 separately, and competitors take turns, so that whatever else the machine does hits all of them alike; both need a loop
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import gc
 import itertools
-import signal
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,38 +197,8 @@ def spread(values: Sequence[float]) -> list[float]:
     return statistics.quantiles(values, n=10, method="inclusive")[1::3]
 
 
-class TimeLimit(BaseException):
-    """Not an Exception: compilers catch those and go on."""
-
-
-class Budget:
-    """Seconds for a whole run, and for the preparation of each competitor; without arguments, days."""
-
-    def __init__(self, seconds: float = 1e6, each: float = 1e6) -> None:
-        self.end, self.each = time.monotonic() + seconds, each
-
-    @contextmanager
-    def limit(self) -> Iterator[None]:
-        """Ends what runs too long, or does not start it; while C++ code runs, only once it returns."""
-        allowed = min(self.each, self.end - time.monotonic())
-        if allowed <= 0:
-            raise TimeLimit(LEFT_OUT)
-
-        def expire(*_: object) -> None:
-            raise TimeLimit(f"took more than {allowed:.0f} s to prepare")
-
-        before = signal.signal(signal.SIGALRM, expire)
-        signal.setitimer(signal.ITIMER_REAL, allowed)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-
 def reason(error: BaseException) -> str:
-    kind = "" if isinstance(error, TimeLimit) else type(error).__name__ + ": "
-    return f"{kind}{str(error).strip().partition(chr(10))[0]}"[:200]
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]
 
 
 def orders(count: int) -> Iterator[list[int]]:
@@ -242,29 +211,30 @@ def orders(count: int) -> Iterator[list[int]]:
 
 
 def compete(
-    competitors: Sequence[Competitor], seconds: float, device: Device, budget: Budget | None = None
+    competitors: Sequence[Competitor], seconds: float, device: Device, end: float = math.inf
 ) -> dict[str, Outcome]:
     """Times all in turns, in another order each round, for about `seconds` in all; whoever fails is told.
 
     Every competitor gets the same time, but a turn has some calls at least, and there are some rounds at least: large
     shapes take longer than `seconds`. A turn is one sample, since its calls are not independent: they share a layout of
-    the memory and whatever else the machine did.
+    the memory and whatever else the machine did. After `end`, of time.monotonic(), nothing is begun.
     """
-    budget = budget or Budget()
     outcomes: dict[str, Outcome] = {}
     ready: dict[str, tuple[Iterator[Case], int]] = {}  # the cases, and how many calls a turn counts
     round_ = 0.0  # microseconds of one, about
     for competitor in competitors:
+        if time.monotonic() > end:
+            outcomes[competitor.name] = Outcome([], LEFT_OUT)
+            continue
         try:
             skipped = device.skipped_graphs()
-            with budget.limit():
-                cases, one = _prepare(competitor, device)
+            cases, one = _prepare(competitor, device)
             count = max(device.least, int(seconds * 1e6 / ROUNDS / len(competitors) / one) - device.lead)
             ready[competitor.name] = cases, count
             round_ += (device.lead + count) * one
             note = "torch.compile made no CUDA graph" if device.skipped_graphs() > skipped else None
             outcomes[competitor.name] = Outcome([], note)
-        except (Exception, TimeLimit) as error:
+        except Exception as error:
             outcomes[competitor.name] = Outcome([], reason(error))
 
     steps = {competitor.name: competitor.steps for competitor in competitors}
@@ -278,7 +248,7 @@ def compete(
             for name in (names[place] for place in order if names[place] in ready):
                 try:
                     lap = device.turn(*ready[name])
-                    outcomes[name].samples.append(tuple(time / steps[name] for time in lap))
+                    outcomes[name].samples.append(tuple(whole / steps[name] for whole in lap))
                 except Exception as error:
                     outcomes[name] = Outcome([], reason(error))
                     del ready[name]
