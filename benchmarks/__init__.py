@@ -5,6 +5,7 @@ cases.py        what is compared: the same function of the same inputs, written 
 formulas.py     its part for counts and likelihoods with parameters
 timing.py       the CPU and the GPU: clock, graphs, memory; and competitors in turns
 speed.py        speed, bandwidth, call overhead and memory, on either device
+bayes.py        a step of Bayes by backprop, by bayesian-torch's formulas and by pyvae
 accuracy.py     by itself: errors of counts over theta, and of the Bernoulli losses over the logit
 mixtures.py     by itself: densities under mixtures, and steps with them
 scvi_train.py   by itself: scvi-tools' own training with and without the patch

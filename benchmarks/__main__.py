@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import RESULTS, Environment, Row, environment, report, write
+from . import RESULTS, Environment, Row, bayes, environment, report, write
 from .cases import COUNT_SHAPES, COUNTS, ONE_LARGE, PARAMETER_SHAPES, PARAMETERS, SHAPES, SPEEDS, Shape
 from .speed import (
     BF16,
@@ -55,6 +55,7 @@ class Effort(NamedTuple):
     budget: float = 1e6  # seconds for everything
     backend: str = "inductor"  # of torch.compile on the CPU
     parameters: Sequence[tuple[Shape, torch.dtype]] = ()  # of likelihoods with parameters
+    bayes: tuple[int, ...] = bayes.SIZES  # of the layers
 
     def at(self, shapes: Sequence[Shape], of_counts: Sequence[Shape] = ()) -> Effort:
         """The CPU's speed at these shapes, and its speed with counts at those; nothing of parameters."""
@@ -87,7 +88,7 @@ CUDA = Effort(
 FULL = {"cpu": CPU, "cuda": CUDA}
 QUICK = {
     # aot_eager runs no C++ compiler: a quick run shows that everything works, and measures nothing.
-    "cpu": Effort((), (), 2**16, 0.02, backend="aot_eager")
+    "cpu": Effort((), (), 2**16, 0.02, backend="aot_eager", bayes=(9, 5, 4, 3))
     .at([Shape(4, 33, 3)], [Shape(4, 33, 0)])
     ._replace(parameters=((Shape(4, 33, 0), F32), (Shape(4, 64, 0), F64))),
     "cuda": CUDA._replace(
@@ -111,6 +112,7 @@ def on_cpu(effort: Effort, threads: int) -> Iterator[Part]:
 
     yield "speed", speeds
     yield "call overhead", partial(overhead, effort.seconds, device)
+    yield "a step of Bayes by backprop", partial(bayes.step, effort.seconds, device, effort.bayes)
     for shape, dtype in effort.parameters:
         # Many more competitors than elsewhere: turns of 20 ms.
         seconds = effort.seconds / 2 * len(PARAMETERS)

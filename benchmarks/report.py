@@ -38,6 +38,7 @@ FACTS = (  # what else was measured: rows' names and stages, and how the largest
     ("sample_kl_memory", None, "{:.2f} × z", "the same: `reparameterize_kl` forward"),
     ("sample_kl_memory", "both", "{:.2f} × z", "the same: `reparameterize_kl` forward and backward, two gradients"),
     ("overhead", "both", "{:.0f} µs", "`elbo_loss(recon, x, mu, logvar)` of 1×64, forward and backward"),
+    ("step_bayes", "both", "{:.0f} µs", "a step of Bayes by backprop, every weight sampled, without the optimizer"),
 )
 
 

@@ -26,6 +26,7 @@ COMPETITORS = {
     "nb": ("eager", "compiled", "fused"),
     "zinb": ("eager", "compiled", "fused"),
     "overhead": ("bce_alone", "eager", "fused_reconstruction", "fused"),
+    "step_bayes": ("eager", "fused", "compiled"),
 }
 UNTIMED = {
     "loss_memory": ("eager", "fused"),
@@ -130,7 +131,9 @@ def test_a_quick_run_writes_well_formed_rows(quick: tuple[Path, str]) -> None:
             assert row.value > 0 and row.stage and row.threads and row.batch, row
             assert row.p20 is not None and row.p80 is not None and row.p20 <= row.value <= row.p80, row
             assert row.competitor not in ("fused", "fused_probabilities") or row.ratio_to_fused == 1, row
-            assert (row.bytes is None) == (row.stage != "both" or row.what in ("overhead", *PARAMETERS)), row
+            assert (row.bytes is None) == (
+                row.stage != "both" or row.what in ("overhead", "step_bayes", *PARAMETERS)
+            ), row
         if row.bytes:
             assert row.gb_per_s == pytest.approx(row.bytes / row.value / 1e3, rel=1e-4), row
 

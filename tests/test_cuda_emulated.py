@@ -49,9 +49,9 @@ FILES = tuple(dict.fromkeys(TESTS / name.split("::")[0] for name in (*MODULES, *
 # In which order blocks run and threads begin, which tests, and how many at least; the longest first. A mistake that
 # shows in one order alone is one of a kernel, not of a case: of each a share of the cases is enough.
 RUNS = {
-    "forward": ([*MODULES, *OBJECTIVE, *DESELECTED, "--one-in=2"], 2000),
+    "forward": ([*MODULES, *OBJECTIVE, *DESELECTED, "--one-in=3"], 1500),
     "shuffled": ([LARGE, *OBJECTIVE, *REPEATABLE, BY_PLACE], 1500),
-    "reverse": ([*MODULES, *DESELECTED, "--one-in=3"], 900),
+    "reverse": ([*MODULES, *DESELECTED, "--one-in=4"], 700),
 }
 
 

@@ -163,10 +163,10 @@ def test_a_rise_is_found() -> None:
 
 def test_the_table_is_of_all_calls_and_shapes() -> None:
     rows = ptx_counts.read()
-    names = {name for name, _ in ptx_counts.calls(2, 4)}
+    names = {name for name, _ in (*ptx_counts.calls(2, 4), *ptx_counts.mixture_calls(2, 3, 4))}
     assert {row.call for row in rows.values()} == names
     shapes = (*ptx_counts.SHAPES, *ptx_counts.EXTREME_SHAPES)
-    assert {row.shape for row in rows.values()} == {f"{b}x{d}" for b, d in shapes}
+    assert {row.shape for row in rows.values()} == {"x".join(map(str, x)) for x in (*shapes, *ptx_counts.MIXTURES)}
 
 
 def test_what_compiles_the_cuda_sources_is_setups() -> None:
