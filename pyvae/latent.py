@@ -61,7 +61,7 @@ def reparameterize(
             each is drawn again in the backward pass, and gradients are summed from the first to the last.
 
     Returns:
-        z, shape of mu, or (S, *mu.shape) with `samples`, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit
+        z, shape of mu, or `(S, *mu.shape)` with `samples`, dtype `torch.promote_types(mu.dtype, scale.dtype)`. 16-bit
             inputs are computed in float32. Of DTensors a DTensor, split by rows if mu is: `seed` draws what one
             process would have drawn, and without it each process draws a seed for its rows.
 

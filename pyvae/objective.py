@@ -98,7 +98,7 @@ def elbo_loss(
             "bernoulli_logits", as `F.binary_cross_entropy_with_logits`, exact in the tails;
             "continuous_bernoulli_logits", the same less log C, C = recon / tanh(recon / 2), which makes it a density of
             targets in [0, 1] (Loaiza-Ganem & Cunningham 2019); "gaussian", unit variance, 1/2 (recon - target)^2;
-            "laplace", unit scale, |recon - target|; "poisson", recon holds the log of the mean; "multinomial", recon
+            "laplace", unit scale, `|recon - target|`; "poisson", recon holds the log of the mean; "multinomial", recon
             holds logits over all features, and the target counts. Or an object that carries what belongs to it, tensors
             or numbers: `pyvae.Gaussian(logvar)`, `Laplace(logscale)`, `Poisson(log_library)`, `NegativeBinomial`,
             `ZeroInflatedNegativeBinomial`, `Multinomial`. Targets of the Bernoulli ones may lie anywhere in [0, 1]

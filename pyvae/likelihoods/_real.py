@@ -76,7 +76,7 @@ LAPLACE_LOGSCALE = Likelihood("laplace_logscale", _laplace_logscale, ("logscale"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Laplace(Object):
-    """Laplace(recon, e^logscale): |target - recon| e^-logscale + logscale, without the constant log 2.
+    """Laplace(recon, e^logscale): `|target - recon| e^-logscale + logscale`, without the constant log 2.
 
     Args:
         logscale: log of the scale, broadcastable to recon, or a number; None is 0, the likelihood "laplace".

@@ -1,0 +1,148 @@
+"""The gallery: sphinx-gallery over the examples, each with a title, and executed.
+
+An example is a plain script, without the headings that sphinx-gallery asks for. So the site builds from copies whose
+docstring has a heading; the code is the example's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Example(NamedTuple):
+    title: str
+    arguments: tuple[str, ...] = ()  # of the command line, with which it takes seconds; FOLDER is for its files
+    needs: str = ""  # a package without which it is shown and not executed
+
+
+FOLDER = "FOLDER"
+EXAMPLES = {
+    "mlp_digits": Example("The shortest useful VAE"),
+    "squared_error": Example("What mse_loss plus KL means"),
+    "learned_noise": Example("A noise that is learned"),
+    "evaluate": Example("Bounds, bits per pixel, active units"),
+    "vamp_prior": Example("A VampPrior", (FOLDER,)),
+    "beta_tcvae": Example("A total correlation, weighted"),
+    "graph_vae": Example("A graph VAE"),
+    "bayes_by_backprop": Example("Bayes by backprop"),
+    "lightning_vae": Example("A VAE in Lightning", needs="lightning"),
+    "diffusers_vae": Example("diffusers' AutoencoderKL", needs="diffusers"),
+    "scvi_patch": Example("scvi-tools, patched by one line", needs="scvi"),
+    "train_vae": Example("A whole program: digits", ("--epochs", "40", "--out", FOLDER)),
+    "train_counts": Example(
+        "A whole program: counts of single cells",
+        ("--cells", "1000", "--genes", "500", "--epochs", "20", "--out", FOLDER),
+    ),
+}
+HEADER = """Examples
+========
+
+Each of these scripts was run when this site was built. The output on a page is that run's output, and so are the
+pictures. All of them run on a CPU, without the network, in seconds. They are in the folder ``examples`` of the
+repository, and need what ``pip install --no-build-isolation '.[examples]'`` installs.
+"""
+
+
+def stage(source: Path, target: Path) -> None:
+    """Copies the examples and their helpers, each example with a heading; leaves unchanged files alone."""
+    target.mkdir(parents=True, exist_ok=True)
+    write(target / "GALLERY_HEADER.rst", HEADER)
+    for path in source.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.stem in EXAMPLES:
+            text = with_heading(text, EXAMPLES[path.stem].title)
+        write(target / path.name, text)
+
+
+def write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def with_heading(text: str, title: str) -> str:
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring is not None
+    end = text.index('"""', 3) + 3
+    parts = [title, "=" * len(title), ""]
+    for paragraph in docstring.split("\n\n"):
+        literal = paragraph.startswith((" ", "python ", "torchrun ", "pip "))
+        indented = "\n".join(f"    {line}" for line in paragraph.splitlines())
+        parts += [f"::\n\n{indented}" if literal else paragraph.replace("*", r"\*"), ""]
+    return f'r"""\n{chr(10).join(parts)}"""{text[end:]}'
+
+
+def settings(source: Path, staged: Path, pictures: Path) -> dict[str, Any]:
+    missing = {name for name, example in EXAMPLES.items() if example.needs and find_spec(example.needs) is None}
+    shown = "|".join(name for name in EXAMPLES)
+    executed = "|".join(name for name in EXAMPLES if name not in missing)
+    return {
+        "examples_dirs": str(staged),
+        "gallery_dirs": "gallery",
+        "filename_pattern": rf"/({executed})\.py$",
+        "ignore_pattern": rf"^(?!({shown})\.py$)",
+        "within_subsection_order": in_order,
+        "reset_argv": Arguments(pictures),
+        "image_scrapers": (Pictures(pictures),),
+        "reset_modules": (),
+        "parallel": 2,
+        "abort_on_example_error": True,
+        "only_warn_on_example_error": False,
+        "doc_module": ("pyvae",),
+        "backreferences_dir": "api/examples",
+        "default_thumb_file": str(source / "pictures" / "digits_latent_plane.png"),
+        "download_all_examples": False,
+        "show_signature": False,
+        "show_memory": False,
+        "write_computation_times": False,
+        "min_reported_time": 10**6,
+        "remove_config_comments": True,
+        "plot_gallery": True,
+    }
+
+
+def in_order(path: str) -> int:
+    names = [*EXAMPLES]
+    return names.index(Path(path).stem) if Path(path).stem in names else len(names)
+
+
+class Arguments:
+    """The command line with which an example runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
+        name = Path(script_vars["src_file"]).stem
+        out = self.folder / name
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        sys.path[:] = [p for p in sys.path if p != str(Path(script_vars["src_file"]).parent)]
+        sys.path.insert(0, str(Path(script_vars["src_file"]).parent))
+        return [str(out) if word == FOLDER else word for word in EXAMPLES[name].arguments]
+
+
+class Pictures:
+    """What an example has drawn: the PNG files in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return "Pictures"
+
+    def __call__(self, block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+        from sphinx_gallery.scrapers import figure_rst
+
+        found = sorted((self.folder / Path(block_vars["src_file"]).stem).glob("*.png"))
+        kept = []
+        for picture, place in zip(found, block_vars["image_path_iterator"], strict=False):
+            shutil.copy(picture, place)
+            kept.append(place)
+        return figure_rst(kept, gallery_conf["src_dir"])
