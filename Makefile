@@ -1,5 +1,5 @@
-# make demo | demo-counts | test | test-cuda | ptx | bench | lint | sanitize | bits | machine-code | gpu-check | build |
-#      clean
+# make demo | demo-counts | test | test-cuda | ptx | bench | lint | docs | docs-look | sanitize | bits | machine-code |
+#      gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
@@ -19,7 +19,7 @@ BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(SWITCHES)' | cksum
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo demo-counts test test-cuda ptx bench lint sanitize bits machine-code build clean
+.PHONY: demo demo-counts test test-cuda ptx bench lint docs docs-look sanitize bits machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
@@ -53,6 +53,17 @@ lint: $(SETUP)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp tools $(C_FILES))
 	$(VENV)/bin/mypy
+
+# The site, offline: its examples are executed, and a warning or a link that leads nowhere is an error.
+SITE := docs/_build/html
+docs: $(BUILT)
+	OMP_WAIT_POLICY=passive $(PY) -m sphinx -q -W --keep-going -b html docs $(SITE)
+	$(PY) docs/check_links.py $(SITE)
+
+# Some of its pages in chromium, for people to look at the screenshots.
+docs-look: docs
+	$(PY) -m pip install -q playwright
+	$(PY) docs/look.py $(SITE) docs/_build/screenshots
 
 # The CPU kernels alone, without torch or Python, in every variant that this machine can run. Flags as in setup.py.
 ISAS := $(if $(filter x86_64 amd64,$(shell uname -m)),avx512 avx2) baseline
@@ -103,7 +114,7 @@ $(SETUP): pyproject.toml
 	@rm -f $(VENV)/.setup-* && touch $@
 
 clean:
-	rm -rf build dist pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)
+	rm -rf build dist docs/_build docs/api docs/gallery pyvae.egg-info pyvae/_build.py pyvae/_C.*.so $(VENV)
 
 # On a machine with a GPU, in the Python that is there: nothing is downloaded and no environment made. Logs, a summary
 # and the benchmark's CSV go into OUT. STAGE is first, tests, benchmark or sanitizers; without it all of them, in this

@@ -13,9 +13,8 @@ sys.path[:0] = [str(DOCS / "_ext"), str(ROOT)]
 import gallery  # noqa: E402  (of _ext)
 import included  # noqa: E402
 import mathml  # noqa: E402
-from tables import versions  # noqa: E402
-
 from pyvae import __version__  # noqa: E402
+from tables import versions  # noqa: E402
 
 project = "pyvae"
 author = "pyvae contributors"
@@ -59,7 +58,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 70
 napoleon_numpy_docstring = False
-napoleon_custom_sections = [("Source", "notes_style")]
+napoleon_custom_sections = ["Source", "Returns"]  # as they are: napoleon takes what is before a colon for a type
 autosummary_generate = True
 
 # The formulas of docs/mathematics.md by their labels, for the API's pages: each stands once.
@@ -87,6 +86,7 @@ _SHOWN = {
 }
 autosummary_context = {
     "formulas": {f"pyvae.{name}": [_TEX[label] for label in labels] for name, labels in _SHOWN.items()},
+    "examples": gallery.by_name(ROOT / "examples"),  # those that use a name
 }
 
 # ---- the examples, executed ------------------------------------------------------------------------------------------

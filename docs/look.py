@@ -1,7 +1,7 @@
-"""Opens pages of the built site in chromium, in a narrow and a wide window, light and dark, and keeps a screenshot of each.
+"""Opens pages of the built site in chromium, in a narrow and a wide window, light and dark; keeps a screenshot each.
 
-Fails at a message in the browser's console, at a request that fails or leaves this machine, and where a page is wider than
-its window.
+Fails at a message in the browser's console, at a request that fails or leaves this machine, and where a page is wider
+than its window.
 
 python docs/look.py docs/_build/html docs/_build/screenshots          # needs playwright, and chromium on PATH
 """
@@ -30,8 +30,8 @@ PAGES = (
     "performance.html",
 )
 WIDTHS = {"narrow": 390, "wide": 1280}
-# The page's width beyond its window's, and what sticks out of the window without a parent that scrolls it.
-OVERFLOW = """() => document.documentElement.scrollWidth - window.innerWidth"""
+# The page's width beyond its window's.
+OVERFLOW = "() => document.documentElement.scrollWidth - window.innerWidth"
 
 
 def faults_of(browser: Any, site: Path, page_name: str, width: int, scheme: str, picture: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""The README keeps its word: its code runs, and its scalings are equal. Its table of features: test_features.py."""
+"""The README keeps its word: its code runs, and its scalings are equal. Its table of features: test_features.py. The
+pages of the site, by the same functions: test_docs.py."""
 
 from __future__ import annotations
 
@@ -18,23 +19,29 @@ README = (ROOT / "README.md").read_text()
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def rows(head: str) -> list[list[str]]:
+def rows(head: str, page: str = README) -> list[list[str]]:
     """The cells of the table that begins so."""
-    table = README[README.index(head) :].split("\n\n")[0]
+    table = page[page.index(head) :].split("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
 
 
 # ---- code and links --------------------------------------------------------------------------------------------------
 
 
-def test_its_code_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 3
+def run_blocks(page: str) -> int:
+    """Runs a page's blocks of Python, one after another, with one set of names; how many there are. What they call a
+    loss has to be one."""
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-        loss = names["loss"]
-        assert isinstance(loss, Tensor) and loss.isfinite() and loss.ndim == 0
+        loss = names.get("loss", torch.zeros(()))
+        assert isinstance(loss, Tensor) and loss.isfinite() and loss.ndim == 0, block
+    return len(blocks)
+
+
+def test_its_code_runs() -> None:
+    assert run_blocks(README) >= 3
 
 
 def test_what_it_points_at_is_there() -> None:
@@ -54,7 +61,11 @@ SCALINGS = rows("| instead of |")
 
 @pytest.mark.parametrize("row", SCALINGS, ids=lambda row: row[0])
 def test_scaling(row: list[str]) -> None:
-    """Value and gradients, by the very text of the README."""
+    assert_scaling(row)
+
+
+def assert_scaling(row: list[str]) -> None:
+    """Value and gradients, by the very text of the page."""
     usual, options = (cell.strip("`") for cell in row)
     torch.manual_seed(0)
     B, D = 6, 9

@@ -10,7 +10,6 @@ import ast
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,18 +46,41 @@ HEADER = """Examples
 Each of these scripts was run when this site was built. The output on a page is that run's output, and so are the
 pictures. All of them run on a CPU, without the network, in seconds. They are in the folder ``examples`` of the
 repository, and need what ``pip install --no-build-isolation '.[examples]'`` installs.
+
 """
 
 
 def stage(source: Path, target: Path) -> None:
     """Copies the examples and their helpers, each example with a heading; leaves unchanged files alone."""
     target.mkdir(parents=True, exist_ok=True)
-    write(target / "GALLERY_HEADER.rst", HEADER)
+    write(target / "GALLERY_HEADER.rst", HEADER + contents(source / "README.md"))
     for path in source.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.stem in EXAMPLES:
             text = with_heading(text, EXAMPLES[path.stem].title)
         write(target / path.name, text)
+
+
+def contents(readme: Path) -> str:
+    """The examples with what each teaches, as their README says it: few of them draw what a thumbnail would show."""
+    lines = []
+    for name, example in EXAMPLES.items():
+        row = next(line for line in readme.read_text(encoding="utf-8").splitlines() if f"{name}.py" in line)
+        teaches = [cell.strip() for cell in row.strip("|").split(" | ")][1]
+        if not teaches.startswith(example.needs or "`"):  # which begin with a name
+            teaches = teaches[0].upper() + teaches[1:]
+        lines.append(f":doc:`{example.title} <{name}>`\n    {teaches}.\n")
+    return "\n".join(lines)
+
+
+def by_name(source: Path) -> dict[str, list[tuple[str, str]]]:
+    """Of each public name that examples use, their files and titles."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, example in EXAMPLES.items():
+        used = set(re.findall(r"pyvae(?:\.\w+)+", (source / f"{name}.py").read_text(encoding="utf-8")))
+        for each in used:
+            found.setdefault(each, []).append((name, example.title))
+    return found
 
 
 def write(path: Path, text: str) -> None:
@@ -94,9 +116,7 @@ def settings(source: Path, staged: Path, pictures: Path) -> dict[str, Any]:
         "parallel": 2,
         "abort_on_example_error": True,
         "only_warn_on_example_error": False,
-        "doc_module": ("pyvae",),
-        "backreferences_dir": "api/examples",
-        "default_thumb_file": str(source / "pictures" / "digits_latent_plane.png"),
+        "backreferences_dir": None,
         "download_all_examples": False,
         "show_signature": False,
         "show_memory": False,

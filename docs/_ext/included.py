@@ -19,11 +19,15 @@ def stage(root: Path, target: Path) -> None:
     """Copies for MyST's include, with links that hold from docs/."""
     target.mkdir(parents=True, exist_ok=True)
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "README.md"):
-        path = root / name
-        text = re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lambda m: link(root, path, *m.groups()), path.read_text("utf-8"))
+        text = with_links(root, root / name)
         copy = target / name.replace("/", "-")
-        if not copy.exists() or copy.read_text("utf-8") != text:
-            copy.write_text(text, "utf-8")
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+            copy.write_text(text, encoding="utf-8")
+
+
+def with_links(root: Path, path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", lambda found: link(root, path, *found.groups()), text)
 
 
 def link(root: Path, path: Path, mark: str, words: str, to: str) -> str:

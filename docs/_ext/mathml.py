@@ -28,11 +28,24 @@ def static_files(build: Path) -> list[str]:
     return [str(folder)]
 
 
+SPACE = '<mspace width="0.17em"/>'
+# What the converter leaves to be mended, for browsers without a layout of their own for TeX.
+MENDED = (
+    (r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>"),  # the name of a function is no operator
+    # TeX's space around such a name, unless a bracket is next to it
+    (r"(<mi>[A-Za-z]{2,}</mi>)(?=<m(?:i|n|row|frac|sub|sup|over|style)\b)", rf"\1{SPACE}"),
+    (r"(</m(?:i|n|sub|sup|frac|style|row)>)(?=<mi>[A-Za-z]{2,}</mi>)", rf"\1{SPACE}"),
+    # a minus behind a bracket has nothing on its left
+    (r"(<mo stretchy=\"false\">&#x00028;</mo>)<mo>&#x02212;</mo>", r'\1<mo form="prefix">&#x02212;</mo>'),
+    (r"<mo>(?:~|&#x0007E;)</mo>", "<mo>&#x0223C;</mo>"),
+)
+
+
 def mathml(tex: str, display: str = "inline") -> str:
     made = convert(tex, display=display)
-    made = re.sub(r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>", made)  # the name of a function is no operator
-    # TeX's space between a function and what it is of, unless that is in brackets.
-    return re.sub(r"(<mi>[A-Za-z]{2,}</mi>)(?=<m(?:i|n|row|frac|sub|sup|over|style)\b)", r'\1<mspace width="0.17em"/>', made)
+    for pattern, instead in MENDED:
+        made = re.sub(pattern, instead, made)
+    return made
 
 
 def inline(translator: Any, node: nodes.math) -> None:
