@@ -91,7 +91,7 @@ autosummary_context = {
 
 # ---- the examples, executed ------------------------------------------------------------------------------------------
 
-sphinx_gallery_conf = gallery.settings(ROOT / "examples", DOCS / "_build" / "examples", DOCS / "_build" / "pictures")
+sphinx_gallery_conf = gallery.settings(DOCS / "_build" / "examples")
 
 
 def setup(app: object) -> None:

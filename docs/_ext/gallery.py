@@ -100,7 +100,7 @@ def with_heading(text: str, title: str) -> str:
     return f'r"""\n{chr(10).join(parts)}"""{text[end:]}'
 
 
-def settings(source: Path, staged: Path, pictures: Path) -> dict[str, Any]:
+def settings(staged: Path) -> dict[str, Any]:
     missing = {name for name, example in EXAMPLES.items() if example.needs and find_spec(example.needs) is None}
     shown = "|".join(name for name in EXAMPLES)
     executed = "|".join(name for name in EXAMPLES if name not in missing)
@@ -110,8 +110,8 @@ def settings(source: Path, staged: Path, pictures: Path) -> dict[str, Any]:
         "filename_pattern": rf"/({executed})\.py$",
         "ignore_pattern": rf"^(?!({shown})\.py$)",
         "within_subsection_order": in_order,
-        "reset_argv": Arguments(pictures),
-        "image_scrapers": (Pictures(pictures),),
+        "reset_argv": Arguments(),
+        "image_scrapers": (Pictures(),),
         "reset_modules": (),
         "parallel": 2,
         "abort_on_example_error": True,
@@ -132,27 +132,26 @@ def in_order(path: str) -> int:
     return names.index(Path(path).stem) if Path(path).stem in names else len(names)
 
 
+def folder_of(script: str) -> Path:
+    """Where an example's files go, from the folder of the copies, in which it runs."""
+    return Path("runs", Path(script).stem)
+
+
 class Arguments:
     """The command line with which an example runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
     def __call__(self, gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
-        name = Path(script_vars["src_file"]).stem
-        out = self.folder / name
+        script = Path(script_vars["src_file"])
+        out = script.parent / folder_of(script.name)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        sys.path[:] = [p for p in sys.path if p != str(Path(script_vars["src_file"]).parent)]
-        sys.path.insert(0, str(Path(script_vars["src_file"]).parent))
-        return [str(out) if word == FOLDER else word for word in EXAMPLES[name].arguments]
+        if str(script.parent) not in sys.path:  # the modules beside it
+            sys.path.insert(0, str(script.parent))
+        return [str(folder_of(script.name)) if word == FOLDER else word for word in EXAMPLES[script.stem].arguments]
 
 
 class Pictures:
     """What an example has drawn: the PNG files in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
     def __repr__(self) -> str:
         return "Pictures"
@@ -160,7 +159,8 @@ class Pictures:
     def __call__(self, block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
         from sphinx_gallery.scrapers import figure_rst
 
-        found = sorted((self.folder / Path(block_vars["src_file"]).stem).glob("*.png"))
+        script = Path(block_vars["src_file"])
+        found = sorted((script.parent / folder_of(script.name)).glob("*.png"))
         kept = []
         for picture, place in zip(found, block_vars["image_path_iterator"], strict=False):
             shutil.copy(picture, place)
