@@ -54,9 +54,11 @@ lint: $(SETUP)
 	$(VENV)/bin/clang-format --dry-run -Werror $$(find csrc tests/cpp tools $(C_FILES))
 	$(VENV)/bin/mypy
 
-# The site, offline: its examples are executed, and a warning or a link that leads nowhere is an error.
+# The site, offline: its examples are executed, where they have changed, and a warning or a link that leads nowhere is an
+# error.
 SITE := docs/_build/html
 docs: $(BUILT)
+	rm -rf $(SITE) docs/api
 	OMP_WAIT_POLICY=passive $(PY) -m sphinx -q -W --keep-going -b html docs $(SITE)
 	$(PY) docs/check_links.py $(SITE)
 

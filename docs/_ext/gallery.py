@@ -10,6 +10,7 @@ import ast
 import re
 import shutil
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,9 +44,12 @@ EXAMPLES = {
 HEADER = """Examples
 ========
 
-Each of these scripts was run when this site was built. The output on a page is that run's output, and so are the
-pictures. All of them run on a CPU, without the network, in seconds. They are in the folder ``examples`` of the
-repository, and need what ``pip install --no-build-isolation '.[examples]'`` installs.
+Each of these scripts was run when this site was built. The output and the pictures on a page come from that run. All
+of them run on a CPU, without the network, in seconds. They are in the folder ``examples`` of the repository, and need
+what ``pip install --no-build-isolation '.[examples]'`` installs.
+
+Two things differ: the example of scvi-tools is run only where scvi-tools is installed, and the two whole programs were
+run with fewer epochs than they have by default.
 
 """
 
@@ -147,6 +151,8 @@ class Arguments:
         out.mkdir(parents=True)
         if str(script.parent) not in sys.path:  # the modules beside it
             sys.path.insert(0, str(script.parent))
+        for category in (DeprecationWarning, FutureWarning):  # of other libraries, with paths of this machine
+            warnings.simplefilter("ignore", category)
         return [str(folder_of(script.name)) if word == FOLDER else word for word in EXAMPLES[script.stem].arguments]
 
 
