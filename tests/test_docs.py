@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,33 @@ def test_each_public_name_is_in_the_api() -> None:
     modules = {"distributions", "reference", "__version__"}
     assert set(pyvae.__all__) - modules <= listed
     assert {f"distributions.{each}" for each in pyvae.distributions.__all__} <= listed
+
+
+def module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, DOCS / path)
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_each_example_is_in_the_gallery() -> None:
+    examples = DOCS.parent / "examples"
+    scripts = {path.stem for path in examples.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")}
+    gallery = module("_ext/gallery.py")
+    assert set(gallery.EXAMPLES) == scripts
+    assert all(title in gallery.contents(examples / "README.md") for title, *_ in gallery.EXAMPLES.values())
+    text = (examples / "beta_tcvae.py").read_text("utf-8")
+    assert gallery.with_heading(text, "A title").endswith(text[text.index("\nfrom __future__") :])  # the same code
+
+
+def test_links_are_checked(tmp_path: Path) -> None:
+    faults = module("check_links.py").faults
+    (tmp_path / "a.html").write_text('<h1 id="top">A</h1><a href="b.html#there">b</a><img src="data:,">')
+    (tmp_path / "b.html").write_text('<h1 id="there">B</h1><a href="a.html">a</a><a href="https://pytorch.org">c</a>')
+    assert faults(tmp_path) == []
+    (tmp_path / "b.html").write_text('<a href="a.html#gone"></a><a href="c.html"></a><script src="https://a.b/c.js">')
+    assert {fault.split(" ")[1] for fault in faults(tmp_path)} == {"b.html#there:", "a.html#gone:", "c.html", "loads"}
 
 
 # ---- what is replaced ------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Files of the repository that are pages as well: their links lead to pages here, or are the file's name."""
+"""Files of the repository that are pages as well, whose links then lead to pages here or are the file's name; and the
+tables that are generated between markers in them, each by its name."""
 
 from __future__ import annotations
 
@@ -18,11 +19,16 @@ PAGES = {
 def stage(root: Path, target: Path) -> None:
     """Copies for MyST's include, with links that hold from docs/."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "README.md"):
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "README.md", "benchmarks/README.md"):
         text = with_links(root, root / name)
-        copy = target / name.replace("/", "-")
-        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
-            copy.write_text(text, encoding="utf-8")
+        write(target / name.replace("/", "-"), text)
+        for marker, table in re.findall(r"<!-- ([\w-]+):start -->\n(.*?)<!-- \1:end -->", text, re.DOTALL):
+            write(target / f"{marker}.md", table)
+
+
+def write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def with_links(root: Path, path: Path) -> str:
