@@ -53,6 +53,7 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 # ---- docstrings ------------------------------------------------------------------------------------------------------
 
 default_role = "py:obj"  # a name in single backticks is a link where it can be one, and code elsewhere
+highlight_language = "none"  # of blocks that name none: shell, mostly
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

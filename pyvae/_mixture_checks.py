@@ -22,8 +22,10 @@ class Mixture(Object):
 
     Args:
         mean: means, shape (K, L), the same for every sample, or (B, K, L), of each sample its own.
-        logvar, std, logstd, rho: log sigma^2, sigma, log sigma, or the inverse softplus of sigma; exactly one, a tensor
-            that broadcasts to mean, or a number.
+        logvar: log sigma^2, or
+        std: sigma, 0 or more, or
+        logstd: log sigma, or
+        rho: sigma = softplus(rho); exactly one of them, a tensor that broadcasts to mean, or a number.
         logits: of the weights pi = softmax(logits), shape (K,) or, with means (B, K, L), (B, K). None: all are equal.
             -inf is the weight 0: that component's gradients are exactly 0.
 

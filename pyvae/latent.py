@@ -184,8 +184,10 @@ def kl_divergence(
 
     Args:
         mu: posterior mean, shape (B, ...).
-        logvar, std, logstd, rho: log sigma^2, sigma, log sigma, or the inverse softplus of sigma; exactly one, in
-            mu's shape.
+        logvar: log sigma^2, or
+        std: sigma, 0 or more, or
+        logstd: log sigma, or
+        rho: sigma = softplus(rho); exactly one of them, in mu's shape.
         logvar_range: as for `reparameterize`.
         prior: (m, its scale in the posterior's own form: logvar, std, logstd or rho), two tensors that broadcast to
             mu, on its device, or numbers; both differentiable, their gradients in their own shapes. None: N(0, I). It

@@ -35,8 +35,10 @@ def gaussian_log_prob(
     Args:
         z: where, in mu's shape, after any dimensions of samples: (S, B, ...), say.
         mu: mean, shape (B, ...).
-        logvar, std, logstd, rho: log sigma^2, sigma, log sigma, or the inverse softplus of sigma; exactly one, in
-            mu's shape.
+        logvar: log sigma^2, or
+        std: sigma, 0 or more, or
+        logstd: log sigma, or
+        rho: sigma = softplus(rho); exactly one of them, in mu's shape.
         logvar_range: as for `reparameterize`.
         reduction: "none", summed over the features, or "elements", not summed at all.
 

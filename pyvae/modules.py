@@ -17,6 +17,10 @@ class ELBOLoss(nn.Module):
     """The negative ELBO of `pyvae.elbo_loss`, with its settings held by a module; `terms` gives that of
     `pyvae.elbo_terms`.
 
+    Of beta, weight, pos_weight and what a likelihood holds, tensors are buffers, which follow the module's device and
+    are in its state_dict; an `nn.Parameter` is a parameter, and learned; a number stays one, and may be set anew. What
+    a step computes (a log_library of the batch, a decoder's second output) belongs in its call.
+
     Args:
         likelihood: a name, or an object, as for `pyvae.elbo_loss`. What an object holds the module holds, by the same
             names: `criterion.logvar` of `pyvae.Gaussian(logvar)`. `criterion.likelihood` is the name, or an object of
@@ -27,10 +31,6 @@ class ELBOLoss(nn.Module):
         logvar_range: the range that a posterior's logvar is clamped to, as for `pyvae.reparameterize`: the sampler's.
         weight: factor of each element's reconstruction term, a number or a tensor that broadcasts to recon.
         pos_weight: factor of the positive class, number or tensor, for "bernoulli_logits" only.
-
-        Of these three and of what a likelihood holds, tensors are buffers, which follow the module's device and are in
-        its state_dict; an `nn.Parameter` is a parameter, and learned; a number stays one, and may be set anew. What a
-        step computes (a log_library of the batch, a decoder's second output) belongs in its call.
 
     Raises:
         TypeError, ValueError: for a setting that `pyvae.elbo_loss` refuses: at once, unless that takes the data to see;
@@ -82,7 +82,7 @@ class ELBOLoss(nn.Module):
 
     @property
     def likelihood(self) -> LikelihoodName | LikelihoodObject:
-        """The name, or an object of what the module holds, made anew: `.to()` puts other tensors in their place."""
+        """The name, or an object of what the module holds. It is made anew, since `.to()` puts other tensors there."""
         if not self._held:
             return self._likelihood
         return self._likelihood(**{name: getattr(self, name) for name in self._held}, **self._own)

@@ -33,8 +33,8 @@ SPACE = '<mspace width="0.17em"/>'
 MENDED = (
     (r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>"),  # the name of a function is no operator
     # TeX's space around such a name, unless a bracket is next to it
-    (r"(<mi>[A-Za-z]{2,}</mi>)(?=<m(?:i|n|row|frac|sub|sup|over|style)\b)", rf"\1{SPACE}"),
-    (r"(</m(?:i|n|sub|sup|frac|style|row)>|&#x00029;</mo>)(?=<mi>[A-Za-z]{2,}</mi>)", rf"\1{SPACE}"),
+    (r"(<mi>[A-Za-z]{2,}</mi>)(?=<m(?:i|n|row|frac|sub|sup|subsup|over|style)\b)", rf"\1{SPACE}"),
+    (r"(</m(?:i|n|sub|sup|subsup|frac|style|row)>|&#x00029;</mo>)(?=<mi>[A-Za-z]{2,}</mi>)", rf"\1{SPACE}"),
     # a minus behind a bracket has nothing on its left
     (r"(<mo stretchy=\"false\">&#x00028;</mo>)<mo>&#x02212;</mo>", r'\1<mo form="prefix">&#x02212;</mo>'),
     (r"<mo>(?:~|&#x0007E;)</mo>", "<mo>&#x0223C;</mo>"),

@@ -175,7 +175,7 @@ class NegativeBinomial(_Normalized, Fused):
 
     @property
     def scale(self) -> Tensor | None:
-        """The normalized expression: as it was given, or of `total_count` mu's share of its sum."""
+        """The normalized expression, as it was given; of `total_count`, mu's share of its sum."""
         if self._scale is None and self._likelihood.link == "log":
             return self.mu / self.mu.sum(-1, keepdim=True)
         return self._scale
