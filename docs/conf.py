@@ -14,7 +14,6 @@ import gallery  # noqa: E402  (of _ext)
 import included  # noqa: E402
 import mathml  # noqa: E402
 from pyvae import __version__  # noqa: E402
-from tables import versions  # noqa: E402
 
 project = "pyvae"
 author = "pyvae contributors"
@@ -36,10 +35,9 @@ suppress_warnings = ["config.cache"]  # the gallery's settings hold functions
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
-myst_substitutions = {"versions": versions(ROOT / "tools" / "versions.csv")}
 
 html_theme = "furo"
 html_title = f"pyvae {release}"
