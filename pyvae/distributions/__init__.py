@@ -6,7 +6,7 @@ likelihood: to draw data, and to evaluate with the constants that losses leave o
 `torch.distributions.Distribution`, for `Independent`, `MixtureSameFamily` and whatever else takes those.
 
 Parameters may differ in type: where torch computes in float64 with them, so is this; `log_prob` of 16 bits is float32.
-Samples have the parameters' type, and in float16, whose numbers end at 65504, counts beyond are that number. `expand` keeps
+Samples have the parameters' type; in float16, whose numbers end at 65504, counts beyond are that number. `expand` keeps
 what a subclass has set, as it is; one that expands it does so the way of torch's, with `_get_checked_instance`.
 """
 
