@@ -72,7 +72,7 @@ def gaussian_log_prob(
         try:
             out = _C.gaussian_log_prob(z, mu, logvar, std, logstd, rho, logvar_range, reduction)
         except ValueError:  # found by the kernel: a std below 0
-            _latent_checks.data("gaussian_log_prob", _latent_checks.posterior("gaussian_log_prob", given))
+            _latent_checks.refuse_data("gaussian_log_prob", given)
             raise
         if out is not None:
             return out

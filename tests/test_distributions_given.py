@@ -16,7 +16,10 @@ from torch.autograd import grad
 import pyvae
 from pyvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, of
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [
+    pytest.mark.usefixtures("kernels"),
+    pytest.mark.torch_sensitive("promotion of types, draws, and expand of torch.distributions"),
+]
 
 ONES = torch.ones(3)
 COUNTS = NegativeBinomial(mu=ONES, theta=1.0)
