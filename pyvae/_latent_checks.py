@@ -124,11 +124,12 @@ def _prior_part(function: str, name: str, part: Any, posterior: Posterior) -> Te
     return part
 
 
-def data(function: str, posterior: Posterior) -> None:
-    """Refuse a std below 0, the posterior's or the prior's; NaN passes, to be seen in the results. Reads the data."""
+def data(function: str, posterior: Posterior, name: str = "std") -> None:
+    """Refuse a std below 0, the posterior's, which is `name`, or the prior's; NaN passes, to be seen in the results.
+    Reads the data."""
     if posterior.kind != "std":
         return
-    given = [("std", posterior.scale)]
+    given = [(name, posterior.scale)]
     if posterior.prior is not None:
         given.append(("prior[1]", posterior.prior.scale))
     for name, scale in given:
@@ -138,6 +139,11 @@ def data(function: str, posterior: Posterior) -> None:
                 f"{function}: `{name}` must hold standard deviations >= 0, but holds {negative[0].item():g}; "
                 "F.softplus or exp makes one of any number"
             )
+
+
+def refuse_data(function: str, given: LatentArguments) -> None:
+    """The same of a call that a kernel has refused."""
+    data(function, posterior(function, given))
 
 
 def bounds(function: str, given: Any) -> Range:

@@ -31,6 +31,15 @@ class Mixture(Object):
 
     All are differentiable. A mixture is immutable and a pytree; two are equal if they are one.
 
+    At the ends it is as torch's `MixtureSameFamily`: a component whose std is 0, or logits that are all -inf, have no
+    density, and make NaN of the rows that meet them; a row that is infinitely far from all components, or farther than
+    its square is a number, is -inf, and its gradients are NaN. A component of infinite std has no part: gradients of
+    exactly 0, where torch's are NaN.
+
+    Raises:
+        ValueError: if std is a number below 0. All else is checked where a mixture is used, which tells what it is used
+            with: shapes, types, devices, and a std that is a tensor.
+
     Source:
         VampPrior: Tomczak & Welling, "VAE with a VampPrior" (2018).
 
@@ -49,12 +58,21 @@ class Mixture(Object):
     rho: Tensor | float | None = field(default=None, kw_only=True)
     logits: Tensor | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.mean, Tensor):  # and not vmap's `in_dims`
+            _refuse_negative("Mixture", "std", self.std)
+
 
 class Components(NamedTuple):
     """Of a checked mixture: mean and scale in one shape, (K, L) or (B, K, L), and the logits."""
 
     posterior: Posterior
     logits: Tensor | None
+    name: str = "mixture"  # of the argument that was it
+
+    def check_data(self, function: str) -> None:
+        """Refuse a std below 0. Reads the data."""
+        _latent_checks.data(function, self.posterior, f"{self.name}.std")
 
 
 def gaussian(function: str, z: Tensor, call: LatentArguments, reduction: str) -> Posterior:
@@ -73,10 +91,13 @@ def gaussian(function: str, z: Tensor, call: LatentArguments, reduction: str) ->
     return posterior
 
 
-def mixture(function: str, z: Tensor, given: Mixture, reduction: str, name: str = "z") -> Components:
-    """Check z, which is the argument `name`, the mixture whose density it is to have, and what is asked for."""
+def mixture(
+    function: str, z: Tensor, given: Mixture, reduction: str, name: str = "z", of: str = "mixture"
+) -> Components:
+    """Check z, which is the argument `name`, the mixture, which is `of`, whose density it is to have, and what is asked
+    for."""
     floating(function, name, z, ".float()")
-    components = _components(function, given)
+    components = _components(function, of, given)
     mean = components.posterior.mu
     expected = tuple(mean.shape[:-2] + mean.shape[-1:])
     came = tuple(z.shape)
@@ -87,20 +108,19 @@ def mixture(function: str, z: Tensor, given: Mixture, reduction: str, name: str 
             f"{function}: `{name}` must have shape (..., {rows}, {expected[-1]}) for means of shape "
             f"{tuple(mean.shape)}, but has shape {came}{remedy}"
         )
-    same_device(function, name, z, "mixture.mean", mean)
+    same_device(function, name, z, f"{of}.mean", mean)
     choice(function, "reduction", reduction, REDUCTIONS)
     return components
 
 
-def _components(function: str, given: Mixture) -> Components:
+def _components(function: str, of: str, given: Mixture) -> Components:
     if not isinstance(given, Mixture):
-        raise TypeError(f"{function}: `mixture` must be a pyvae.Mixture, but is {what(given)}")
+        raise TypeError(f"{function}: `{of}` must be a pyvae.Mixture, but is {what(given)}")
     mean = given.mean
-    floating(function, "mixture.mean", mean, ".float()")
+    floating(function, f"{of}.mean", mean, ".float()")
     if mean.ndim not in (2, 3) or mean.shape[-2] == 0:
         raise ValueError(
-            f"{function}: `mixture.mean` must have shape (K, L) or (B, K, L) with K > 0, but has shape "
-            f"{tuple(mean.shape)}"
+            f"{function}: `{of}.mean` must have shape (K, L) or (B, K, L) with K > 0, but has shape {tuple(mean.shape)}"
         )
     scales = [(kind, getattr(given, kind)) for kind in SCALES if getattr(given, kind) is not None]
     if len(scales) != 1:
@@ -109,27 +129,36 @@ def _components(function: str, given: Mixture) -> Components:
             f"{function}: exactly one of {_latent_checks.EVERY_SCALE} must be given to pyvae.Mixture, but got {came}"
         )
     kind, scale = scales[0]
-    posterior = Posterior(mean, _scale(function, f"mixture.{kind}", scale, mean), kind)
+    posterior = Posterior(mean, _scale(function, of, kind, scale, mean), kind)
     logits = given.logits
     if logits is not None:
-        floating(function, "mixture.logits", logits, ".float()")
+        floating(function, f"{of}.logits", logits, ".float()")
         if logits.shape != mean.shape[:-1]:
             raise ValueError(
-                f"{function}: `mixture.logits` must have shape {tuple(mean.shape[:-1])}, a number for each component, "
+                f"{function}: `{of}.logits` must have shape {tuple(mean.shape[:-1])}, a number for each component, "
                 f"but has shape {tuple(logits.shape)}"
             )
-        same_device(function, "mixture.logits", logits, "mixture.mean", mean)
-    return Components(posterior, logits)
+        same_device(function, f"{of}.logits", logits, f"{of}.mean", mean)
+    return Components(posterior, logits, of)
 
 
-def _scale(function: str, name: str, scale: Any, mean: Tensor) -> Tensor:
-    scale = number(scale)
+def _scale(function: str, of: str, kind: str, scale: Any, mean: Tensor) -> Tensor:
+    name, scale = f"{of}.{kind}", number(scale)
     if is_number(scale):  # a product, which a compiler can keep symbolic
+        if kind == "std":
+            _refuse_negative(function, name, scale)
         dtype = torch.float64 if mean.dtype == torch.float64 else torch.float32
         return (torch.ones((), dtype=dtype, device=mean.device) * scale).expand(mean.shape)
     if not isinstance(scale, Tensor):
         raise TypeError(f"{function}: `{name}` must be a Tensor or a number, but is {what(scale)}")
     floating(function, name, scale, ".float()")
-    broadcasts(function, name, scale, "mixture.mean", mean)
-    same_device(function, name, scale, "mixture.mean", mean)
+    broadcasts(function, name, scale, f"{of}.mean", mean)
+    same_device(function, name, scale, f"{of}.mean", mean)
     return scale.expand(mean.shape)
+
+
+def _refuse_negative(function: str, name: str, std: Any) -> None:
+    """Of a tensor nothing is said here: that reads its data."""
+    std = number(std)
+    if is_number(std) and std < 0:
+        raise ValueError(f"{function}: `{name}` must be a standard deviation >= 0, but is {std:g}")

@@ -33,7 +33,7 @@ def sample_and_estimate(functions: Functions, given: LatentArguments) -> tuple[T
             f"{name}: `mu` must have shape (B, L) for a prior that is a mixture over vectors, but has shape "
             f"{tuple(posterior.mu.shape)}; features of more dimensions go with `.flatten(1)`"
         )
-    _mixture_checks.mixture(name, posterior.mu, prior, "none", "mu")
+    _mixture_checks.mixture(name, posterior.mu, prior, "none", "mu", "prior").check_data(name)
     # In the compute dtype, so that both densities are those of z before it is rounded to 16 bits.
     mu, scale, kind, *_ = in_compute_dtype(posterior)
     source: dict[str, Any] = {"eps": call.eps, "samples": call.samples}

@@ -51,7 +51,7 @@ def gaussian(function: str, z: Tensor, posterior: Posterior, reduction: str) -> 
 
 def under_mixture(function: str, z: Tensor, given: Components, reduction: str) -> Tensor:
     """The density of a checked call of the public `function`. Memory: all terms, which the kernels never have."""
-    _latent_checks.data(function, given.posterior)
+    given.check_data(function)
     mean, logits = given.posterior.mu, given.logits
     dtype = compute_dtype(z, mean, given.posterior.scale, *(() if logits is None else (logits,)))
     components = in_compute_dtype(given.posterior._replace(mu=mean.to(dtype)))

@@ -239,7 +239,9 @@ def kl_divergence(
         try:
             out = _C.kl_divergence(mu, logvar, std, logstd, rho, logvar_range, prior, reduction)
         except ValueError:  # found by the kernel: a std below 0
-            _refuse_data("kl_divergence", LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior))
+            _latent_checks.refuse_data(
+                "kl_divergence", LatentArguments(mu, logvar, std, logstd, rho, logvar_range, prior=prior)
+            )
             raise
         if out is not None:
             return out
@@ -267,7 +269,7 @@ def _reparameterize(function: Callable[..., Any], with_kl: bool, *arguments: Any
         try:
             out = _C.reparameterize(with_kl, *arguments)
         except ValueError:  # as in kl_divergence
-            _refuse_data(function.__name__, LatentArguments(*arguments))
+            _latent_checks.refuse_data(function.__name__, LatentArguments(*arguments))
             raise
         if out is not None:
             return out
@@ -297,7 +299,3 @@ def _operands(
     mu, scale, kind, bounds, prior = posterior
     low, high = (None if bound is None else scalar(bound) for bound in bounds or (None, None))
     return mu, scale, SCALES.index(kind), low, high, eps, seed, row_offset, *(prior or (None, None)), samples
-
-
-def _refuse_data(function: str, given: LatentArguments) -> None:
-    _latent_checks.data(function, _latent_checks.posterior(function, given))

@@ -50,18 +50,31 @@ def gaussian_log_prob(
         TypeError, ValueError: naming the argument, what was expected and what came. A std below 0 is refused on the
             CPU, and gives NaN on CUDA.
 
+    Source:
+        Path derivatives: Roeder et al., "Sticking the landing" (2017); Tucker et al., "Doubly reparameterized gradient
+        estimators" (2019).
+
     Example:
         >>> import torch, pyvae
         >>> mu, logvar = torch.zeros(3, 2), torch.zeros(3, 2)
         >>> pyvae.gaussian_log_prob(torch.zeros(5, 3, 2), mu, logvar).shape
         torch.Size([5, 3])
+
+        A KL without the score of q, whose gradients have less noise near the optimum: q's own parameters are detached,
+        and it is differentiated by z alone. Of a z in float32 (z - mu) / sigma has an error of about 2e-8 mu / sigma:
+        3e-3 where sigma is a 1e-5th of mu. Narrower posteriors take `reparameterize_kl`, which has it of the noise.
+
+        >>> z, prior = pyvae.reparameterize(mu, logvar, samples=5), pyvae.Mixture(torch.zeros(4, 2), 0.0)
+        >>> log_q = pyvae.gaussian_log_prob(z, mu.detach(), logvar.detach())
+        >>> (log_q - pyvae.mixture_log_prob(z, prior)).mean(0).shape
+        torch.Size([3])
     """
     given = LatentArguments(mu, logvar, std, logstd, rho, logvar_range)
     if _route.direct():
         try:
             out = _C.gaussian_log_prob(z, mu, logvar, std, logstd, rho, logvar_range, reduction)
         except ValueError:  # found by the kernel: a std below 0
-            _latent_checks.data("gaussian_log_prob", _latent_checks.posterior("gaussian_log_prob", given))
+            _latent_checks.refuse_data("gaussian_log_prob", given)
             raise
         if out is not None:
             return out
@@ -121,15 +134,14 @@ def mixture_log_prob(z: Tensor, mixture: Mixture, *, reduction: DensityReduction
         try:
             out = _C.mixture_log_prob(z, mixture.mean, *scales, mixture.logits, reduction)
         except ValueError:  # as in gaussian_log_prob
-            components = _mixture_checks.mixture("mixture_log_prob", z, mixture, reduction)
-            _latent_checks.data("mixture_log_prob", components.posterior)
+            _mixture_checks.mixture("mixture_log_prob", z, mixture, reduction).check_data("mixture_log_prob")
             raise
         if out is not None:
             return out
     if _route.overridden((z, mixture)):
         return _route.override(mixture_log_prob, {"z": z, "mixture": mixture, "reduction": reduction})
     components = _mixture_checks.mixture("mixture_log_prob", z, mixture, reduction)
-    posterior, logits = components
+    posterior, logits, _ = components
     if not _has_kernels(z, posterior.mu, posterior.scale, logits):
         return reference.under_mixture("mixture_log_prob", z, components, reduction)
     return torch.ops.pyvae.mixture_log_prob(z, *_operands(posterior, logits), reduction == "elements")

@@ -290,12 +290,9 @@ def _of_samples(call: ObjectiveArguments) -> Tensor:
     if _sharding.among(call.recon, call.target):
         return _sharding.samples(reconstruction_loss, call)
     call, _ = _checks.objective(function, _samples.flattened(_checks.samples(function, call)), samples=True)
+    is_apart = call.reduction == "elements"
     try:
-        out = (
-            _checked_elements(call)
-            if call.reduction == "elements"
-            else _checked(reconstruction_loss, False, call, None)
-        )
+        out = _checked_elements(call) if is_apart else _checked(reconstruction_loss, False, call, None)
     except ValueError:  # found by a kernel
         reference.refuse_data(function, call._replace(target=_samples.spread(call.target, call.recon)), None)
         raise

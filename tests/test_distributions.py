@@ -171,35 +171,6 @@ def test_values_outside_the_support() -> None:
         Poisson(mu, validate_args=True).log_prob(x + 0.5)
 
 
-REFUSED = [
-    (lambda: NegativeBinomial(mu=1.0), ValueError, "NegativeBinomial: expected `mu` and `theta`.* but got `mu`$"),
-    (lambda: NegativeBinomial(), ValueError, "but got none of them"),
-    (lambda: NegativeBinomial(1.0, 0.5, 0.0), ValueError, "but got `total_count`, `probs`, `logits`"),
-    (lambda: ZeroInflatedNegativeBinomial(mu=1.0, theta=1.0), ValueError, "NegativeBinomial: `zi_logits` is missing"),
-    (lambda: Poisson(torch.ones(3), False).log_prob(2.0), TypeError, "Poisson.log_prob: `value` must be a Tensor, but"),
-    (
-        lambda: NegativeBinomial(mu=torch.ones(3), theta=1.0).log_prob(torch.ones(4)),
-        ValueError,
-        r"NegativeBinomial.log_prob: `value` must broadcast with the distribution's shape \(3,\), but has shape \(4,\)",
-    ),
-    (lambda: NegativeBinomial(mu=1.0, theta=1.0).get_normalized("x"), ValueError, '`key` must be "mu" or "scale", but'),
-    (lambda: of("nb", torch.ones(2, 3)), ValueError, "distributions.of: `likelihood` must be one of pyvae's own"),
-    (lambda: of(pyvae.Gaussian(torch.ones(2)), torch.ones(2, 3)), ValueError, "of: `logvar` must broadcast to recon's"),
-    (
-        lambda: of("gaussian", torch.ones(2, 3), total_count=3),
-        ValueError,
-        "of: `total_count` must come with likelihood",
-    ),
-    (lambda: of("multinomial", torch.ones(2, 3)).sample(), ValueError, "Multinomial: `total_count` must be given"),
-]
-
-
-@pytest.mark.parametrize("call, error, text", REFUSED, ids=range(len(REFUSED)))
-def test_refusals(call: Callable[[], Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        call()
-
-
 def test_what_scvi_tools_asks_for() -> None:
     mu, scale = torch.ones(3), torch.full((3,), 1 / 3)
     made = (

@@ -12,7 +12,12 @@ import pyvae
 
 pytestmark = pytest.mark.torch_sensitive("how tensors are printed")
 
-DISTRIBUTIONS = ("distributions._counts", "distributions._of", "distributions._multinomial")
+DISTRIBUTIONS = (
+    "distributions._negative_binomial",
+    "distributions._poisson",
+    "distributions._of",
+    "distributions._multinomial",
+)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from refusal import ANY
@@ -91,7 +93,7 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"reduction": "sum"},
     ),
     '`reduction` must be one of "none", "elements", but is None': (Z, pyvae.Mixture(MEAN, MEAN), {"reduction": None}),
-    "`std` must hold standard deviations >= 0, but holds -1; F.softplus or exp makes one of any number": (
+    "`mixture.std` must hold standard deviations >= 0, but holds -1; F.softplus or exp makes one of any number": (
         Z,
         pyvae.Mixture(MEAN, std=MEAN - 1),
         {},
@@ -103,6 +105,48 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 def test_refusals(functions: ModuleType, words: str) -> None:
     z, mixture, others = REFUSED[words]
     assert refused(functions, z, mixture, **others) == f"mixture_log_prob: {words}"
+
+
+def tree_of(**scale: Any) -> Any:
+    """A mixture that no constructor has seen, as a transform of a tree makes it."""
+    given = pyvae.Mixture(MEAN, **dict.fromkeys(scale, 1.0))
+    for name, value in scale.items():
+        object.__setattr__(given, name, value)
+    return given
+
+
+def test_numbers_below_0(functions: ModuleType) -> None:
+    """Refused where they are given, and where a mixture is used that no constructor has seen."""
+    for std in (-1.0, -1, -math.inf, np.float32(-1)):
+        with pytest.raises(ValueError, match=r"^Mixture: `std` must be a standard deviation >= 0, but is -(1|inf)$"):
+            pyvae.Mixture(MEAN, std=std)
+        words = "must be a standard deviation >= 0, but is -"
+        assert refused(functions, Z, tree_of(std=std)).startswith(f"mixture_log_prob: `mixture.std` {words}")
+        with pytest.raises(ValueError, match=f"^reparameterize_kl: `prior.std` {words}"):
+            functions.reparameterize_kl(Z, Z, prior=tree_of(std=std))
+    for kind in ("logvar", "logstd", "rho"):
+        assert functions.mixture_log_prob(Z, pyvae.Mixture(MEAN, **{kind: -1.0})).isfinite().all()
+    assert pyvae.Mixture(0, std=-1).std == -1  # type: ignore[arg-type]  # vmap's in_dims
+
+
+@pytest.mark.parametrize(
+    ("prior", "words"),
+    [
+        (pyvae.Mixture(MEAN, std=MEAN - 1), "`prior.std` must hold standard deviations >= 0, but holds -1"),
+        (
+            pyvae.Mixture(MEAN[0], 0.0),
+            "`prior.mean` must have shape (K, L) or (B, K, L) with K > 0, but has shape (3,)",
+        ),
+        (pyvae.Mixture(MEAN, Z), "`prior.logvar` must broadcast to prior.mean's shape (5, 3), but has shape (4, 3)"),
+        (pyvae.Mixture(MEAN, 0.0, logits=Z), "`prior.logits` must have shape (5,), a number for each component, but"),
+    ],
+    ids=range(4),
+)
+def test_of_a_prior(functions: ModuleType, prior: Any, words: str) -> None:
+    """By the name of the argument of the function that was called."""
+    with pytest.raises(ValueError) as caught:
+        functions.reparameterize_kl(Z, Z, prior=prior)
+    assert str(caught.value).startswith(f"reparameterize_kl: {words}")
 
 
 POSTERIORS: dict[str, dict[str, Any]] = {

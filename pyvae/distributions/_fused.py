@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .._expect import what
 from ..objective import reconstruction_loss
+from ._parameters import check_range, check_value
 
 
 class Fused(Distribution):
@@ -22,15 +23,33 @@ class Fused(Distribution):
     _recon: Tensor  # broadcasts to the batch shape, as the likelihood's parameters do
     _likelihood: Any  # a name or an object, as `elbo_loss` takes it
     _constant = 0.0  # log of the density's factor that losses leave out
+    _range = (-math.inf, math.inf)  # of values
+    _recon_range: tuple[str, float, float] | None = None  # of recon, if it has one, and its name here
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value), of each element: shape of value and the batch, broadcast."""
+        """log p(value), of each element: shape of value and the batch, broadcast; float32 (float64 for float64)."""
+        shape = self._check(value)
+        try:
+            return self._evaluate(value, shape)
+        except ValueError:  # found by the kernels
+            function = self._name("log_prob")
+            check_range(function, "value", value, *self._range)
+            if self._recon_range is not None:
+                name, least, most = self._recon_range
+                check_range(function, name, self._recon, least, most)
+            raise
+
+    def _name(self, method: str) -> str:
+        return f"{type(self).__name__}.{method}"
+
+    def _check(self, value: Tensor) -> torch.Size:
+        """The shape of value and the batch, broadcast."""
+        shape = check_value(self._name("log_prob"), value, self._batch_shape, self._recon.device)
         if self._validate_args:
             self._validate_sample(value)
-        return self._evaluate(value)
+        return shape
 
-    def _evaluate(self, value: Tensor) -> Tensor:
-        shape = broadcast(self, value, self._batch_shape)
+    def _evaluate(self, value: Tensor, shape: torch.Size) -> Tensor:
         # Kernels know a batch and features: of a single number, one of each.
         recon, target = (x.expand(shape or (1,)) for x in (self._recon, value))
         out = reconstruction_loss(recon, target, likelihood=self._likelihood, weight=-1.0, reduction="elements")
@@ -38,29 +57,12 @@ class Fused(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """A distribution of this batch shape; its parameters stay as they are."""
-        new = type(self).__new__(type(self)) if _instance is None else _instance
-        new._recon, new._likelihood = self._recon, self._likelihood
-        return super().expand(batch_shape, new)
+        return super().expand(batch_shape, carried(self, _instance))
 
 
-def broadcast(distribution: Distribution, value: Any, shape: torch.Size) -> torch.Size:
-    """The shape of `value` and the distribution's, broadcast."""
-    name = f"{type(distribution).__name__}.log_prob"
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: `value` must be a Tensor, but is {what(value)}")
-    try:
-        return torch.broadcast_shapes(value.shape, shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name}: `value` must broadcast with the distribution's shape {tuple(shape)}, but has shape "
-            f"{tuple(value.shape)}"
-        ) from None
-
-
-def tensors(*values: Tensor | float | None) -> tuple[Tensor, ...]:
-    """Of tensors and numbers tensors, the latter of the type and on the device of the former; integers as floats."""
-    given = [x for x in values if isinstance(x, Tensor)]
-    dtype = next((x.dtype for x in given if x.is_floating_point()), torch.get_default_dtype())
-    device = given[0].device if given else None
-    made = (x if isinstance(x, Tensor) else torch.tensor(x, dtype=dtype, device=device) for x in values)
-    return tuple(x if x.is_floating_point() else x.to(dtype) for x in made)
+def carried(distribution: Distribution, instance: Any) -> Any:
+    """What `expand` returns, before it is made: `instance`, in which a subclass may have put attributes of its own (the
+    way of torch's `_get_checked_instance`), or a new one, with all the others as they are."""
+    new = type(distribution).__new__(type(distribution)) if instance is None else instance
+    new.__dict__ = distribution.__dict__ | new.__dict__
+    return new

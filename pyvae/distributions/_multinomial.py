@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,8 +11,11 @@ from torch.distributions import Distribution, constraints
 
 from .._expect import is_readable, what
 from .._noise import exact_dtype
+from .._posterior import compute_dtype
 from ..objective import reconstruction_loss
-from ._fused import broadcast
+from ._fused import carried
+from ._parameters import check_range, check_value
+from ._poisson import rounded
 
 CHUNK = 2**16  # categories drawn of a row at a time
 
@@ -49,9 +53,8 @@ class Multinomial(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """A distribution of this batch shape."""
-        new = type(self).__new__(type(self)) if _instance is None else _instance
+        new = carried(self, _instance)
         new.logits = self.logits.expand(torch.Size(batch_shape) + self._event_shape)
-        new._total_count = self._total_count
         Distribution.__init__(new, torch.Size(batch_shape), self._event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -76,19 +79,25 @@ class Multinomial(Distribution):
         return self.mean * (1 - self.probs)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value) of each row, shape of value and the batch, broadcast, without the event's dimensions."""
-        if self._validate_args and not (isinstance(value, Tensor) and value.numel() == 0):  # which torch cannot check
+        """log p(value) of each row, shape of value and the batch, broadcast, without the event's dimensions; float32
+        (float64 for float64)."""
+        function = f"{type(self).__name__}.log_prob"
+        shape = check_value(function, value, self.logits.shape, self.logits.device)
+        if self._validate_args and value.numel():  # of none torch cannot check
             self._validate_sample(value)
         events = len(self._event_shape)
-        shape = broadcast(self, value, self.logits.shape)
         rows = shape[: len(shape) - events].numel()
         exact = exact_dtype(self.logits.device)  # in which the two parts, both large, are subtracted
         logits, counts = (
             x.to(exact).expand(shape).reshape(rows, self._event_shape.numel()) for x in (self.logits, value)
         )
-        known = reconstruction_loss(logits, counts, likelihood="multinomial", reduction="none")
+        try:
+            known = reconstruction_loss(logits, counts, likelihood="multinomial", reduction="none")
+        except ValueError:  # found by the kernels
+            check_range(function, "value", value, 0.0, math.inf)
+            raise
         ways = torch.lgamma(counts.sum(1) + 1) - torch.lgamma(counts + 1).sum(1)
-        return (ways - known).to(self.logits.dtype).reshape(shape[: len(shape) - events])
+        return (ways - known).to(compute_dtype(self.logits, value)).reshape(shape[: len(shape) - events])
 
     def sample(self, sample_shape: Any = (), *, total_count: Tensor | int | None = None) -> Tensor:
         """Counts of shape sample_shape + (B, ...); `total_count` of each row, if not the distribution's own."""
@@ -105,7 +114,7 @@ class Multinomial(Distribution):
                 drawn = torch.multinomial(rows, min(CHUNK, most - start), replacement=True)
                 ones = torch.arange(start, start + drawn.shape[1], device=rows.device) < totals[:, None]
                 counts.scatter_add_(1, drawn, ones.to(counts.dtype))
-            return counts.to(self.logits.dtype).reshape(shape)
+            return rounded(counts, self.logits.dtype).reshape(shape)
 
     def _wide(self, totals: Tensor) -> Tensor:
         return totals.reshape(*totals.shape, *(1 for _ in self._event_shape))

@@ -17,9 +17,10 @@ from .._noise import exact_dtype
 from .._objects import held
 from .._posterior import HALF_LOG_TWO_PI
 from ..likelihoods import LikelihoodObject, resolve
-from ._counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from ._fused import Fused, tensors
+from ._fused import Fused
 from ._multinomial import Multinomial
+from ._negative_binomial import NegativeBinomial, ZeroInflatedNegativeBinomial
+from ._poisson import Poisson
 
 LOG_2 = math.log(2)
 
@@ -28,11 +29,14 @@ class Bernoulli(Fused, torch_distributions.Bernoulli):
     """torch's, with a `log_prob` of targets anywhere in [0, 1], as gray pixels are."""
 
     support = constraints.unit_interval  # type: ignore[assignment]
+    _range = (0.0, 1.0)
 
 
 class ContinuousBernoulli(Fused, torch_distributions.ContinuousBernoulli):
     """torch's, exact for every logit x, where torch's probabilities end at about 16: its density is proportional to
     e^(x t)."""
+
+    _range = (0.0, 1.0)
 
     @property
     def mean(self) -> Tensor:
@@ -117,7 +121,9 @@ def of(
         )
     if name in BERNOULLI:
         cls, parameter = BERNOULLI[name]
-        return _fused(cls(**{parameter: recon}, validate_args=validate_args), recon, likelihood)
+        made = _fused(cls(**{parameter: recon}, validate_args=validate_args), recon, likelihood)
+        made._recon_range = ("probs", 0.0, 1.0) if parameter == "probs" else None
+        return made
     if name in SCALED:
         return _scaled(likelihood, recon, validate_args)
     return _counts(likelihood, recon, validate_args)
@@ -142,10 +148,15 @@ def _fused(made: Any, recon: Tensor, likelihood: Any) -> Any:
     return made
 
 
+def _beside(value: Tensor | float, recon: Tensor) -> Tensor:
+    """A likelihood's parameter as a tensor."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=recon.dtype, device=recon.device)
+
+
 def _scaled(likelihood: Any, recon: Tensor, validate_args: bool | None) -> Distribution:
-    name, parameters, _ = resolve(likelihood)
+    name, given, _ = resolve(likelihood)
     cls, multiple = SCALED[name]
-    scale = torch.exp(multiple * tensors(parameters[0], recon)[0]) if parameters else torch.ones_like(recon)
+    scale = torch.exp(multiple * _beside(given[0], recon)) if given else torch.ones_like(recon)
     return _fused(cls(recon, scale, validate_args=validate_args), recon, likelihood)
 
 
@@ -159,7 +170,7 @@ def _counts(likelihood: Any, recon: Tensor, validate_args: bool | None) -> Distr
     if isinstance(likelihood, str):
         likelihood = likelihoods.Poisson()
     own = {name: value for name, value in held(likelihood).items() if name in ("log_theta", "theta", "zi_logits")}
-    own = {name: tensors(value, recon)[0] for name, value in own.items()}
+    own = {name: _beside(value, recon) for name, value in own.items()}
     likelihood = replace(likelihood, log_library=None, **own)
     if isinstance(likelihood, likelihoods.Poisson):
         mean = torch.exp(recon) if likelihood.link == "log" else recon

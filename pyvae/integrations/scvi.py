@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _extension
+from ..distributions._parameters import common_dtype
 from ..likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
 from ..objective import reconstruction_loss
 
@@ -144,6 +145,8 @@ def _elements(x: Tensor, mu: Tensor, likelihood: Any, *own: Tensor) -> Tensor | 
     shape = torch.broadcast_shapes(x.shape, mu.shape, *(each.shape for each in own))
     if len(shape) == 0:
         return None
+    dtype = common_dtype(x, mu, *own)
+    mu = mu if dtype != torch.float64 else mu.to(dtype)
     recon, target = (each if each.shape == shape else each.expand(shape) for each in (mu, x))
     try:
         return reconstruction_loss(recon, target, likelihood=likelihood, weight=-1.0, reduction="elements")
@@ -151,12 +154,22 @@ def _elements(x: Tensor, mu: Tensor, likelihood: Any, *own: Tensor) -> Tensor | 
         return None
 
 
+def _as_theirs(out: Tensor, x: Tensor, *own: Tensor) -> Tensor:
+    """In 16 bits where all of the call is, and log has it so, which under CUDA's autocast gives float32. Of integers
+    their lgamma is of torch's default type; their `log_zinb_positive` has a factor in float32."""
+    dtype = common_dtype(x, *own) if x.is_floating_point() else out.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        return out
+    return out.to(torch.log(out.new_empty(0, dtype=dtype)).dtype)
+
+
 def _log_nb(
     x: Any, mu: Any, theta: Any, eps: float = 1e-8, log_fn: Any = torch.log, lgamma_fn: Any = torch.lgamma
 ) -> Tensor | None:
     if not _takes(x, mu, theta, eps=eps, log_fn=log_fn, lgamma_fn=lgamma_fn):
         return None
-    return _elements(x, mu, NegativeBinomial(theta=_unexpanded(theta), link="identity", eps=eps), theta)
+    out = _elements(x, mu, NegativeBinomial(theta=_unexpanded(theta), link="identity", eps=eps), theta)
+    return None if out is None else _as_theirs(out, x, mu, theta)
 
 
 def _log_zinb(

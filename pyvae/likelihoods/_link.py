@@ -31,7 +31,8 @@ def log_of(log_theta: Any, theta: Any) -> Any:
         return math.log(theta) if is_number(theta) and theta > 0 else None
     if not theta.is_floating_point():
         return theta
-    return torch.log(theta)
+    exact = theta.float() if theta.dtype in (torch.float16, torch.bfloat16) else theta  # whose log has more digits
+    return torch.log(exact)
 
 
 def find_link_error(like: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Distributions of counts, with scvi-tools' constructors."""
+"""The negative binomial, with or without extra zeros, with scvi-tools' constructors."""
 
 from __future__ import annotations
 
@@ -6,61 +6,19 @@ import warnings
 from typing import Any
 
 import torch
-import torch.distributions as torch_distributions
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.utils import probs_to_logits
 
 from .. import likelihoods
-from .._expect import is_readable
-from ._fused import Fused, tensors
-
-LARGEST_MEAN = 1e8  # of a Poisson draw, beyond which torch's is not to be relied on
-
-
-class _Normalized:
-    """What scvi-tools' models ask of the distribution that a decoder returns."""
-
-    _normalized: tuple[str, str] = ("mu", "scale")
-
-    def get_normalized(self, key: str) -> Tensor | None:
-        """The mean, "mu", or the normalized expression, "scale"."""
-        if key not in ("mu", "scale"):
-            raise ValueError(f'{type(self).__name__}.get_normalized: `key` must be "mu" or "scale", but is {key!r}')
-        found: Tensor | None = getattr(self, self._normalized[key == "scale"])
-        return found
+from .._expect import is_number, is_readable, number, what
+from .._objects import held
+from ._fused import Fused, carried
+from ._parameters import common_dtype, parameters
+from ._poisson import LARGEST_MEAN, Normalized, rounded
 
 
-class Poisson(_Normalized, Fused, torch_distributions.Poisson):
-    """Poisson counts of the mean `rate`.
-
-    Args:
-        rate: the mean, 0 or more, any shape, a tensor or a number.
-        validate_args: as of torch's.
-        scale: the normalized expression, which is kept and not used.
-
-    Example:
-        >>> import torch, pyvae
-        >>> pyvae.distributions.Poisson(torch.tensor([1.0, 2.0])).log_prob(torch.zeros(2))
-        tensor([-1., -2.])
-    """
-
-    _normalized = ("rate", "scale")
-
-    def __init__(
-        self, rate: Tensor | float, validate_args: bool | None = None, scale: Tensor | None = None
-    ) -> None:  # in scvi-tools' order
-        super().__init__(rate, validate_args=validate_args)
-        self.scale = scale
-        self._recon, self._likelihood = self.rate, likelihoods.Poisson(link="identity")
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        new = super().expand(batch_shape, _instance)
-        new.scale = self.scale
-        return new
-
-
-class NegativeBinomial(_Normalized, Fused):
+class NegativeBinomial(Normalized, Fused):
     """Negative binomial counts of mean mu and variance mu + mu^2 / theta.
 
     Either `mu` and `theta`, as scvi-tools' models have them, or `total_count` and one of `probs` and `logits`, as of
@@ -91,6 +49,7 @@ class NegativeBinomial(_Normalized, Fused):
 
     arg_constraints = {"mu": constraints.nonnegative, "theta": constraints.nonnegative}  # noqa: RUF012
     support = constraints.nonnegative_integer
+    _kind: type = likelihoods.NegativeBinomial
     _scale: Tensor | None
     _warns = False  # of any value outside the support
 
@@ -106,20 +65,38 @@ class NegativeBinomial(_Normalized, Fused):
         *,
         eps: float = 1e-8,
     ) -> None:
-        self._refuse(total_count, probs, logits, mu, theta)
-        if mu is not None:
-            recon, theta = tensors(mu, theta)
-            likelihood = self._object(theta=theta, link="identity", eps=eps)
+        given = {"total_count": total_count, "probs": probs, "logits": logits, "mu": mu, "theta": theta}
+        self._make(given, {}, scale, validate_args, eps)
+
+    def _make(
+        self, given: dict[str, Any], beside: dict[str, Any], scale: Any, validate_args: bool | None, eps: Any
+    ) -> None:
+        """Of one of the two ways to say it, and the parameters beside."""
+        function = type(self).__name__
+        given = {name: value for name, value in given.items() if value is not None}
+        if list(given) not in (["mu", "theta"], ["total_count", "probs"], ["total_count", "logits"]):
+            raise ValueError(
+                f"{function}: expected `mu` and `theta`, or `total_count` and one of `probs` and `logits`, "
+                f"but got {', '.join(f'`{name}`' for name in given) or 'none of them'}"
+            )
+        made = parameters(function, **given, **beside)
+        if "mu" in made:
+            if not is_number(number(eps)):
+                raise TypeError(f"{function}: `eps` must be a number, but is {what(eps)}")
+            recon = made.pop("mu")
+            likelihood = self._kind(**made, link="identity", eps=eps)
+            likelihood._check(function)
         else:
-            by_probs = logits is None
-            theta, second = tensors(total_count, probs if by_probs else logits)
-            validates = Distribution._validate_args if validate_args is None else validate_args
-            if by_probs and validates and not bool(((second >= 0) & (second < 1)).all()):
-                raise ValueError(f"{type(self).__name__}: `probs` must lie in [0, 1), but do not everywhere")
-            log_theta = torch.log(theta)
-            recon = (probs_to_logits(second, is_binary=True) if by_probs else second) + log_theta
-            likelihood = self._object(log_theta=log_theta)
+            made["log_theta"] = log_theta = torch.log(made.pop("total_count"))
+            recon = made.pop("logits") if "logits" in made else self._logits_of(made.pop("probs"), validate_args)
+            recon, likelihood = recon + log_theta, self._kind(**made)
         self._hold(recon, likelihood, scale, validate_args)
+
+    def _logits_of(self, probs: Tensor, validate_args: bool | None) -> Tensor:
+        validates = Distribution._validate_args if validate_args is None else validate_args
+        if validates and not bool(((probs >= 0) & (probs < 1)).all()):
+            raise ValueError(f"{type(self).__name__}: `probs` must lie in [0, 1), but do not everywhere")
+        return probs_to_logits(probs, is_binary=True)
 
     @classmethod
     def _of(cls, recon: Tensor, likelihood: Any, validate_args: bool | None) -> Any:
@@ -127,19 +104,6 @@ class NegativeBinomial(_Normalized, Fused):
         self = cls.__new__(cls)
         self._hold(recon, likelihood, None, validate_args)
         return self
-
-    def _refuse(self, total_count: Any, probs: Any, logits: Any, mu: Any, theta: Any) -> None:
-        """Anything but one of the two ways to say it."""
-        values = {"total_count": total_count, "probs": probs, "logits": logits, "mu": mu, "theta": theta}
-        given = [name for name, value in values.items() if value is not None]
-        if given not in (["mu", "theta"], ["total_count", "probs"], ["total_count", "logits"]):
-            raise ValueError(
-                f"{type(self).__name__}: expected `mu` and `theta`, or `total_count` and one of `probs` and `logits`, "
-                f"but got {', '.join(f'`{name}`' for name in given) or 'none of them'}"
-            )
-
-    def _object(self, **parameters: Any) -> Any:
-        return likelihoods.NegativeBinomial(**parameters)
 
     def _hold(self, recon: Tensor, likelihood: Any, scale: Tensor | None, validate_args: bool | None) -> None:
         """What `elbo_loss` takes, the likelihood's parameters as tensors and its mean by no softmax."""
@@ -189,38 +153,42 @@ class NegativeBinomial(_Normalized, Fused):
         return self.mu + self.mu**2 / self.theta
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Counts of shape sample_shape + batch_shape: Poisson draws of means from a gamma distribution."""
+        """Counts of shape sample_shape + batch_shape: Poisson draws of means from a gamma distribution.
+
+        Those of 16 bits are drawn in float32, and end at the type's largest number.
+        """
+        own = [x for x in held(self._likelihood).values() if isinstance(x, Tensor)]
         with torch.no_grad():
-            return self._draw(self._extended_shape(torch.Size(sample_shape or ())))
+            counts = self._draw(self._extended_shape(torch.Size(sample_shape or ())))
+            return rounded(counts, common_dtype(self._recon, *own))
 
     def _draw(self, shape: torch.Size) -> Tensor:
-        single = torch.promote_types(self.mu.dtype, torch.float32)  # torch draws no 16-bit gammas everywhere
-        mu, theta = self.mu.to(single), self.theta.to(single)
+        like, single = self._likelihood, torch.promote_types(self._recon.dtype, torch.float32)
+        mu = self._recon.to(single) if like.link == "identity" else torch.exp(self._recon.to(single))
+        theta = torch.exp(like.log_theta.to(single)) if like.theta is None else like.theta.to(single)
         means = torch._standard_gamma(theta.expand(shape).contiguous()) * (mu / theta)
         means = torch.where(theta.isinf(), mu, torch.where(theta == 0, 0.0, means))  # Poisson's limit, and always 0
-        return torch.poisson(means.clamp(max=LARGEST_MEAN)).to(self.mu.dtype)
+        return torch.poisson(means.clamp(max=LARGEST_MEAN))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value), of each element: shape of value and the batch, broadcast."""
-        if self._validate_args:
-            self._validate_sample(value)
-        elif self._warns and isinstance(value, Tensor) and is_readable(value):
+        """log p(value), of each element: shape of value and the batch, broadcast; float32 (float64 for float64)."""
+        shape = self._check(value)
+        if not self._validate_args and self._warns and is_readable(value):
             whole = not value.is_floating_point() or torch.equal(value, value.round())
             if not whole:
                 _warn()
         try:
-            return self._evaluate(value)
+            return self._evaluate(value, shape)
         except ValueError:
-            if not (isinstance(value, Tensor) and is_readable(value) and bool((value < 0).any())):
+            if not (is_readable(value) and bool((value < 0).any())):
                 raise
         _warn()
         exact = value if value.is_floating_point() else value.to(self.mu.dtype)
-        return self._evaluate(torch.where(exact < 0, torch.nan, exact))
+        return self._evaluate(torch.where(exact < 0, torch.nan, exact), shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """A distribution of this batch shape; its parameters stay as they are."""
-        new = type(self).__new__(type(self)) if _instance is None else _instance
-        new.__dict__.update({name: value for name, value in self.__dict__.items() if name.startswith("_")})
+        new = carried(self, _instance)
         Distribution.__init__(new, torch.Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -246,6 +214,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """
 
     arg_constraints = NegativeBinomial.arg_constraints | {"zi_logits": constraints.real}
+    _kind = likelihoods.ZeroInflatedNegativeBinomial
     _warns = True
 
     def __init__(
@@ -263,12 +232,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     ) -> None:
         if zi_logits is None:
             raise ValueError(f"{type(self).__name__}: `zi_logits` is missing")
-        beside = [x for x in (mu, theta, total_count, probs, logits) if isinstance(x, Tensor)]
-        self._given = tensors(zi_logits, *beside[:1])[0]
-        super().__init__(total_count, probs, logits, mu, theta, scale, validate_args, eps=eps)
-
-    def _object(self, **parameters: Any) -> Any:
-        return likelihoods.ZeroInflatedNegativeBinomial(zi_logits=self._given, **parameters)
+        given = {"total_count": total_count, "probs": probs, "logits": logits, "mu": mu, "theta": theta}
+        self._make(given, {"zi_logits": zi_logits}, scale, validate_args, eps)
 
     @property
     def zi_logits(self) -> Tensor:
@@ -292,7 +257,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def _draw(self, shape: torch.Size) -> Tensor:
         counts = super()._draw(shape)
-        return torch.where(torch.rand_like(counts) < self.zi_probs, 0, counts)
+        return torch.where(torch.rand_like(counts) < torch.sigmoid(self.zi_logits.to(counts.dtype)), 0, counts)
 
 
 def _warn() -> None:
