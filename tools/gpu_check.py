@@ -135,6 +135,7 @@ FIRST = (
     "tests/test_cuda_launches.py::test_a_step_has_two_launches_each_way",
     "tests/test_cuda_launches.py::test_the_drop_in_is_one_launch",
     "tests/test_cuda_launches.py::test_likelihoods_by_tiles_are_at_most_three_launches",
+    "tests/test_cuda_mixtures.py",
     "tests/test_cuda_sanitized.py",
 )
 LARGE = "tests/test_cuda_large.py"  # whose tensors fill the GPU's memory, one test at a time
