@@ -30,8 +30,8 @@ MODULES = (
     *("test_values.py", "test_gradients.py", "test_extremes.py", "test_extremes_grid.py", "test_training.py"),
     *("test_noise.py", "test_noise_repeatable.py", "test_properties.py", "emulated_cases.py"),
     *("test_mixture.py", "test_mixture_ends.py", "test_mixture_repeatable.py", "test_mixture_kl.py"),
-    "test_log_prob.py",
-    *("test_prior.py", "test_samples.py", "test_recon_samples.py", "test_clamp_and_elements.py", "test_masks.py"),
+    *("test_log_prob.py", "test_prior.py", "test_prior_autograd.py", "test_samples.py", "test_recon_samples.py"),
+    *("test_clamp_and_elements.py", "test_masks.py"),
     *(f"test_bounds.py::test_{name}" for name in BOUNDS),
 )
 # Minutes that show little more: in one of the runs, or, of many launches of a few elements, in none.
