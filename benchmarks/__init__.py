@@ -10,7 +10,7 @@ accuracy.py     by itself: errors of counts over theta, and of the Bernoulli los
 mixtures.py     by itself: densities under mixtures, and steps with them
 scvi_train.py   by itself: scvi-tools' own training with and without the patch
 names.py        what rows are called, in words
-report.py       tables, and those of the README
+report.py       tables, and putting them into the two README.md
 plots.py        a CSV as pictures
 """
 

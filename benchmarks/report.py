@@ -1,7 +1,7 @@
 """Results as Markdown: times beside one another, memory, what a call costs, and errors.
 
-`python -m benchmarks.report` puts them between the markers in README.md (the loss, counts, what there is of GPUs) and
-in benchmarks/README.md (all of the CPU); `--check` only tells whether both are in step.
+`python -m benchmarks.report` puts them between the markers in benchmarks/README.md and, of scvi-tools' training,
+in README.md; `--check` only tells whether both are in step.
 """
 
 from __future__ import annotations
@@ -128,11 +128,6 @@ def render(rows: Sequence[Row], where: Environment) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def summary(rows: Sequence[Row], where: Environment) -> str:
-    """Of those the machine and the loss's times alone."""
-    return render([row for row in rows if row.what == "loss"], where)
-
-
 def of_counts(rows: Sequence[Row]) -> str:
     """Times of the count likelihoods where they were measured."""
     return times([row for row in rows if row.stage == "both"], "counts, softmax link", names.COUNTS, names.PLAIN)
@@ -158,8 +153,8 @@ def of_scvi(rows: Sequence[Row]) -> str:
         "model, batch of 128",
         "genes",
         "scvi-tools",
-        "with the line",
-        "log-probabilities' share",
+        "with pyvae",
+        "log-probabilities' share of it",
         "loss differs by",
     ]
     return markdown(head, body)
@@ -217,20 +212,16 @@ def main() -> None:
     logit_errors, _ = read(RESULTS / LOGIT_ERRORS_CSV)
     (scvi, _), (mixtures, _) = read(RESULTS / SCVI_CSV), read(RESULTS / MIXTURES_CSV)
     pages = {
-        README: {
-            CPU: summary(on_cpu, where),
-            OF_COUNTS: of_counts(on_cpu),
-            ERRORS_OF_COUNTS: of_count_errors(errors),
-            ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
-            OF_SCVI: of_scvi(scvi),
-            GPU: gpu_results(RESULTS),
-        },
+        README: {OF_SCVI: of_scvi(scvi)},
         WHOLE: {
             CPU: render(on_cpu, where),
             OF_COUNTS: of_counts(on_cpu),
             OF_PARAMETERS: of_parameters(on_cpu),
             OF_SCVI: of_scvi(scvi),
             OF_DENSITIES: of_mixtures(mixtures),
+            ERRORS_OF_COUNTS: of_count_errors(errors),
+            ERRORS_OF_LOGITS: of_logit_errors(logit_errors),
+            GPU: gpu_results(RESULTS),
         },
     }
     for page, tables in pages.items():

@@ -1,7 +1,7 @@
 """scvi-tools, as it is and with one line before: its models then take their log-probabilities from pyvae's kernels.
 
 Made-up counts of 1,000 genes, 93 % of them zeros; the same model, seed and data, trained twice. The losses agree to
-float32's rounding, and the second training is faster: the more genes there are, the more (see the README's table).
+float32's rounding, and the second training is faster: the more genes there are, the more (see the table in README.md).
 
 pip install scvi-tools, then: python examples/scvi_patch.py
 """

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import assert_whole, leaf
-from test_features import CHECKS, name
 from test_integrations import log_nb, log_zinb
 from test_readme import assert_scaling, rows, run_blocks
 from torch import Tensor, nn
@@ -34,10 +33,6 @@ def test_its_code_runs(page: str) -> None:
 @pytest.mark.parametrize("row", rows("| instead of |", MIGRATING), ids=lambda row: row[0])
 def test_scaling(row: list[str]) -> None:
     assert_scaling(row)
-
-
-def test_each_feature_has_a_check() -> None:
-    assert [name(row[0]) for row in rows("| feature | works |", PAGES["pytorch"])] == list(CHECKS)
 
 
 def test_each_likelihood_is_on_the_pages() -> None:

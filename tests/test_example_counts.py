@@ -101,7 +101,7 @@ def test_both_losses_go_the_same_way(zero_inflated: bool) -> None:
 
 
 def test_the_eps_of_the_usual_formulas_hides_counts_of_genes_whose_mean_is_tiny() -> None:
-    """As the README says: a loss of -log 1e-8 a count, and no gradient that would pull the mean back."""
+    """As docs/migrating.md says: a loss of -log 1e-8 a count, and no gradient that would pull the mean back."""
     likelihood = pyvae.NegativeBinomial(torch.zeros(2), torch.zeros(1))
     counts, nothing = torch.tensor([[1, 0]]), torch.zeros(1)
     slopes = {}

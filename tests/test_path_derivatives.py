@@ -1,4 +1,4 @@
-"""Gradients without the score of q, made of the public functions: the README's recipes against their formulas."""
+"""Gradients without the score of q, made of the public functions: docs/recipes.md against the formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README's recipes and the docstrings say of seeds, samples and backward passes. Its code: test_readme.py."""
+"""What docs/recipes.md and the docstrings say of seeds, samples and backward passes. The page's code: test_docs.py."""
 
 from __future__ import annotations
 

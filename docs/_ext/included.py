@@ -45,6 +45,8 @@ def link(root: Path, path: Path, mark: str, words: str, to: str) -> str:
     name = (path.parent / file).resolve().relative_to(root.resolve()).as_posix()
     if mark:  # a picture: from where the page is
         return f"![{words}](../{name})"
+    if name.startswith("docs/") and name.endswith(".md"):
+        return f"[{words}]({name.removeprefix('docs/')}{'#' + anchor if anchor else ''})"
     if name in PAGES:
         return f"[{words}]({PAGES[name]}{'#' + anchor if anchor else ''})"
     return words if "`" in words else f"`{words}`"
