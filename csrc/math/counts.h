@@ -1,14 +1,15 @@
-// The likelihoods of counts: one element's full negative log-probability in nats, and its derivatives by `recon` and by
-// the likelihood's own parameters.
+// The likelihoods of counts: the full negative log-probability of one element in nats, and its derivatives by `recon`
+// and by the likelihood's own parameters.
 //
-// recon = a, the log of the mean (of the multinomial: of the probability). x >= 0 is the count, an integer or not; a
+// recon = a, the log of the mean (for the multinomial: of the probability). x >= 0 is the count, an integer or not. A
 // negative x or NaN gives NaN.
 //
-// A difference of lgammas has no digit left in float32 where theta is large (they are near 10^9 for theta = 10^8), nor
-// has one of digammas. Here each value is a sum of positive terms, after Loader (2000), "Fast and accurate computation
-// of binomial probabilities": the deviance, 0 where the mean is x, and the saturated term, what is left there. So a
-// value is known relative to itself, and so is a derivative, or where it is a difference that crosses 0, relative to
-// the larger side; in float32 within 4e-6 on the ranges of tests/test_counts_math.py.
+// In float32, a difference of lgammas has no correct digit if theta is large (for theta = 10^8 they are near 10^9); nor
+// has a difference of digammas. So each value here is a sum of positive terms, after Loader (2000), "Fast and accurate
+// computation of binomial probabilities": the deviance, which is 0 if the mean is x, and the saturated term, which is
+// the rest. Each value thus has a small relative error. So has each derivative; if it is a difference that crosses 0,
+// its error is small relative to the larger term. In float32 the errors are within 4e-6 on the ranges of
+// tests/test_counts_math.py.
 #pragma once
 
 #include "math/gamma.h"
@@ -17,13 +18,13 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// 0 for a count, NaN for what is none. It is added to results, not to x: g++ would follow a NaN into each comparison.
+// 0 for a count, else NaN. It is added to results, not to x: g++ would propagate a NaN in x into each comparison.
 template <class T>
 PYVAE_HD T refusal(T x) {
   return x >= T(0) ? T(0) : T(__builtin_nan(""));
 }
 
-// A weight m that moves to m e^s: by how much, and how that parts from its first order. Exact near s = 0; 0 s is 0.
+// A weight m changes to m e^s: the difference, its first order, and the rest. Exact near s = 0; 0 s is 0.
 template <class T>
 struct Move {
   T difference;  // m (e^s - 1)
@@ -59,7 +60,7 @@ struct Poisson : CountTraits {
   }
 };
 
-// Multinomial, a = log softmax; the coefficient is left out. x a is 0 where x is, also for a = -inf.
+// Multinomial, a = log softmax; the coefficient is omitted. x a is 0 if x is 0, even for a = -inf.
 //   value      -x a
 //   derivative -x
 struct Multinomial : CountTraits {

@@ -1,8 +1,8 @@
-// The likelihoods of counts whose recon is the mean itself, to which eps is added: a number, as a rule, that keeps the
-// mean of a count above 0 away from 0. Value and derivatives are those of counts.h and negative_binomial.h; of a mean
-// below 0 they are NaN.
+// The likelihoods of counts whose recon is the mean itself. eps, usually a number, is added to it, to keep the mean of
+// a count above 0 away from 0. Value and derivatives are those of counts.h and negative_binomial.h; for a mean below 0
+// they are NaN.
 //
-// At x = 0 the derivative by the mean is finite for every mean, 0 included, where that by its log says nothing of it.
+// At x = 0 the derivative by the mean is finite for every mean, even 0; the derivative by its log does not give it.
 #pragma once
 
 #include "math/negative_binomial.h"

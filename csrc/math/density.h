@@ -1,18 +1,18 @@
-// The density of a Gaussian N(m, sigma^2), and of a mixture of them, a component's part of it:
+// The density of a Gaussian N(m, sigma^2), and of a mixture of Gaussians with terms a_k:
 //
 //   log N(z)  = -1/2 y^2 - log sigma - 1/2 log(2 pi),                   y = (z - m) / sigma
 //   log p(z)  = log sum_k e^(a_k),    a_k = log pi_k + log N_k(z)       of each dimension, or of their sum
 //
-// With r_k = e^(a_k - top) / sum_j e^(a_j - top), top the largest of them, the derivatives of log p are those of the
-// a_k times r_k:
+// With r_k = e^(a_k - top) / sum_j e^(a_j - top), where top is the largest a_k, the derivatives of log p are those of
+// the a_k times r_k:
 //
 //   by z            -r_k y / sigma, summed over the components
 //   by m_k           r_k y / sigma
 //   by s_k           r_k (y^2 - 1) d log sigma / ds
 //   by logit k       r_k - pi_k
 //
-// log p itself would not do in the exponent: where terms are far below 0 it has lost the logarithm of their number.
-// The difference z - m comes first: it is exact where z is near the mean, whatever sigma is.
+// The exponent uses top, not log p: if the terms are far below 0, log p has lost the logarithm of their number.
+// The difference z - m is computed first: it is exact if z is near the mean, whatever sigma is.
 #pragma once
 
 #include "math/elementary.h"
@@ -22,14 +22,14 @@ inline namespace PYVAE_ISA {
 
 constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 
-// What a density makes of its scale: log sigma, 1 / sigma and d log sigma / ds.
+// What a density computes from its scale: log sigma, 1 / sigma and d log sigma / ds.
 template <class T>
 struct Width {
   T log_sigma, inverse, slope;
 };
 
-// e^x, x <= 0: a component's share beside the largest one's. Below e^-70 (e^-600 in double) it is 0: sums cannot see
-// it, and products of smaller ones are denormal numbers, with which processors take several times as long.
+// e^x, x <= 0: a component's share relative to the largest one. Below e^-70 (e^-600 in double) it is 0: sums do not
+// change by it, and products of smaller shares are denormal numbers, which slow processors down several times.
 template <class T>
 PYVAE_HD T share_of(T x) {
   constexpr T least = sizeof(T) == 4 ? T(-70) : T(-600);
@@ -42,13 +42,13 @@ PYVAE_HD T standardized(T z, T mean, T inverse) {
   return (z - mean) * inverse;
 }
 
-// log N without its square's part.
+// log N without the term -1/2 y^2.
 template <class T>
 PYVAE_HD T log_peak(T log_sigma) {
   return T(-kHalfLogTwoPi) - log_sigma;
 }
 
-// -1/2 y^2, or of a sum of squares its half, added to the rest.
+// Adds -1/2 y^2 to the rest, or -1/2 times a sum of squares.
 template <class T>
 PYVAE_HD T with_square(T y, T rest) {
   return fma(T(-0.5) * y, y, rest);
@@ -58,7 +58,7 @@ PYVAE_HD T with_squares(T sum, T rest) {
   return fma(T(-0.5), sum, rest);
 }
 
-// What samples leave of a component's derivatives, summed over them: r, r y and r y^2. What they share comes last.
+// The samples' sums for a component's derivatives: r, r y and r y^2. Factors that all samples share are applied last.
 template <class T>
 struct Moments {
   T weight, first, second;
@@ -74,7 +74,7 @@ struct Moments {
   PYVAE_HD T by_scale(T slope) const { return (second - weight) * slope; }
 };
 
-// -r y / sigma, added to the other components'.
+// Adds -r y / sigma to the other components' part.
 template <class T>
 PYVAE_HD T add_by_z(T r, T y, T inverse, T rest) {
   return fma(-(r * y), inverse, rest);

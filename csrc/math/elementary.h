@@ -72,7 +72,7 @@ PYVAE_HD double exp_polynomial(double r) {
                     2.50681705430497581e-8);
 }
 
-// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2: two terms longer, since what it leaves out is not small beside it
+// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2: two terms longer, as its error counts relative to it, not to e^r
 PYVAE_HD float exp_excess_polynomial(float r) {
   return polynomial(r, 0.5000000013f, 0.1666666653f, 0.04166646545f, 0.008333360729f, 0.001393360651f,
                     0.0001985780110f);
@@ -127,7 +127,7 @@ PYVAE_HD T power_of_two(T rounded) {
   return bit_cast<T>(Bits(bit_cast<Bits>(rounded) << Real<T>::kMantissaBits));
 }
 
-// e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf where the product is not, so it is lifted into range:
+// e^x = p 2^n with n = round(x / ln 2). 2^n alone may be 0 or inf while the product is not, so it is lifted into range:
 // p 2^(n + lift) 2^-lift. `rounder` is kRounder + kBias + lift.
 template <class T>
 PYVAE_HD T exp_lifted(T x, T rounder, T drop) {
@@ -147,7 +147,7 @@ PYVAE_HD T exp(T x) {
                     negative ? R::kDrop : T(1) / R::kDrop);
 }
 
-// e^x for |x| <= 80: the same bits without care for the ends.
+// e^x for |x| <= 80: the same bits, without range checks.
 template <class T>
 PYVAE_HD T exp_moderate(T x) {
   return exp_lifted(x, Real<T>::kRounder + Real<T>::kBias, T(1));
@@ -160,16 +160,16 @@ PYVAE_HD T exp_negative(T x) {
   return exp_lifted(at_least(x, R::kExpMin), R::kRounder + R::kBias + R::kLift, R::kDrop);
 }
 
-// e^x = part step^4: for products of which e^x alone would be infinite, or 0.
+// e^x = part step^4: for products in which e^x alone would be infinite or 0.
 template <class T>
 struct Factored {
   T part, step;  // part in [1/6, 6], step a power of two
 
-  // 0 where x is. No factor's product leaves the number range before the whole does.
+  // 0 if x is 0. No partial product overflows or underflows before the whole product does.
   PYVAE_HD T times(T x) const { return x * step * step * part * step * step; }
 };
 
-// e^-x. Beyond +-kFactoredMax, which x has there, a product with any number is 0 or infinite: even with one's square.
+// e^-x. Beyond +-kFactoredMax, where x is clamped, the product with any number, even its square, is 0 or infinite.
 template <class T>
 PYVAE_HD Factored<T> exp_minus_factored(T minus_x) {
   using R = Real<T>;
@@ -184,7 +184,7 @@ PYVAE_HD Factored<T> exp_minus_factored(T minus_x) {
 // e^x - 1 and e^x - 1 - x start from x = n ln(2) + r with |r| <= ln(2)/2: e^x = 2^n (1 + r + q).
 template <class T>
 struct Exponent {
-  T half;  // 2^(n - 1): the halves of all results are finite, 2^n itself is not
+  T half;  // 2^(n - 1): half of every result is finite, 2^n itself may not be
   T n, r, q;
 };
 
@@ -205,7 +205,7 @@ PYVAE_HD T expm1(T x) {
   return e.n == T(0) ? e.r + e.q : T(2) * fma(e.half, e.r + e.q, e.half - T(0.5));
 }
 
-// e^x - 1 - x >= 0, exact near 0, where it is x^2/2 and the difference of expm1(x) and x would cancel.
+// e^x - 1 - x >= 0, exact near 0: there it is x^2/2, and expm1(x) - x would cancel.
 template <bool kModerate = false, class T>
 PYVAE_HD T exp_excess(T x) {                         // kModerate: |x| <= 80
   if (!kModerate) x = at_most(x, Real<T>::kExpMax);  // also so that inf gives inf
@@ -225,14 +225,14 @@ template <class T>
 PYVAE_HD Binary<T> split_binary(T x) {
   using R = Real<T>;
   using Bits = typename R::Bits;
-  // Counted from sqrt(1/2), the exponent field steps where 1 + f must wrap around.
+  // Relative to sqrt(1/2), the exponent field steps exactly where 1 + f must wrap around.
   constexpr T kSqrtHalf = T(0.70710678118654752440);
   constexpr Bits kMantissa = (Bits(1) << R::kMantissaBits) - 1;
   const Bits offset = bit_cast<Bits>(x) - bit_cast<Bits>(kSqrtHalf);
   const T f = bit_cast<T>(Bits(bit_cast<Bits>(x) - (offset & ~kMantissa))) - T(1);
   if constexpr (sizeof(T) == sizeof(float)) {
     return {T(typename R::Int(offset) >> R::kMantissaBits), f};
-  } else {  // AVX2 can neither shift 64-bit integers with their sign nor convert them: as in exp_lifted, backwards
+  } else {  // AVX2 has no signed shift or conversion of 64-bit integers: exp_lifted's method in reverse
     constexpr Bits kLift = R::kBias + 1;
     const Bits exponent = (offset + (kLift << R::kMantissaBits)) >> R::kMantissaBits;
     return {bit_cast<T>(bit_cast<Bits>(R::kRounder) + exponent) - (R::kRounder + T(kLift)), f};
@@ -272,8 +272,8 @@ PYVAE_HD T log1p_unit(T u) {
   return u * log1p_polynomial(u);
 }
 
-// log(1 - p) for 0 <= p <= 1, by Math's logarithm of such numbers. 1 - p rounds by `lost` (only where p < 1/2); first
-// order in it suffices, and 1 + p is close enough to 1/(1 - p) there, since `lost` is below the last bit of 1 - p.
+// log(1 - p) for 0 <= p <= 1, with Math's log_unit. 1 - p loses `lost` by rounding (only if p < 1/2). First order in
+// `lost` suffices, and 1 + p is close enough to 1/(1 - p) there, since `lost` is below the last bit of 1 - p.
 template <class Math, class T>
 PYVAE_HD T log1m_unit(T p) {
   const T rest = T(1) - p;

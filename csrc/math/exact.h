@@ -1,4 +1,4 @@
-// The elementary functions as a policy: what `Math` is on the CPU, and what the device's policies begin with.
+// The elementary functions as a policy: `Math` on the CPU, and the base of the device's policies.
 #pragma once
 
 #include "math/elementary.h"
@@ -7,7 +7,7 @@ namespace pyvae {
 inline namespace PYVAE_ISA {
 
 struct Exact {
-  static constexpr bool kBranches = false;  // what is rarely needed is computed always: loops are vectors
+  static constexpr bool kBranches = false;  // compute rare cases always, so that loops vectorize
 
   template <class T>
   PYVAE_HD static T exp_moderate(T x) {

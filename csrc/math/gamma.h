@@ -1,12 +1,12 @@
-// What counts need of the gamma function, in float and double: log(1 + w) and what it leaves of w, Stirling's
+// The parts of the gamma function that counts need, in float and double: log(1 + w) and w - log(1 + w), Stirling's
 // remainders of lgamma and digamma as differences that do not cancel, and the saturated term of a count.
 //
 // For z >= 1, with y = 1/z (Abramowitz & Stegun 6.1.41, 6.3.18 and 6.4.12 are the series at y = 0; psi = lgamma'):
 //   R(z)   = lgamma(z) - ((z - 1/2) log z - z + 1/2 log(2 pi)) = sum_k b_k / ((k + 1) (k + 2)) y^(k + 1)
 //   phi(z) = log z - psi(z)                                    = 1/2 y + sum_k b_k / (k + 2) y^(k + 2)
 //   dphi/dy = z^2 psi'(z) - z                                  = 1/2 + sum_k b_k y^(k + 1)
-// The b_k are a minimax fit of the last line (to 4e-7 in float, 2e-13 in double), so that the slopes of the others are
-// as good as their values.
+// The b_k are a minimax fit of the last line (to 4e-7 in float, 2e-13 in double), so that the slopes of the other two
+// are as accurate as their values.
 #pragma once
 
 #include "math/elementary.h"
@@ -22,12 +22,12 @@ struct Log1p {
   T defect;  // w - log(1 + w) >= 0, exact near 0, where it is w^2/2
 };
 
-// For -1 < w < inf; `sum` is 1 + w, normal, given apart because it may be known better than that sum is: near w = -1.
+// For -1 < w < inf. `sum` is 1 + w, a normal number. Near w = -1 the caller may know it better than this sum would be.
 template <class T>
 PYVAE_HD Log1p<T> log1p(T w, T sum) {
   using R = Real<T>;
   const Binary<T> binary = split_binary(sum);
-  const bool near = binary.k == T(0);  // then 1 + w need not be rounded at all
+  const bool near = binary.k == T(0);  // then f is w itself: 1 + w need not be rounded
   const T f = near ? w : binary.f;
   const T tail = log_tail(f);
   const T value = fma(binary.k, R::kLn2Hi, f + fma(binary.k, R::kLn2Lo, tail));
@@ -39,7 +39,7 @@ PYVAE_HD Log1p<T> log1p(T w) {
   return log1p(w, T(1) + w);
 }
 
-// (w - log(1 + w)) / w for |w| <= 1/4: of a w whose square is too small for T.
+// (w - log(1 + w)) / w for |w| <= 1/4, also for a w whose square is too small for T.
 template <class T>
 PYVAE_HD T defect_ratio(T w) {
   return w * fma(-w, log_polynomial(w), T(0.5));
@@ -51,8 +51,8 @@ struct LogRatio {
   T delta;  // a - log x
 };
 
-// For x >= 0; of 0 the smallest normal number's. log x is subtracted part by part: where a is near it the first two
-// differences are exact, and delta is known to a unit of the last and smallest part, not of log x.
+// For x >= 0; 0 is replaced by the smallest normal number. log x is subtracted part by part: if a is near it, the first
+// two differences are exact, so delta has the error of the last and smallest part, not that of log x.
 template <class T>
 PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   using R = Real<T>;
@@ -61,7 +61,7 @@ PYVAE_HD LogRatio<T> log_ratio(T a, T x) {
   return {fma(binary.k, R::kLn2Hi, binary.f + tail), (fma(-binary.k, R::kLn2Hi, a) - binary.f) - tail};
 }
 
-// The same of the mean itself, e^a >= 0: where it is near x, of their exact difference.
+// The same for the mean itself, e^a >= 0: if it is near x, from their exact difference.
 template <class Math, class T>
 PYVAE_HD LogRatio<T> log_ratio_of_mean(T mean, T x) {
   const LogRatio<T> far = log_ratio(log(mean), x);
@@ -102,7 +102,7 @@ struct StirlingSecants {
   Secant<T> remainder, phi;
 };
 
-// R/y and (phi/y - 1/2)/y of the coefficients from b_k on, without the y^k before them
+// R/y and (phi/y - 1/2)/y from the coefficients b_k and on, without the factor y^k.
 template <int k = 0, class T>
 PYVAE_HD StirlingSecants<T> integrate_trigamma(T, T, T b) {
   return {{b / T((k + 1) * (k + 2)), T(0)}, {b / T(k + 2), T(0)}};
@@ -129,7 +129,7 @@ PYVAE_HD StirlingSecants<double> stirling_polynomials(double y1, double y2) {
 
 template <class T>
 struct StirlingSlopes {
-  T remainder, phi;  // (R(1/y1) - R(1/y2)) / (y1 - y2), and the same of phi: about 1/12 and 1/2
+  T remainder, phi;  // (R(1/y1) - R(1/y2)) / (y1 - y2), and the same for phi: about 1/12 and 1/2
 };
 
 // For 0 < y1, y2 <= 1
@@ -141,10 +141,10 @@ PYVAE_HD StirlingSlopes<T> stirling_slopes(T y1, T y2) {
 
 // ---- the saturated term ---------------------------------------------------------------------------------------------
 
-// S(x) = -log Poisson(x | mean x) = lgamma(1 + x) + x - x log x >= 0 for x >= 0, S(0) = 0: what is left of a count's
-// negative log-likelihood where the mean fits it exactly. By lgamma at 1 + x, where Stirling's remainder is small:
+// S(x) = -log Poisson(x | mean x) = lgamma(1 + x) + x - x log x >= 0 for x >= 0, S(0) = 0: the rest of a count's
+// negative log-likelihood if the mean fits it exactly. By lgamma at 1 + x, where Stirling's remainder is small:
 //   S(x) = 1/2 log(1 + x) + x log(1 + 1/x) - (R(1) - R(1 + x)),  R(1) = 1 - 1/2 log(2 pi)
-// The first two are positive, the third is at most 0.081 and all vanish with x. With l = log(1 + min(x, 1/x)):
+// The first two terms are positive, the third is at most 0.081, and all vanish with x. With l = log(1 + min(x, 1/x)):
 //   x <= 1: log(1 + x) = l, log(1 + 1/x) = l - log x;  x > 1: log(1 + x) = log x + l, log(1 + 1/x) = l
 template <class Math, class T>
 PYVAE_HD T saturated(T x, T log_x) {

@@ -1,14 +1,14 @@
-// The Gaussian posterior q(z|x) = N(mu, sigma^2) in the forms in which encoders give its scale.
+// The Gaussian posterior q(z|x) = N(mu, sigma^2), for each form in which encoders give its scale.
 //
 //   sample        z  = mu + sigma eps
 //   divergence    KL(q || N(0, 1)) = 1/2 (mu^2 + sigma^2 - 1 - log sigma^2)      Kingma & Welling 2014, appendix B
 //                 KL(q || N(m, p^2)) = 1/2 ((mu - m)^2 / p^2 + e^d - 1 - d),     d = log sigma^2 - log p^2
 //
-// Each form gives sigma(s), the scale's part of the divergence, the derivatives of both by s, and what a density makes
-// of it, `width`. Where |s| <= kModerate the first two have a shorter way to the same bits. A prior's scale, t, comes
-// in the posterior's own form: `of_prior` is what is computed of it alone, `spread` what the two make of the
-// divergence. p^2 must be a number: in float for p from 1e-19 to 1e19. `Posterior` is what both devices compute of a
-// form.
+// Each form gives sigma(s), the scale's part of the divergence, the derivatives of both by s, and `width`, which a
+// density needs. If |s| <= kModerate, sigma and the divergence have a shorter path to the same bits.
+// A prior's scale, t, has the same form as the posterior's: `of_prior` is what is computed from it alone, `spread` is
+// the two scales' part of the divergence. p^2 must be neither 0 nor infinite: in float for p from 1e-19 to 1e19.
+// `Posterior` is what both devices compute for a form.
 #pragma once
 
 #include "math/density.h"
@@ -19,11 +19,11 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// What a form says of itself, next to its name: here the usual answers.
+// The traits of a form, besides its name: the defaults.
 struct FormTraits {
-  static constexpr bool kNonNegative = false;  // its numbers have to be 0 or more
-  static constexpr float kModerate = 0;        // where |s| is not above, sigma and divergence have a shorter way
-  static constexpr bool kLongPrior = false;    // what it makes of a prior takes many registers
+  static constexpr bool kNonNegative = false;  // its numbers must be 0 or more
+  static constexpr float kModerate = 0;        // up to this |s|, sigma and divergence have a shorter path
+  static constexpr bool kLongPrior = false;    // the prior's numbers need many registers
   template <class T>
   using OfPrior = PriorScale<T>;
 };
@@ -73,7 +73,7 @@ struct StandardDeviation : FormTraits {
   static constexpr const char* kName = "std";
   static constexpr bool kNonNegative = true;
   template <bool kModerate = false, class T>
-  PYVAE_HD static T sigma(T s) {  // a negative one is none
+  PYVAE_HD static T sigma(T s) {  // a negative s is not a sigma
     return s < T(0) ? T(__builtin_nan("")) : s;
   }
   // 1/2 (s^2 - 1) - log s
@@ -81,7 +81,7 @@ struct StandardDeviation : FormTraits {
   PYVAE_HD static T divergence(T s) {
     const T d = s - T(1);
     const T near = near_one(d);
-    const T far = (T(0.5) * d) * (s + T(1)) - log(s);  // so that the half is finite where s^2 is not
+    const T far = (T(0.5) * d) * (s + T(1)) - log(s);  // half of s^2 may be finite if s^2 is not
     return is_near_one(d) ? near : far;
   }
   template <class T>
@@ -89,7 +89,7 @@ struct StandardDeviation : FormTraits {
     return T(1);
   }
   template <class T>
-  PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s, also where s^2 is infinite
+  PYVAE_HD static T divergence_derivative(T s) {  // d KL / ds = s - 1/s, also if s^2 is infinite
     return (s - T(1)) * (T(1) + T(1) / s);
   }
   template <class T>
@@ -100,8 +100,9 @@ struct StandardDeviation : FormTraits {
   PYVAE_HD static PriorScale<T> of_prior(T t) {
     return {t, t * t};
   }
-  // Near 1, s/t - 1 comes from s - t, which is exact up to a factor of 2 and rounded beyond; elsewhere the logarithm
-  // would show what the quotient rounds off, relative to it. d log sigma^2 / ds = 2/s
+  // Near 1, s/t - 1 is computed from s - t, which is exact up to a factor of 2 between s and t, and rounded beyond.
+  // Elsewhere the rounding error of the quotient would show in the logarithm, so it is added back.
+  // d log sigma^2 / ds = 2/s
   template <class T>
   PYVAE_HD static Spread<T> spread(T s, PriorScale<T> prior) {
     const T p = sigma(prior.scale), ratio = sigma(s) / p;
@@ -194,7 +195,7 @@ struct Softplus : FormTraits {
     const SoftplusRatio<T> ratio = softplus_ratio(s, p);
     const Pair<T> more = fast_sum(T(2), ratio.excess);  // sigma/p + 1
     const T e = rounded(ratio.excess);
-    // The first product is finite where the square of sigma/p is not.
+    // The first product is finite if the square of sigma/p is not.
     const Pair<T> by_scale = (ratio.excess * ratio.relative_slope) * more;
     return {fma(T(0.5) * e, e, ratio.defect), T(0.5) * rounded(ratio.excess * more), rounded(by_scale)};
   }
@@ -227,8 +228,8 @@ struct DivergenceGradient {
   PriorGradient<T> prior;
 };
 
-// The range that a scale is kept in, as by torch.clamp; its derivative is 1 within and at the ends (where torch's
-// depends on its version: 1 until 2.13, then 0), and 0 outside and of NaN.
+// Clamps a scale to a range, like torch.clamp. Its derivative is 1 inside and at the ends (in torch the derivative at
+// the ends depends on the version: 1 until 2.13, then 0), and 0 outside and for NaN.
 template <class T>
 struct Clamp {
   T low, high;
@@ -242,7 +243,7 @@ struct Posterior {
   template <class T>
   using OfPrior = typename Scale::template OfPrior<T>;
 
-  // z = mu + sigma eps: in one rounding with noise of our own, in two with the caller's, as `mu + sigma * eps` has it.
+  // z = mu + sigma eps: one rounding with drawn noise; two with the caller's noise, like `mu + sigma * eps` in torch.
   template <bool kOwnNoise, class T>
   PYVAE_HD static T sample(T mu, T sigma, T eps) {
     return kOwnNoise ? fma(sigma, eps, mu) : mu + sigma * eps;
@@ -265,7 +266,7 @@ struct Posterior {
     return {fma(grad_kl, mu, sample.mu), fma(grad_kl, Scale::divergence_derivative(s), sample.scale)};
   }
 
-  // From a prior: 1/2 (mu - m)^2 / p^2 + spread.
+  // With a prior: 1/2 (mu - m)^2 / p^2 + spread.
   template <class T>
   PYVAE_HD static T divergence(T mu, T s, T mean, const OfPrior<T>& prior) {
     const T distance = mu - mean;

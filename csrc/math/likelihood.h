@@ -1,9 +1,9 @@
 // The likelihoods p(x|z): the negative log-likelihood of one element, in nats, and its derivative by `recon`.
 //
-// `Math` gives the functions whose exact forms a device may replace by its hardware's: Exact (exact.h) on the CPU.
+// `Math` gives the functions that a device may replace by hardware versions: Exact (exact.h) on the CPU.
 //
-// To add one: a functor here or in counts.h, at the end of `Likelihoods`; its reference in pyvae/likelihoods/; its
-// entry in the tests' registry.
+// To add a likelihood: add a functor here or in counts.h, at the end of `Likelihoods`; its reference in
+// pyvae/likelihoods/; its entry in the tests' registry.
 #pragma once
 
 #include "math/counts_mean.h"
@@ -11,8 +11,8 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// recon = p, the probability of a one. Both logarithms are clamped at -100 and the derivative's denominator at 1e-12,
-// as in torch's binary_cross_entropy.
+// recon = p, the probability of a 1. Both logarithms are clamped at -100 and the derivative's denominator at 1e-12, as
+// in torch's binary_cross_entropy.
 //   value      -(t log p + (1 - t) log(1 - p))
 //   derivative (p - t) / (p (1 - p))
 struct Bernoulli : Traits {
@@ -31,9 +31,9 @@ struct Bernoulli : Traits {
 // recon = x, a logit: p = sigmoid(x). With u = e^-|x|, no sum cancels and both tails are exact.
 //   value      (1 - t) softplus(x) + w t softplus(-x),  softplus(x) = max(x, 0) + log(1 + u)
 //   derivative (1 - t) sigmoid(x) - w t sigmoid(-x),    sigmoid(|x|) = 1 / (1 + u), sigmoid(-|x|) = u / (1 + u)
-// Both hold the same two factors, which change places with the sign of x:
+// Both use the same two factors, which swap with the sign of x:
 //   x > 0:  near = 1 - t, far = -w t;  else the other way round
-//   value = near (x +- log(1 + u)) -+ far log(1 + u), with the upper signs if x > 0; of w = 1, |near x| + log(1 + u)
+//   value = near (x +- log(1 + u)) -+ far log(1 + u), with the upper signs if x > 0; for w = 1, |near x| + log(1 + u)
 //   derivative = (near + far u) / (1 + u)
 template <class Math, bool kWeighted, class T>
 PYVAE_HD Terms<T, 0> bernoulli_of_logit(T x, T t, T weight) {
@@ -42,9 +42,9 @@ PYVAE_HD Terms<T, 0> bernoulli_of_logit(T x, T t, T weight) {
   const T near = positive ? zeros : ones, far = positive ? ones : zeros;
   const T u = Math::exp_negative(positive ? -x : x);
   const T log_partition = log1p_unit(u), outward = positive ? log_partition : -log_partition;
-  // A logit that is infinite on its target's side: there is nothing of it in the sum.
+  // If the logit is infinite on its target's side, its term is 0.
   const T kept = near == T(0) ? T(0) : x;
-  // Each factor meets all that it multiplies at once, since an infinite w may meet a zero in either summand.
+  // Each factor is applied to its whole sum at once, since an infinite w could meet a zero in a single summand.
   const T value = kWeighted ? fma(near, kept + outward, -far * outward) : fma(near, kept, log_partition);
   return {value, Math::divide(fma(far, u, near), T(1) + u), {}};
 }
@@ -79,7 +79,7 @@ struct Gaussian : Traits {
   }
 };
 
-// 1 or -1; x itself where it is 0 or NaN.
+// 1 or -1; x itself if it is 0 or NaN.
 template <class T>
 PYVAE_HD T sign_of(T x) {
   return absolute(x) > T(0) ? copy_sign(T(1), x) : x;
@@ -101,8 +101,8 @@ struct Laplace : Traits {
 //   value    1/2 (recon - t)^2 e^-s + 1/2 s
 //   by recon (recon - t) e^-s
 //   by s     1/2 - 1/2 (recon - t)^2 e^-s
-// With e^-s = part step^4 the difference meets its factors before they leave the number range: a feature that is
-// reconstructed exactly costs 1/2 s, however small the variance is.
+// With e^-s = part step^4, the difference is multiplied by each factor in turn, before their product can overflow: a
+// feature that is reconstructed exactly costs 1/2 s, however small the variance is.
 struct GaussianLogvar : Traits {
   static constexpr const char* kName = "gaussian_logvar";
   static constexpr int kParameters = 1, kPrepared = 3;
@@ -124,7 +124,7 @@ struct GaussianLogvar : Traits {
 //   value    |recon - t| e^-s + s
 //   by recon sign(recon - t) e^-s, 0 at 0
 //   by s     1 - |recon - t| e^-s
-// The factors of e^-s as for the variance above.
+// e^-s has factors as in GaussianLogvar.
 struct LaplaceLogscale : Traits {
   static constexpr const char* kName = "laplace_logscale";
   static constexpr int kParameters = 1, kPrepared = 3;
@@ -138,7 +138,7 @@ struct LaplaceLogscale : Traits {
     const T s = prepared[0], difference = recon - t;
     const Factored<T> rate = {prepared[1], prepared[2]};
     const T scaled = rate.times(absolute(difference));
-    // A product, so that the sign 0 does not hide a NaN rate.
+    // A product, so that a sign of 0 does not hide a NaN rate.
     return {scaled + s, rate.times(sign_of(difference)), {T(1) - scaled}};
   }
 };
@@ -178,11 +178,12 @@ struct ContinuousBernoulliLogits : Traits {
   PYVAE_HD static Terms<T, 0> evaluate(T x, T t, const T (&)[1]) {
     const bool positive = x > T(0);
     const T y = absolute(x), square = y * y, u = Math::exp_negative(-y);
-    // Of a quarter of y, which is of normal size as what a device divides must be: 1/y may be below that.
+    // Divides by a quarter of y, so that the quotient is a normal number, as the device's division requires: 1/y may be
+    // denormal.
     const T inverse = T(0.25) * Math::divide(T(1), T(0.25) * y);
     const T mean = inverse - Math::divide(u, T(1) - u);  // M(-y)
     const T near = positive ? T(1) - t : t;
-    // An infinite logit: a density of infinity where t lies on its side, and of 0 elsewhere.
+    // For an infinite logit the density is infinite if t is on its side, and 0 elsewhere.
     const bool on_its_side = near == T(0), infinite = y == Real<T>::kInfinity;
     const T distance = infinite & on_its_side ? T(0) : near * y, at_infinity = on_its_side ? -y : T(0);
     const T finite = Math::log_unit((T(1) - u) * inverse), log_partition = infinite ? at_infinity : finite;

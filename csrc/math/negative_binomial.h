@@ -1,4 +1,4 @@
-// The negative binomial, with and without extra zeros; conventions and bounds as in counts.h. With kMean their
+// The negative binomial, with and without extra zeros; conventions and error bounds as in counts.h. With kMean the
 // functions take the mean itself, for counts_mean.h.
 #pragma once
 
@@ -11,15 +11,15 @@ inline namespace PYVAE_ISA {
 //   value  theta log1p(mu/theta) + x log1p(theta/mu) - lgamma(x + theta) + lgamma(theta) + lgamma(x + 1)
 //   by a   theta (mu - x) / (theta + mu)
 //   by r   theta (log1p(mu/theta) - (mu - x) / (theta + mu) - psi(theta + x) + psi(theta))
-// With n = theta + x, the deviance of the value is n times the divergence of Bernoulli(x/n) from Bernoulli(mu/(theta +
-// mu)). That is symmetric in x and theta, so it is written by the smaller of them, m, with k the larger. The odds
-// differ by e^d, d = a - log x; s = +-d, positive sign where m = x:
+// With n = theta + x, the deviance is n times the divergence of Bernoulli(x/n) from Bernoulli(mu/(theta + mu)). This is
+// symmetric in x and theta, so the code uses the smaller of them, m, and the larger, k.
+// The odds differ by e^d, d = a - log x; s = +-d, with the positive sign if m = x:
 //   deviance = n log1p(w) - m s = m (e^s - 1 - s) - n (w - log1p(w)),  w = m (e^s - 1) / n >= -1/2
 //   by a     = +-k m (e^s - 1) / (k + m e^s)
 // The saturated term's lgammas and psis are those of 1 + theta and 1 + n, in Stirling's range for every theta:
 //   saturated = S(x) + 1/2 log1p(x/(1 + theta)) + R(1 + theta) - R(1 + n) + (1 + theta) log1p(e) - x log1p(1/n),
 //   e         = x / (theta (1 + n))
-// By r the deviance gives `misfit`, the saturated term -`fitted`, a sum of positive terms:
+// For the derivative by r the deviance gives `misfit`, and the saturated term -`fitted`, a sum of positive terms:
 //   misfit    = theta (-log1p(-c) - c) >= 0,  c = (mu - x)/(theta + mu)
 //   fitted    = theta (phi(1 + theta) - phi(1 + n) + e/n + (e - log1p(e))) >= 0
 struct NegativeBinomial : CountTraits {
@@ -49,7 +49,7 @@ struct NegativeBinomial : CountTraits {
     return evaluate_at<Math, false>(a, x, log_ratio(a, x), own);
   }
 
-  // kMean: `given` is the mean itself, and the derivative is that by it.
+  // kMean: `given` is the mean itself, and the derivative is by the mean.
   template <class Math, bool kMean, class T>
   PYVAE_HD static Terms<T, 1> evaluate_at(T given, T x, LogRatio<T> ratio, const T (&own)[2]) {
     const T r = own[0], theta = own[1];
@@ -58,10 +58,10 @@ struct NegativeBinomial : CountTraits {
 
     const bool swap = theta < x;
     const T m = swap ? theta : x, k = swap ? x : theta;
-    // m e^s is the mean itself, or e^(r + s), whose exponent is kept in two parts. Where it is cut off, 1 + w is w, and
+    // m e^s is the mean itself, or e^(r + s), whose exponent is kept in two parts. If it is clamped, 1 + w is w, and
     // the deviance grows by k for each unit of s.
     const T sum = r - ratio.delta, back = sum - r;
-    const T rest = (r - (sum - back)) - (ratio.delta + back);  // what `sum` has lost
+    const T rest = (r - (sum - back)) - (ratio.delta + back);  // the rounding error of `sum`
     const T exponent = swap ? sum : (kMean ? T(0) : given);
     const T cut = at_least(exponent - T(kLargest), T(0));
     const T power = Math::exp(at_most(exponent, T(kLargest)));
@@ -84,7 +84,8 @@ struct NegativeBinomial : CountTraits {
 
     const T share = Math::divide(k, moved + k) * move.difference;
     const T derivative = swap ? -share : share;
-    // Theta goes into each product before what may be too small for T without it: theta c is the derivative by a.
+    // Theta is multiplied into each product before factors that may be too small for T alone: theta c is the derivative
+    // by a.
     const T c = derivative * inverse_theta;
     const T log_rest = log_w.value + (swap ? -s : cut);  // -log1p(-c) = log((theta + mu) / n)
     const T misfit = absolute(c) <= T(0.25) ? -derivative * defect_ratio(-c) : fma(theta, log_rest, -derivative);
@@ -98,8 +99,8 @@ struct NegativeBinomial : CountTraits {
             {(misfit - fitted) + refused}};
   }
 
-  // x = 0. With t = a - r, p = theta / (mu + theta), q the smaller of mu and theta over their sum, and e = l / q, l =
-  // -log(1 - q) - q; w = mu p or, of t > 0, theta q:
+  // x = 0. With t = a - r, p = theta / (mu + theta), q = min(mu, theta) / (mu + theta), l = -log(1 - q) - q, e = l / q,
+  // and w = mu p, or for t > 0 theta q:
   //   t <= 0: value w (1 + e);            by a w;              by r w e
   //   t > 0:  value theta t + w (1 + e);  by a theta (1 - q);  by r theta (t - (1 - 2 q)) + w e
   template <class T>
@@ -133,14 +134,14 @@ struct NegativeBinomial : CountTraits {
     return {{fma(theta, rise, w + excess), kMean ? by_mean : by_log, {fma(theta, slope, excess)}}, r, t, q, e, above};
   }
 
-  // c + the value at x = 0, to a part of the value's last place: for e^-(c + value), whose relative error is what the
-  // sum's is absolutely. With mu or, of t > 0, theta = 2^k (1 + f):
+  // c + the value at x = 0, to a fraction of the value's last bit: for e^-(c + value), whose relative error is the
+  // absolute error of the sum. With mu, or for t > 0 theta, = 2^k (1 + f):
   //   t <= 0: value 2^k (1 + f) (1 + (1 - q) e - q);  t > 0: value 2^k (1 + f) (t + q + q e)
-  // 2^k and 2^k t are exact, what is added to them is small beside them, and what c + 2^k loses is kept (Knuth).
+  // 2^k and 2^k t are exact, the rest is small beside them, and the rounding error of c + 2^k is kept (Knuth).
   template <bool kMean, class T>
   PYVAE_HD static T add_to_value(T c, T given, const Zero<T>& z) {
     Exponent<T> power = reduce_exponent(at_least(z.above || kMean ? z.r : given, T(-80)));
-    T lost = (given - z.t) - z.r;  // by rounding a - r
+    T lost = (given - z.t) - z.r;  // rounding error of a - r
     if constexpr (kMean) {
       constexpr T rounder = Real<T>::kRounder + Real<T>::kBias - 1;
       const Binary<T> mean = split_binary(at_least(given, T(1e-36)));
@@ -156,8 +157,8 @@ struct NegativeBinomial : CountTraits {
     return sum + fma(twice, fma(f, whole + rest, rest), rounded == rounded ? rounded : T(0));  // NaN: c is infinite
   }
 
-  // log theta is kept within +-80: theta and 1/theta are normal numbers of float there. Above, the distribution is
-  // Poisson's unless the mean is near e^80. The mean itself may be up to e^87, whose reciprocal is a normal number.
+  // log theta is clamped to +-80: there theta and 1/theta are normal floats. Above, the distribution is Poisson's
+  // unless the mean is near e^80. The mean itself may be up to e^87, whose reciprocal is a normal number.
   static constexpr int kLargestLogTheta = 80, kLargest = 87;
   template <class T>
   PYVAE_HD static T clamp_log_theta(T r) {
@@ -168,7 +169,7 @@ struct NegativeBinomial : CountTraits {
 template <class T>
 struct Sigmoid {
   T value, complement;   // sigmoid(x), sigmoid(-x)
-  T larger, smaller, u;  // of the two; smaller / larger = e^-|x|
+  T larger, smaller, u;  // the larger and smaller of the two; smaller / larger = e^-|x|
 };
 
 template <class Math, class T>
@@ -179,7 +180,7 @@ PYVAE_HD Sigmoid<T> sigmoid(T x) {
   return {positive ? larger : smaller, positive ? smaller : larger, larger, smaller, u};
 }
 
-// NegativeBinomial, or 0 with probability sigmoid(rho). With n the negative binomial's value:
+// NegativeBinomial, or 0 with probability sigmoid(rho). With the negative binomial's value n:
 //   x > 0: value  n + max(rho, 0) - log sigmoid(|rho|);  by n 1;  by rho sigmoid(rho)
 //   x = 0: value  -log(sigmoid(rho) + sigmoid(-rho) e^-n) = -log(1 - y),  y = sigmoid(-rho) (1 - e^-n)
 //          by n   sigmoid(-(rho + n));  by rho -sigmoid(rho + n) y
@@ -215,7 +216,7 @@ struct ZeroInflatedNegativeBinomial : CountTraits {
     return evaluate_zero_at<Math, false>(a, own);
   }
 
-  // kMean: as of NegativeBinomial.
+  // kMean: as in NegativeBinomial.
   template <class Math, bool kMean, class T>
   PYVAE_HD static Terms<T, 2> evaluate_at(T given, T x, LogRatio<T> ratio, const T (&own)[3]) {
     const T rho = own[2];
@@ -232,8 +233,7 @@ struct ZeroInflatedNegativeBinomial : CountTraits {
     const Terms<T, 1>& base = zero.terms;
     const T n = base.value;
     const Sigmoid<T> inflated = sigmoid<Math>(rho);
-    if (Math::kBranches &&
-        n < T(8)) {  // most are: e^-n is known well enough, so that 1 - y is a sum that loses nothing
+    if (Math::kBranches && n < T(8)) {  // mostly true; e^-n is accurate enough, so 1 - y loses nothing
       const T kept = Math::exp_negative(-n), rest = inflated.complement;
       const T gone = n <= T(0.34) ? fma(-n * n, exp_excess_polynomial(-n), n) : T(1) - kept;
       const T y = rest * gone, left = fma(rest, kept, inflated.value);  // 1 - y

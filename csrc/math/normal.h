@@ -1,7 +1,7 @@
 // Standard normal draws from Philox words by the transform of Box and Muller (1958):
 //   n0 = sqrt(-2 ln u) cos(2 pi v),  n1 = sqrt(-2 ln u) sin(2 pi v),  u uniform in (0, 1], v in [0, 1).
 //
-// One call of Philox makes a group: four floats (for 16- and 32-bit types) or two doubles.
+// One call of Philox gives a group: four floats (for 16- and 32-bit dtypes) or two doubles.
 #pragma once
 
 #include "math/elementary.h"
@@ -30,8 +30,8 @@ struct SinCos {
   T sin, cos;
 };
 
-// Of t + quadrant quarter turns, for |t| <= 1/2; only the quadrant's last two bits count. pi/2 stays in two parts
-// inside the polynomial: scaling the angle first would cost two more roundings.
+// sin and cos of t + quadrant quarter turns, for |t| <= 1/2. Only the last two bits of the quadrant matter. pi/2 stays
+// in two parts inside the polynomial: scaling the angle first would add two more roundings.
 template <class T>
 PYVAE_HD SinCos<T> sincos_quadrant(T t, typename Real<T>::Bits quadrant) {
   using R = Real<T>;
@@ -72,7 +72,7 @@ PYVAE_HD SinCos<double> box_muller(uint64_t radius_word, uint64_t angle_word) {
   return {radius * direction.sin, radius * direction.cos};
 }
 
-// The group's normals from its words: each word's low 32 bits.
+// The group's normals from its words, of which only the low 32 bits are used.
 PYVAE_HD void normals_of(Words<uint32_t> w, float* out) {  // [4]
   const SinCos<float> a = box_muller(w.w0, w.w1), b = box_muller(w.w2, w.w3);
   out[0] = a.cos, out[1] = a.sin, out[2] = b.cos, out[3] = b.sin;

@@ -1,4 +1,4 @@
-// Numbers to twice the digits: sums of two, of which the second is what the first leaves out (Dekker 1971).
+// Numbers with twice the digits: a sum of two, where the second is the rounding error of the first (Dekker 1971).
 #pragma once
 
 #include "math/elementary.h"
@@ -11,7 +11,7 @@ struct Pair {
   T high, low;
 };
 
-// high + low, unless the first is infinite
+// high + low; only high if that is infinite
 template <class T>
 PYVAE_HD T rounded(Pair<T> x) {
   return absolute(x.high) < Real<T>::kInfinity ? x.high + x.low : x.high;
@@ -42,7 +42,7 @@ PYVAE_HD Pair<T> fast_sum(T a, Pair<T> b) {
   return {high.high, high.low + b.low};
 }
 
-// sum += x. What is left out is kept, until `rounded`; an infinite or NaN sum stays what it is.
+// sum += x. The rounding error is kept until `rounded`; an infinite or NaN sum stays as it is.
 template <class T>
 PYVAE_HD void add(Pair<T>& to, T x) {
   const Pair<T> next = sum(to.high, x);
@@ -55,7 +55,7 @@ PYVAE_HD Pair<T> operator*(Pair<T> a, Pair<T> b) {
   return {high, fma(a.high, b.high, -high) + fma(a.high, b.low, a.low * b.high)};
 }
 
-// 1 / a, by a step of Newton's from the quotient
+// 1 / a, by one Newton step from the quotient
 template <class T>
 PYVAE_HD Pair<T> reciprocal(Pair<T> a) {
   const T high = T(1) / a.high;

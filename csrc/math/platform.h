@@ -11,15 +11,15 @@
 #ifdef __CUDACC__
 #  define PYVAE_HD __host__ __device__ __forceinline__
 #  define PYVAE_UNROLL _Pragma("unroll")
-#  define PYVAE_ANY_SPACE _Pragma("nv_exec_check_disable")  // a template runs where its function argument does
+#  define PYVAE_ANY_SPACE _Pragma("nv_exec_check_disable")  // a template runs where its function does
 #else
 #  define PYVAE_HD inline __attribute__((always_inline))
 #  define PYVAE_UNROLL _Pragma("GCC unroll 16")
 #  define PYVAE_ANY_SPACE
 #endif
 
-// The CPU kernels compile these headers once per instruction set. Each copy lives in a namespace of its own: otherwise
-// the linker could keep the AVX-512 copy of an inline function and call it on a machine that lacks AVX-512.
+// The CPU kernels compile these headers once per instruction set. Each copy has its own namespace: otherwise the linker
+// could keep the AVX-512 copy of an inline function, and call it on a machine without AVX-512.
 #ifndef PYVAE_ISA
 #  define PYVAE_ISA portable
 #endif
@@ -35,15 +35,15 @@ PYVAE_HD To bit_cast(From from) {
   return to;
 }
 
-// The negative of one is written T(0) - fma(a, b, c): of -fma(a, b, c) g++ makes -(a b) - c where there is an
-// instruction for it, and a sum that is 0 then has the other sign.
+// Write the negative as T(0) - fma(a, b, c): g++ turns -fma(a, b, c) into -(a b) - c if there is an instruction for it,
+// and then a sum that is 0 has the other sign.
 PYVAE_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 PYVAE_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 #ifdef __CUDA_ARCH__
-// For 0 and 2^-100 <= x < inf: the five instructions of __fsqrt_rn in that range, without its branch for the rest. That
-// they round correctly is CUDA's word for its own: from the bound that PTX gives for rsqrt.approx it does not follow.
-// So tools/root_code.py compares the two in the machine code of every architecture that is built.
+// For 0 and 2^-100 <= x < inf: the five instructions of __fsqrt_rn for that range, without its branch for the rest.
+// CUDA guarantees the rounding of __fsqrt_rn only; PTX's bound for rsqrt.approx does not imply it. So
+// tools/root_code.py compares the two in the machine code of every architecture that is built.
 PYVAE_HD float sqrt(float x) {
   float inverse;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
@@ -64,7 +64,7 @@ PYVAE_HD double absolute(double x) { return __builtin_fabs(x); }
 PYVAE_HD float copy_sign(float x, float y) { return __builtin_copysignf(x, y); }
 PYVAE_HD double copy_sign(double x, double y) { return __builtin_copysign(x, y); }
 
-// A NaN in `a` stays: each comparison with it is false.
+// A NaN in `a` is kept: each comparison with it is false.
 template <class T>
 PYVAE_HD T at_most(T a, T limit) {
   return a > limit ? limit : a;

@@ -1,4 +1,4 @@
-// softplus(s) = log(1 + e^s), the standard deviation of the scale form `rho`, and what the divergences need of it.
+// softplus(s) = log(1 + e^s), the standard deviation of the scale form `rho`, and the terms that divergences need.
 //
 // With u = e^-|s| nothing overflows, and both tails are exact:
 //   softplus(s) = max(s, 0) + log(1 + u),  its derivative sigmoid(s) = 1 / (1 + u) if s > 0, else u / (1 + u)
@@ -13,12 +13,12 @@ inline namespace PYVAE_ISA {
 template <class T>
 struct SoftplusParts {
   T value;           // softplus(s)
-  T less_one;        // softplus(s) - 1, where that is not near 0
+  T less_one;        // softplus(s) - 1, if that is not near 0
   T slope;           // sigmoid(s)
   T relative_slope;  // sigmoid(s) / softplus(s), the derivative of log softplus(s)
   T rest;            // log(1 + u)
-  // value = part e^exponent. For s <= 0 the part is log(1 + u) / u, so that the logarithm needs no e^s: it is finite
-  // where the value is 0, and nearly s.
+  // value = part e^exponent. For s <= 0 the part is log(1 + u) / u, so the logarithm needs no e^s: it is nearly s, and
+  // finite even if the value is 0.
   T part, exponent;
 };
 
@@ -39,7 +39,7 @@ PYVAE_HD SoftplusParts<T> softplus(T s) {
 
 // ---- from N(0, 1) ---------------------------------------------------------------------------------------------------
 
-// (1/2 (sigma^2 - 1) - log sigma) / x^2 of sigma = softplus(log(e - 1) + x), for |x| <= 1
+// (1/2 (sigma^2 - 1) - log sigma) / x^2 for sigma = softplus(log(e - 1) + x), |x| <= 1
 PYVAE_HD float softplus_divergence_polynomial(float x) {
   return polynomial(x, 0.3995763996f, 0.06280244472f, -0.005972461809f, -0.002493806984f, 0.0004696740351f,
                     0.0001475680343f, -4.266360321e-5f, -7.880770994e-6f, 3.206419559e-6f);
@@ -68,17 +68,18 @@ PYVAE_HD double softplus_slope_polynomial(double x) {
                     -2.6336945467364748582e-10, 8.1479467828289681569e-11, 1.2670744478050105459e-11);
 }
 
-// s - log(e - 1), the number at which softplus is 1. It is kept in two parts: near it the first difference is exact.
+// s - log(e - 1), where log(e - 1) is the point at which softplus is 1. It is kept in two parts: near it the first
+// difference is exact.
 PYVAE_HD float from_softplus_unit(float s) { return (s - 0x1.152888p-1f) - 0x1.89873p-31f; }
 PYVAE_HD double from_softplus_unit(double s) { return (s - 0x1.15288806261ccp-1) - -0x1.4e98fab9069acp-56; }
 
-// 1/2 (sigma^2 - 1) - log sigma, of sigma = softplus(s)
+// 1/2 (sigma^2 - 1) - log sigma, for sigma = softplus(s)
 template <class T>
 PYVAE_HD T softplus_divergence(T s) {
   const T x = from_softplus_unit(s);
   const SoftplusParts<T> sigma = softplus(s);
   const T near = (x * x) * softplus_divergence_polynomial(x);
-  // The half first: it is finite where the square is not.
+  // The half first: it is finite if the square is not.
   const T far = ((T(0.5) * sigma.less_one) * (sigma.value + T(1)) - log(sigma.part)) - sigma.exponent;
   return absolute(x) <= T(1) ? near : far;
 }
@@ -94,8 +95,8 @@ PYVAE_HD T softplus_divergence_derivative(T s) {
 
 // ---- from another softplus ------------------------------------------------------------------------------------------
 //
-// sigma - p is a difference, and what follows from it goes with its square: near |s - t| = ln(2)/2 that magnifies what
-// the two round off four to seven times. So all of it is known to more digits than T has.
+// sigma - p is a difference, and the results depend on its square: near |s - t| = ln(2)/2 that magnifies the rounding
+// errors of sigma and p four to seven times. So everything here has more digits than T.
 
 // (log(1 + u) - u + u^2/2) / u^3 for 0 <= u <= 1, of which log(1 + u) is right to 1e-9 and 2e-18
 PYVAE_HD float log1p_cubic_polynomial(float u) {
@@ -113,7 +114,7 @@ PYVAE_HD double log1p_cubic_polynomial(double u) {
 
 template <class T>
 struct SoftplusPair {
-  Pair<T> value, slope, relative_slope;  // as of SoftplusParts
+  Pair<T> value, slope, relative_slope;  // as in SoftplusParts
   Pair<T> u, rest, part;
 };
 
@@ -130,7 +131,7 @@ PYVAE_HD SoftplusPair<T> softplus_pair(T s) {
   return {value, numerator * reciprocal(one_and_u), reciprocal(one_and_u * part), u, rest, part};
 }
 
-// A prior's scale t, and what is computed of it alone, in double; p = softplus(t).
+// A prior's scale t, and what is computed from it alone, in double; p = softplus(t).
 template <class T>
 struct SoftplusPrior {
   T scale, precision;                                     // t and 1/p^2
@@ -148,7 +149,7 @@ struct SoftplusPrior {
   PYVAE_HD T over_variance(T x) const { return x * precision; }
 };
 
-// Of sigma = softplus(s) and p: what the divergence and its derivatives are made of.
+// For sigma = softplus(s) and p: the terms of the divergence and its derivatives.
 template <class T>
 struct SoftplusRatio {
   Pair<T> excess;          // sigma/p - 1
@@ -159,17 +160,17 @@ struct SoftplusRatio {
 template <class T>
 PYVAE_HD SoftplusRatio<T> softplus_ratio(T s, const SoftplusPrior<T>& p) {
   const SoftplusPair<T> of_s = softplus_pair(s);
-  // sigma - p as it stands
+  // sigma - p, computed directly
   const Pair<T> apart = sum(at_least(s, T(0)) - at_least(p.scale, T(0)), of_s.rest.high - p.rest.high);
   const T apart_low = apart.low + (of_s.rest.low - p.rest.low);
-  // and for |s - t| <= ln(2)/2 as log(1 + w), w = sigmoid(t) (e^(s - t) - 1)
+  // and, for |s - t| <= ln(2)/2, as log(1 + w), w = sigmoid(t) (e^(s - t) - 1)
   const T x = s - p.scale;
   const Pair<T> w = p.slope * fast_sum(x, x * x * exp_excess_polynomial(x));
   const Pair<T> near = fast_sum(w.high, Pair<T>{log_tail(w.high), w.low * (T(1) - w.high)});
 
   const bool is_near = absolute(x) <= T(0.34657359027997265471);
   const Pair<T> excess = p.inverse * Pair<T>{is_near ? near.high : apart.high, is_near ? near.low : apart_low};
-  // log sigma is s - u/2 where it may be too small for T.
+  // log sigma is s - u/2 if sigma may be too small for T.
   const T of_small = (s - p.log_std.high) - fma(T(0.5), of_s.u.high, p.log_std.low), e = rounded(excess);
   const T defect = log1p(e, e < T(-0.5) ? of_s.value.high * p.inverse.high : T(1) + e).defect;
   const bool is_small = (s < T(-20)) & (absolute(e) > T(0.5));

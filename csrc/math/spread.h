@@ -1,4 +1,4 @@
-// What the scales of a posterior and of its prior make of the divergence, by log sigma^2 - log p^2 or by sigma/p.
+// The part of the divergence that depends on the two scales, from log sigma^2 - log p^2 or from sigma/p.
 #pragma once
 
 #include "math/elementary.h"
@@ -6,7 +6,7 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// A prior's scale, and p^2: what is computed of it alone.
+// A prior's scale, and p^2, which is computed from it alone.
 template <class T>
 struct PriorScale {
   T scale, variance;
@@ -28,8 +28,8 @@ PYVAE_HD T corrected(T f, T small) {
   return absolute(f) < Real<T>::kInfinity ? f + small : f;
 }
 
-// Of d = factor (s - t). e^d would magnify what s - t rounds off by d; that part, which two-sum gives exactly, comes
-// back in first order.
+// For d = factor (s - t). e^d would magnify the rounding error of s - t by d. Two-sum gives that error exactly; it is
+// added back in first order.
 template <class T>
 PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
   const T difference = s - t, back = difference - s;
@@ -40,7 +40,7 @@ PYVAE_HD Spread<T> spread_of_logarithms(T s, T t, T factor) {
   return {T(0.5) * corrected(excess, lost * (excess + d)), half, factor * half};
 }
 
-// 1/2 (sigma^2 - 1) - log sigma of d = sigma - 1 near 0: log(1 + d) = d - d^2/2 + d^3 P(d), so it is d^2 (1 - d P(d)).
+// 1/2 (sigma^2 - 1) - log sigma for d = sigma - 1 near 0: log(1 + d) = d - d^2/2 + d^3 P(d), so it is d^2 (1 - d P(d)).
 template <class T>
 PYVAE_HD T near_one(T d) {
   return (d * d) * (T(1) - d * log_polynomial(d));
@@ -50,7 +50,7 @@ PYVAE_HD bool is_near_one(T d) {
   return (d > T(-0.25)) & (d < T(0.375));
 }
 
-// Of e^d = (sigma/p)^2: `excess` is sigma/p - 1, exact near 0, and log_ratio the logarithm of sigma/p, d/2.
+// For e^d = (sigma/p)^2: `excess` is sigma/p - 1, exact near 0, and log_ratio is log(sigma/p) = d/2.
 template <class T>
 PYVAE_HD Spread<T> spread_of_ratio(T excess, T log_ratio) {
   const T slope = T(0.5) * excess * (excess + T(2));

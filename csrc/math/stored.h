@@ -1,6 +1,6 @@
-// The types that tensors store, to the type that is computed in: exactly, but for integers above its 24 or 53 bits,
-// which are rounded to nearest, ties to even; and the floating ones back, rounded likewise. 16-bit floating values are
-// passed as their bits.
+// Converts the dtypes that tensors store to the compute dtype: exactly, except for integers above its 24 or 53 bits,
+// which are rounded to nearest, ties to even. Converts floating dtypes back, rounded likewise. 16-bit floating values
+// are passed as their bits.
 #pragma once
 
 #include "math/types.h"
@@ -15,7 +15,7 @@ PYVAE_HD float half_to_float(uint16_t half) {
   return out;
 #else
   const uint32_t magnitude = half & 0x7fffu;
-  const float finite = bit_cast<float>(magnitude << 13) * 0x1p112f;  // denormals too: the product is exact
+  const float finite = bit_cast<float>(magnitude << 13) * 0x1p112f;  // also exact for denormals
   const uint32_t special = 0x7f800000u | magnitude << 13;
   return bit_cast<float>((magnitude < 0x7c00u ? bit_cast<uint32_t>(finite) : special) | uint32_t(half & 0x8000u) << 16);
 #endif
@@ -61,8 +61,8 @@ struct Bool {
   uint8_t bits;
 };
 
-// In the order of their codes, Operand::type. Only floating types are written; masks are read as well, and data may be
-// integers.
+// In the order of their codes, Operand::type. Only floating dtypes are written; masks may also be bool, and data may
+// also be integers.
 using FloatingTypes = Types<float, double, Half, BFloat16>;
 using FactorTypes = Joined<FloatingTypes, Types<Bool>>;
 using StoredTypes = Joined<FactorTypes, Types<uint8_t, int8_t, int16_t, int32_t, int64_t>>;

@@ -1,5 +1,5 @@
-// Lists of types: the likelihoods, the scales of the posterior, the types that tensors store. A member's code, by which
-// operators and kernels name it, is its place in the list; nothing else repeats the list.
+// Lists of types: the likelihoods, the posterior's scales, the dtypes that tensors store. A member's code, by which
+// operators and kernels refer to it, is its index in the list; nothing else repeats the list.
 #pragma once
 
 #include "math/platform.h"
@@ -12,7 +12,7 @@ struct Types {
   static constexpr int kCount = sizeof...(Members);
 };
 
-// One list after the other: the first one's members keep their codes.
+// Concatenates two lists: the first list's members keep their codes.
 template <class First, class Second>
 struct Join;
 template <class... First, class... Second>
@@ -22,7 +22,7 @@ struct Join<Types<First...>, Types<Second...>> {
 template <class First, class Second>
 using Joined = typename Join<First, Second>::Type;
 
-// A type as a value, to hand to a function.
+// A type as a value, to pass to a function.
 template <class T>
 struct Tag {
   using type = T;
@@ -38,7 +38,7 @@ PYVAE_HD decltype(auto) visit(Types<First, Rest...>, int code, const Function& f
   return f(Tag<First>{});
 }
 
-// Calls f(Tag<Member>()) for one member after the other until it returns true; whether it did.
+// Calls f(Tag<Member>()) for each member until it returns true; returns whether it did.
 template <class... Members, class Function>
 bool any_of(Types<Members...>, const Function& f) {
   return (f(Tag<Members>{}) || ...);
@@ -52,7 +52,7 @@ constexpr int kCode<Wanted, Types<First, Rest...>> =
     : kCode<Wanted, Types<Rest...>> < 0 ? -1
                                         : 1 + kCode<Wanted, Types<Rest...>>;
 
-// What the members say of themselves, in the order of their codes: names_of(list)[code], for one.
+// A property of each member, in the order of their codes, for example names_of(list)[code].
 template <class Value, int kCount>
 struct Table {
   Value values[kCount];
