@@ -1,5 +1,5 @@
-// A chunk's way in and out: any layout and any type become a contiguous run of T, and back. Where an operand already is
-// such a run, its own memory is used.
+// Loads and stores chunks: any layout and any dtype is converted to a contiguous run of T, and back. If an operand
+// already is such a run, its memory is used directly.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -10,17 +10,17 @@ inline namespace PYVAE_ISA {
 
 using namespace cpu;
 
-// Code that is a type's alone, and stands once rather than once a likelihood.
+// Keeps code that depends only on the type from being inlined once per likelihood.
 #define PYVAE_NOINLINE __attribute__((noinline))
 
-// No iteration of the next loop reads what another one writes.
+// No iteration of the next loop reads what another iteration writes.
 #ifdef __clang__
 #  define PYVAE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #  define PYVAE_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
-// Every buffer of a chunk holds one kChunk; noise may start up to three elements early.
+// Every buffer of a chunk holds kChunk elements; noise may start up to three elements early.
 constexpr int kBuffer = kChunk + 16;
 
 // ---- runs: n elements `stride` apart --------------------------------------------------------------------------------
@@ -84,14 +84,14 @@ bool is_run_of(const Operand& operand) {
   return operand.contiguous && operand.type == kTypeCode<T>;
 }
 
-// Whether all its elements are one.
+// Whether all elements of the operand are one number in memory.
 PYVAE_HD bool is_one_number(const Shape& shape, const Operand& operand) {
   int64_t any = 0;
   for (int d = 0; d < shape.dims; ++d) any |= operand.strides[d];
   return any == 0;
 }
 
-// The elements as T: in place where the operand is a run of T, else copied to `buffer`.
+// The elements as T: in place if the operand is a run of T, else copied to `buffer`.
 template <class T>
 const T* read(const Shape& shape, const Operand& operand, int64_t first, int n, T* buffer) {
   if (is_run_of<T>(operand)) return static_cast<const T*>(operand.data) + first;
@@ -105,7 +105,8 @@ const T* read(const Shape& shape, const Operand& operand, int64_t first, int n, 
   return buffer;
 }
 
-// Where to compute elements that write() then brings to the operand; the buffer, too, where that is absent.
+// Where to compute elements that write() then stores in the operand: its memory if it is a run of T, else `buffer`,
+// also if the operand is absent.
 template <class T>
 T* place(const Operand& operand, int64_t first, T* buffer) {
   return operand.data && is_run_of<T>(operand) ? static_cast<T*>(operand.data) + first : buffer;
@@ -125,12 +126,12 @@ void write(const Shape& shape, const Operand& operand, int64_t first, int n, con
 template <int kFeatures, class T>
 void repeat_narrow(const T* __restrict per_row, int rows, T* __restrict out) {
   for (int r = 0; r < rows; ++r) {
-    for (int i = 0; i < kFeatures; ++i) out[r * kFeatures + i] = per_row[r];  // g++ makes shuffles of a constant width
+    for (int i = 0; i < kFeatures; ++i) out[r * kFeatures + i] = per_row[r];  // with a constant width g++ uses shuffles
   }
 }
 
-// per_row [rows] to out [rows, features]. `out` has room for one register beyond: narrow rows are written as whole
-// registers, each over what the one before wrote too much.
+// per_row [rows] to out [rows, features]. `out` needs room for one more register: narrow rows are written as whole
+// registers, and each row overwrites the excess of the row before.
 template <class T>
 PYVAE_NOINLINE void repeat_rows(const T* per_row, int rows, int features, T* __restrict out) {
   switch (features) {
@@ -153,7 +154,7 @@ PYVAE_NOINLINE void repeat_rows(const T* per_row, int rows, int features, T* __r
   }
 }
 
-// Numbers in double, of a chunk's rows.
+// Expands double numbers per row to a chunk's elements.
 template <class T>
 const T* spread(const double* per_row, const Chunk& c, T* out) {
   T numbers[kBuffer];
@@ -170,7 +171,7 @@ struct SumLanes {
   typedef T Eight __attribute__((vector_size(8 * sizeof(T))));
   typedef double EightDoubles __attribute__((vector_size(8 * sizeof(double))));
 
-  // Their sum, by a tree in double.
+  // The sum of the lanes, as a tree in double.
   static double fold(const Eight& first, const Eight& second) {
     const EightDoubles x = __builtin_convertvector(first, EightDoubles) + __builtin_convertvector(second, EightDoubles);
     return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
@@ -182,9 +183,9 @@ struct SumLanes {
   }
 };
 
-// Sixteen lanes in T, then a tree in double: the same order for every instruction set. Short rows go one by one in
-// double: setting up the lanes would take longer. The lanes are vectors, since of an array g++ makes loads that wait
-// for narrower stores.
+// Sums sixteen lanes in T, then adds them as a tree in double: the same order for every instruction set. Short rows are
+// added one by one in double, since setting up the lanes would take longer. The lanes are SIMD vectors: for an array
+// g++ emits loads that wait for narrower stores.
 template <class T>
 double sum(const T* values, int n) {
   using Eight = typename SumLanes<T>::Eight;
@@ -234,7 +235,7 @@ PYVAE_NOINLINE void sum_rows(const T* __restrict values, int rows, int features,
     case 8:
       return sum_narrow<8>(values, rows, out);
   }
-  constexpr int kTogether = 8;  // short rows side by side: one alone would wait for each of its additions
+  constexpr int kTogether = 8;  // short rows side by side: a single row would wait for each of its additions
   int r = 0;
   for (; features < 4 * kSumLanes && r + kTogether <= rows; r += kTogether) {
     const T* __restrict const from = values + r * features;

@@ -12,7 +12,7 @@ class ColumnSums {
   void open(const Chunks& chunks, T* column_sums) {
     out_ = column_sums, features_ = chunks.features;
     in_lanes_ = chunks.length == 0;
-    // Of short rows as many as fill four registers at least, added lane by lane and folded at the end.
+    // As many short rows as fill at least four registers are added lane by lane, and folded at the end.
     if (in_lanes_) width_ = (4 * kLine + int(features_) - 1) / int(features_) * int(features_);
     T* const sums = in_lanes_ ? lanes_ : out_;
     for (int64_t i = 0; i < (in_lanes_ ? width_ : features_); ++i) sums[i] = 0;

@@ -1,4 +1,4 @@
-// Chooses the kernels for this machine, once, when they are first asked for.
+// Chooses the kernels for this machine, once, at first use.
 #include <cstdlib>
 #include <cstring>
 
@@ -33,8 +33,8 @@ bool has_fma() {
 }
 
 #ifdef PYVAE_HAVE_AVX2
-// Asked of the processor, since clang's __builtin_cpu_supports has no name for it. That the system saves the registers,
-// which it uses as well, is part of "avx2".
+// Read from cpuid, since clang's __builtin_cpu_supports has no name for it. "avx2" already checks that the system saves
+// the registers, which F16C uses as well.
 bool has_f16c() {
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);

@@ -1,5 +1,5 @@
-// A likelihood over the elements of a chunk: loops that g++ vectorizes, and their table, by which the one skeleton
-// (objective.h) calls them. The loops are a likelihood's own; all else is there once a type.
+// Evaluates a likelihood over the elements of a chunk: loops that g++ vectorizes, and the table through which the
+// skeleton (objective.h) calls them. The loops are compiled once per likelihood, everything else once per type.
 #pragma once
 
 #include "cpu/chunk.h"
@@ -11,7 +11,7 @@ inline namespace PYVAE_ISA {
 
 // ---- data that is an error ------------------------------------------------------------------------------------------
 
-// Where `mask` is given, what it leaves out is not looked at. A NaN passes: it goes through to the loss.
+// Elements that `mask` excludes are not checked. A NaN passes the check and reaches the loss.
 template <class T>
 PYVAE_NOINLINE bool are_unit(const T* x, const T* mask, int n) {
   int outside = 0;
@@ -28,15 +28,16 @@ PYVAE_NOINLINE bool are_counts(const T* x, const T* mask, int n) {
 
 // ---- loops ----------------------------------------------------------------------------------------------------------
 
-// What a loop reads beside recon and target: the parameters; what is prepared of them; or that, the same for all
-// elements. g++ does not vectorize what is computed of one number in a loop, so numbers are always prepared.
+// What a loop reads besides recon and target: the parameters; what is prepared from them, per element; or what is
+// prepared from them, the same for all elements. g++ does not vectorize computations on a single number inside a loop,
+// so single numbers are always prepared.
 enum Given { kParameters, kPrepared, kPreparedNumbers, kGivens };
 
-// What the elements are written to, [n] each.
+// The outputs of a loop, [n] each.
 template <class T>
 struct Results {
   T* value;
-  T* by_recon;  // times factor, as those by parameters
+  T* by_recon;  // times factor; by_parameter too
   T* by_parameter[kMaxParameters];
 };
 
@@ -49,8 +50,8 @@ Bits larger(Bits a, Bits b) {
   return a > b ? a : b;
 }
 
-// Returns false if a number that has to be in [0, 1] may be outside: as integers, those are the numbers up to 1's bits,
-// at one operation each; but -0 and NaN have more.
+// Returns false if a number that must be in [0, 1] may be outside. As integers, the numbers in [0, 1] are those up to
+// the bits of 1, which costs one operation each. The bits of -0 and NaN are larger, so they return false too.
 template <class L, bool kZero, bool kGradient, Given kGiven, class T>
 bool evaluate_all(const T* __restrict recon, const T* __restrict target, const T* const* given, T factor, int n,
                   const Results<T>& out) {
@@ -96,7 +97,7 @@ PYVAE_NOINLINE void scatter(const T* __restrict from, const int16_t* places, int
   for (int j = 0; j < count; ++j) out[places[j]] = from[j];
 }
 
-// Counts: every element as if it were 0, which most are, and then the others, gathered.
+// Counts: evaluates every element as if the count were 0, which most are, then gathers the others and evaluates them.
 template <class L, bool kGradient, class T>
 bool evaluate_counts(const T* a, const T* x, const T* const* given, T factor, int n, const Results<T>& out) {
   constexpr int P = L::kParameters, N = kReads<L>;
@@ -109,7 +110,7 @@ bool evaluate_counts(const T* a, const T* x, const T* const* given, T factor, in
   if (count == n) return evaluate_all<L, false, kGradient, kParameters>(a, x, given, factor, n, out);
   evaluate_all<L, true, kGradient, kParameters>(a, x, given, factor, n, out);
   if (count == 0) return true;
-  alignas(64) T room[2 + N + 2 + P][kBuffer];  // of the others: recon, target, parameters; value, derivatives
+  alignas(64) T room[2 + N + 2 + P][kBuffer];  // for the others: recon, target, parameters; value, derivatives
   gather(a, others, count, room[0]);
   gather(x, others, count, room[1]);
   const T* in[at_least_one(N)] = {};
@@ -146,7 +147,7 @@ template <class T>
 struct Loops {
   int parameters, reads, prepared;
   bool has_pos_weight, is_probability, has_unit_target, is_count;
-  Evaluate<T> evaluate[kGivens][2];  // by Given, and by whether there is a gradient
+  Evaluate<T> evaluate[kGivens][2];  // indexed by Given, and by whether gradients are computed
   void (*prepare)(const T* const* parameters, int n, T* const* out);
 };
 

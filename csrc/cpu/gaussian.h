@@ -1,5 +1,6 @@
-// Log densities of posteriors, a Gaussian for each sample of the batch: chunks of the posterior's elements, whose
-// widths are computed once, and over each of them all samples in turn. Nothing is summed over more than a thread's own.
+// Log densities of posteriors, with one Gaussian per sample of the batch. The posterior's elements are split into
+// chunks. For each chunk the widths are computed once, then all samples are evaluated in turn. No sum is shared between
+// threads.
 #pragma once
 
 #include "cpu/mixture.h"
@@ -7,7 +8,7 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// What a unit has of a posterior: of short rows the chunk, of long ones all of the row's.
+// The chunks of a unit of a posterior: one chunk of short rows, or all chunks of a long row.
 template <class Visit>
 void for_each_chunk(const Mixture& a, int64_t unit, Visit visit) {
   const Chunks chunks(a.posterior());
@@ -21,15 +22,15 @@ void map_log_density(const T* __restrict z, const T* __restrict mean, const T* _
   for (int64_t i = 0; i < n; ++i) out[i] = with_square(standardized(z[i], mean[i], inverse[i]), peak[i]);
 }
 
-// Where a chunk's elements of sample s are: [n]. And its rows' numbers: [rows].
+// Offsets of a chunk in sample s: of its elements [n], and of its rows' values [rows].
 inline int64_t elements_at(const Mixture& a, const Chunk& c, int64_t s) { return s * a.groups * a.features + c.first; }
 inline int64_t rows_at(const Mixture& a, const Chunk& c, int64_t s) { return s * a.groups + c.row; }
 
-// False: a standard deviation below 0. totals: [samples], of a long row.
+// Returns false for a standard deviation below 0. totals: [samples], for a long row.
 template <class Scale, class T>
 bool posterior_forward(const Mixture& a, int64_t unit, double* totals) {
   const int64_t samples = a.rows / a.groups;
-  T* const values = static_cast<T*>(a.values);  // [rows], or of elements [rows, features]
+  T* const values = static_cast<T*>(a.values);  // [rows], or [rows, features] if `elements`
   const bool in_parts = !a.elements && Chunks(a.posterior()).length > 0;
   int negative = 0;
   for (int64_t s = 0; in_parts && s < samples; ++s) totals[s] = 0;
@@ -54,7 +55,7 @@ bool posterior_forward(const Mixture& a, int64_t unit, double* totals) {
   return !negative;
 }
 
-// One sample's part: r, the upstream gradients, [n], as all of them.
+// Adds one sample's part. r: its upstream gradients. All arrays are [n].
 template <class T>
 void add_density_gradient(const T* __restrict z, const T* __restrict mean, const T* __restrict inverse,
                           const T* __restrict r, int n, T* __restrict grad, T* __restrict first, T* __restrict second,
@@ -71,7 +72,7 @@ void add_density_gradient(const T* __restrict z, const T* __restrict mean, const
 template <class Scale, class T>
 void posterior_backward(const Mixture& a, int64_t unit) {
   const int64_t samples = a.rows / a.groups;
-  const T* const upstream = static_cast<const T*>(a.upstream);  // [rows], or of elements [rows, features]
+  const T* const upstream = static_cast<const T*>(a.upstream);  // [rows], or [rows, features] if `elements`
   for_each_chunk(a, unit, [&](const Chunk& c) {
     T inverse[kBuffer], slope[kBuffer], factors[kBuffer], first[kBuffer], second[kBuffer], weight[kBuffer];
     double all_first[kBuffer], all_second[kBuffer], all_weight[kBuffer];

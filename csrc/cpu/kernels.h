@@ -12,14 +12,14 @@ namespace cpu {
 struct Chunk {
   int64_t first;
   int n;
-  int64_t row;  // the first of them
-  int rows;     // 1 of a part
+  int64_t row;  // the first row
+  int rows;     // 1 if the chunk is a part of a row
   int64_t column;
-  int features;  // that each of the rows has in here
+  int features;  // elements per row in this chunk
 };
 
-// How a call is cut into chunks. It depends on the shape alone, never on threads or instruction sets, so that sums are
-// repeatable to the bit. A chunk is a part of one row, or several whole rows where rows are short.
+// How a call is split into chunks. This depends only on the shape, never on threads or instruction sets, so sums are
+// bitwise reproducible. A chunk is a part of one row, or several whole rows if rows are short.
 struct Chunks {
   PYVAE_HD explicit Chunks(const Shape& shape) : features(shape.features), rows(shape.rows) {
     if (features > kChunk) {
@@ -34,7 +34,7 @@ struct Chunks {
     }
   }
 
-  // Sums are returned as `partials()` numbers, `per_row` to a row.
+  // The kernels return `partials()` partial sums, `per_row` for each row.
   PYVAE_HD int64_t partials() const { return rows * per_row; }
 
   PYVAE_HD Chunk operator[](int64_t index) const {
@@ -50,12 +50,12 @@ struct Chunks {
 
   int64_t features, rows;
   int64_t count = 0;
-  int64_t per_row = 1, length = 0;  // of long rows
-  int64_t rows_each = 1;            // of short ones
+  int64_t per_row = 1, length = 0;  // for long rows
+  int64_t rows_each = 1;            // for short rows
 };
 
-// What threads share of the objective: a chunk, or several: whole rows for a softmax, and for sums per column at least
-// kGroupRows of them.
+// The unit of work that a thread takes in the objective: one chunk, or several. A softmax needs whole rows; sums per
+// column need at least kGroupRows whole rows.
 struct Units {
   PYVAE_HD Units(const Chunks& chunks, bool whole_rows, bool with_columns) {
     const int64_t group = with_columns ? kGroupRows : 1;
@@ -71,7 +71,7 @@ struct Units {
 
 struct LatentForward : LatentOperands {
   uint64_t seed = 0;
-  double* divergence = nullptr;  // [partials], written; null: not wanted
+  double* divergence = nullptr;  // [partials], written; null: skipped
 };
 
 struct LatentBackward : LatentOperands {
@@ -79,19 +79,19 @@ struct LatentBackward : LatentOperands {
   const double* grad_kl = nullptr;  // [rows]; null: 0
 };
 
-// Where an array of results goes besides the memory of its elements. What is null is not wanted.
+// Sums of an array of results, besides the array itself. Null: skipped.
 struct Sums {
   double* rows = nullptr;    // [partials], written
   double* chunks = nullptr;  // [chunks], written
 };
 
 struct Objective : ObjectiveOperands {
-  const double* upstream = nullptr;  // [rows], a factor of the gradients; null: 1
+  const double* upstream = nullptr;  // [rows], multiplies the gradients; null: 1
   Sums value;                        // before factor and upstream
   Sums by_parameter[kMaxParameters];
-  void* column_sums[kMaxParameters] = {};  // [units, features] of T, of a parameter's gradient, written; null: unwanted
+  void* column_sums[kMaxParameters] = {};  // [units, features] of T, a parameter's gradient, written; null: skipped
   const double* log_library = nullptr;     // [rows]; null: 0
-  double* library_gradient = nullptr;      // [rows], written; null: not wanted
+  double* library_gradient = nullptr;      // [rows], written; null: skipped
 
   PYVAE_HD bool has_column_sums() const {
     bool any = false;
@@ -102,24 +102,24 @@ struct Objective : ObjectiveOperands {
 };
 
 struct Mixture : MixtureOperands {
-  // Where a group has several parts, what backward adds up over each: [units, sums_each]. Else null.
+  // [units, sums_each], the sums of backward over each part, if a group has several parts; else null.
   double* sums = nullptr;
 
   PYVAE_HD int64_t cells() const { return components * features; }
-  PYVAE_HD int64_t width() const { return elements ? features : 1; }  // of a row's values
-  // Of each cell r y and r y^2; and r, once for each value.
+  PYVAE_HD int64_t width() const { return elements ? features : 1; }  // number of values per row
+  // Two sums per cell, of r y and r y^2, and one sum of r for each component's values.
   PYVAE_HD int64_t sums_each() const { return 2 * cells() + components * width(); }
 
-  // Whether it is a posterior's density, a Gaussian for each sample of the batch; and that posterior's elements.
+  // Whether the call is a posterior's density, with one Gaussian per sample of the batch; and the posterior's shape.
   PYVAE_HD bool is_posterior() const { return components == 1 && groups > 1 && !log_weight; }
   PYVAE_HD Shape posterior() const { return Shape{groups, features, 0, {}}; }
-  // Of a mixture, whether vectors go over features, rather than over rows.
+  // For a mixture: whether SIMD vectors run over features, rather than over rows.
   PYVAE_HD bool by_features() const { return components == 1 || (!elements && rows < kFewRows * groups); }
 };
 
-// What threads share of a mixture's rows: for each group of components, its rows in equal parts. Row i of group g is
-// number i * groups + g. The backward pass has few parts where their sums would take much memory. Of a posterior it is
-// the chunks of its short rows, or its long rows.
+// The units of a mixture that threads take: the rows of each group of components, in equal parts. Row i of group g has
+// index i * groups + g. The backward pass uses few parts if their sums would need much memory. For a posterior, a unit
+// is one chunk of short rows, or one long row.
 struct MixtureUnits {
   PYVAE_HD MixtureUnits(const Mixture& a, bool backward) : group_rows(a.groups > 0 ? a.rows / a.groups : 0) {
     parts = (group_rows + kStripRows - 1) / kStripRows;
@@ -138,19 +138,20 @@ struct MixtureUnits {
   int64_t group_rows, parts, rows_each, count;
 };
 
-// Each kernel works on chunks [begin, end) of the call's Chunks, the objective on units of them; they are independent
-// of each other.
+// Each kernel computes chunks [begin, end) of the call's Chunks; the objective computes units of them. They are
+// independent of each other.
 struct Kernels {
-  bool (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);  // false: a standard deviation below 0
+  bool (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);  // false: a negative standard deviation
   void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
-  // False: a probability or a Bernoulli target outside [0, 1], or a negative count. `scratch`: as many numbers of T as
-  // objective_scratch says, aligned to 64 bytes, for each thread.
+  // Returns false for a probability or a Bernoulli target outside [0, 1], or for a negative count. `scratch`:
+  // objective_scratch numbers of T per thread, aligned to 64 bytes.
   bool (*objective)(const Objective&, int64_t begin, int64_t end, void* scratch);
   int64_t (*objective_scratch)(const Objective&);
-  // Of units [begin, end). False: a standard deviation below 0. `scratch`: bytes, aligned to 64, for each thread.
+  // Computes units [begin, end). Returns false for a standard deviation below 0. `scratch`: mixture_scratch bytes per
+  // thread, aligned to 64.
   bool (*mixture_forward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
   void (*mixture_backward)(const Mixture&, int64_t begin, int64_t end, void* scratch);
-  // The gradients of groups' components from the sums of several parts: chunks [begin, end) of groups * cells.
+  // Computes the components' gradients from the sums of several parts: chunks [begin, end) of groups * cells.
   void (*mixture_finish)(const Mixture&, int64_t begin, int64_t end);
   int64_t (*mixture_scratch)(const Mixture&, bool backward);
 };
@@ -158,7 +159,7 @@ struct Kernels {
 struct InstructionSet {
   const char* name;
   Kernels in_float;   // for 16- and 32-bit operands
-  Kernels in_double;  // where an operand is float64
+  Kernels in_double;  // if an operand is float64
 };
 
 // The kernels for this machine, or null if it has no fused multiply-add (in software the kernels would be slower than

@@ -27,13 +27,13 @@ void map_and_reduce(const Shape& shape, double* sums, int64_t begin, int64_t end
   }
 }
 
-// Of an operand that has samples, one of them.
+// One sample of an operand that has several.
 inline Operand of_sample(Operand operand, int64_t step, int64_t sample) {
   operand.data = static_cast<char*>(operand.data) + step * sample;
   return operand;
 }
 
-// The caller's noise, or our own.
+// The caller's noise, or drawn noise.
 template <class T, class Call>
 const T* noise(const Call& a, int64_t sample, int64_t first, int n, T* buffer) {
   if (a.eps.data) return read(a.shape, of_sample(a.eps, a.eps_step, sample), first, n, buffer);
@@ -51,7 +51,7 @@ void map_divergence(const T* __restrict mu, const T* __restrict scale, int n, T*
   for (int i = 0; i < n; ++i) values[i] = Posterior<Scale>::divergence(mu[i], scale[i]);
 }
 
-// A call's prior. Of a scale that is one number all is computed once.
+// A call's prior. If its scale is one number, everything that depends on the scale is computed once.
 template <class Scale, class T>
 struct PriorSource {
   using OfPrior = typename Scale::template OfPrior<T>;
@@ -66,7 +66,7 @@ struct PriorSource {
   }
 };
 
-// The same from a prior; kNumber: its scale is the number that `number` was computed of.
+// The same for a given prior. kNumber: its scale is one number, and `number` was computed from it.
 template <class Scale, bool kNumber, class T>
 void map_divergence(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
                     const T* __restrict prior_scale, typename Scale::template OfPrior<T> number, int n,
@@ -77,7 +77,7 @@ void map_divergence(const T* __restrict mu, const T* __restrict scale, const T* 
   }
 }
 
-// The scale in its range; the caller's own memory where there is none.
+// The clamped scale, in `buffer`; `scale` itself if there is no range.
 template <class T>
 const T* clamped(const LatentOperands& a, const T* scale, int n, T* buffer) {
   if (!a.is_clamped()) return scale;
@@ -87,7 +87,7 @@ const T* clamped(const LatentOperands& a, const T* scale, int n, T* buffer) {
 }
 
 template <class T>
-bool are_non_negative(const T* x, int n) {  // a NaN passes: it goes through to the results
+bool are_non_negative(const T* x, int n) {  // a NaN passes the check and reaches the results
   int negative = 0;
   for (int i = 0; i < n; ++i) negative |= x[i] < T(0);
   return !negative;
@@ -146,12 +146,12 @@ void add_to(const T* __restrict x, int n, T* __restrict high, T* __restrict low)
   }
 }
 
-// The same of several samples, each from its own grad_z and noise, summed from the first to the last.
+// The same for several samples, each with its own grad_z and noise, summed from the first to the last.
 template <class Scale, class T>
 PYVAE_NOINLINE void map_samples_gradient(const LatentBackward& a, const T* __restrict scale, int64_t first, int n,
                                          T* __restrict grad_mu, T* __restrict grad_scale) {
   T eps_buffer[kBuffer], grad_buffer[kBuffer], by_mu[kBuffer], by_scale[kBuffer];
-  T mu_low[kBuffer] = {}, scale_low[kBuffer] = {};  // what the sums leave out
+  T mu_low[kBuffer] = {}, scale_low[kBuffer] = {};  // the rounding errors of the sums
   for (int i = 0; i < n; ++i) grad_mu[i] = grad_scale[i] = T(0);
   for (int64_t sample = 0; sample < a.samples; ++sample) {
     const T* grad_z = read(a.shape, of_sample(a.grad_z, a.grad_z_step, sample), first, n, grad_buffer);
@@ -175,7 +175,7 @@ void map_divergence_gradient(const T* __restrict mu, const T* __restrict scale, 
   }
 }
 
-// The same from a prior, added to what is there; with kToPrior the prior's own gradient as well.
+// The same for a given prior, added to the results so far; with kToPrior the prior's own gradient as well.
 template <class Scale, bool kNumber, bool kToPrior, class T>
 void map_prior_gradient(const T* __restrict mu, const T* __restrict scale, const T* __restrict prior_mean,
                         const T* __restrict prior_scale, typename Scale::template OfPrior<T> number,

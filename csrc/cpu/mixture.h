@@ -1,7 +1,7 @@
-// Log densities under mixtures of Gaussians. A tile is kTileRows rows side by side, feature by feature: what is
-// computed of a component is then a vector over rows, whatever the number of components or features, and no sum crosses
-// lanes. The terms of a logarithm of a sum are kept for kTerms components at a time, so that nothing grows with rows
-// times components.
+// Log densities under mixtures of Gaussians. A tile is kTileRows rows side by side, stored feature by feature. So each
+// computation for a component is a SIMD vector over rows, for any number of components or features, and no sum crosses
+// lanes. The terms of a log-sum-exp are kept for kTerms components at a time, so no buffer grows with rows times
+// components.
 #pragma once
 
 #include "cpu/chunk.h"
@@ -12,7 +12,7 @@ inline namespace PYVAE_ISA {
 
 // ---- memory of a thread ---------------------------------------------------------------------------------------------
 
-// Hands out parts of a scratch; of none it counts what they take.
+// Allocates parts of a scratch buffer; without a buffer it only counts the bytes.
 class Room {
  public:
   explicit Room(void* scratch) : base_(static_cast<char*>(scratch)) {}
@@ -36,8 +36,8 @@ template <class T>
 struct Components {
   T* mean;     // [K, L]
   T* inverse;  // [K, L], 1 / sigma
-  T* peak;     // [K], or of elements [K, L]: what a term is where z is the mean
-  T* peaks;    // [K, L], of each feature
+  T* peak;     // [K], or [K, L] if `elements`: the value of a term at z = mean
+  T* peaks;    // [K, L], per feature
   int64_t group = -1;
 
   Components(const Mixture& a, Room& room)
@@ -49,7 +49,7 @@ struct Components {
   }
 };
 
-// 1 / sigma, log N where z is the mean, and d log sigma / ds; null: unwanted.
+// 1 / sigma, log N at z = mean, and d log sigma / ds; null: skipped.
 template <class Scale, bool kSlope, class T>
 PYVAE_NOINLINE void map_width(Clamp<T> clamp, const T* __restrict scale, int64_t n, T* __restrict inverse,
                               T* __restrict peak, T* __restrict slope) {
@@ -64,8 +64,8 @@ PYVAE_NOINLINE void map_width(Clamp<T> clamp, const T* __restrict scale, int64_t
   }
 }
 
-// Those of one group, unless they are there. A component of weight 0 is replaced by one that has no part in anything,
-// whatever its own numbers are. False: a standard deviation below 0.
+// Loads the components of one group, unless they are loaded. A component of weight 0 is replaced by one that
+// contributes nothing, whatever its own numbers are. Returns false for a standard deviation below 0.
 template <class Scale, class T>
 bool load(const Mixture& a, int64_t group, Components<T>& out) {
   if (out.group == group) return true;
@@ -96,7 +96,7 @@ bool load(const Mixture& a, int64_t group, Components<T>& out) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// The rows [first, first + n) of a group, n <= kTileRows; missing ones are the first.
+// The rows [first, first + n) of a group, n <= kTileRows. Missing rows repeat the first.
 struct Tile {
   int64_t first, groups, group;
   int n;
@@ -122,7 +122,7 @@ PYVAE_NOINLINE void store_tile(const Tile& tile, const T* __restrict from, int64
   }
 }
 
-// Adds the squares of kFeatures features, their sums in registers.
+// Adds the squares of kFeatures features; the sums stay in registers.
 template <int kFeatures, class T>
 inline void add_squares(const T* __restrict z, const T* mean, const T* inverse, T* __restrict sums) {
   T m[kFeatures], v[kFeatures];
@@ -138,7 +138,7 @@ inline void add_squares(const T* __restrict z, const T* mean, const T* inverse, 
   }
 }
 
-// A component's term of each row, log pi + log N(z): z [L, kTileRows], mean and inverse [L], out [kTileRows].
+// A component's term for each row, log pi + log N(z): z [L, kTileRows], mean and inverse [L], out [kTileRows].
 template <class T>
 PYVAE_NOINLINE void joint_terms(const T* __restrict z, const T* mean, const T* inverse, T peak, int64_t L,
                                 T* __restrict out) {
@@ -154,7 +154,7 @@ PYVAE_NOINLINE void joint_terms(const T* __restrict z, const T* mean, const T* i
   }
 }
 
-// The same of one feature: z [kTileRows].
+// The same for one feature: z [kTileRows].
 template <class T>
 inline void element_terms(const T* __restrict z, T mean, T inverse, T peak, T* __restrict out) {
   for (int i = 0; i < kTileRows; ++i) out[i] = with_square(standardized(z[i], mean, inverse), peak);
@@ -162,7 +162,7 @@ inline void element_terms(const T* __restrict z, T mean, T inverse, T peak, T* _
 
 // ---- the logarithm of a sum of exponentials -------------------------------------------------------------------------
 
-// Of terms that come in turn.
+// A running log-sum-exp of terms that are added one group after the other.
 template <class T>
 class LogSumExp {
  public:
@@ -170,7 +170,7 @@ class LogSumExp {
     for (int i = 0; i < kTileRows; ++i) top_[i] = -Real<T>::kInfinity, sum_[i] = T(0);
   }
 
-  // What was added is kept relative to the largest term so far. A NaN shows in the sum.
+  // The sum is kept relative to the largest term so far. A NaN shows in the sum.
   PYVAE_NOINLINE void add(const T (*__restrict terms)[kTileRows], int n) {
     alignas(64) T top[kTileRows], base[kTileRows];
     for (int i = 0; i < kTileRows; ++i) top[i] = top_[i];
@@ -187,7 +187,7 @@ class LogSumExp {
     }
   }
 
-  // The logarithm, what terms are relative to, and their sum, relative to that: [kTileRows] each.
+  // The logarithm, the base that terms are relative to, and their sum relative to it: [kTileRows] each.
   void result(T* __restrict value, T* __restrict base, T* __restrict sum) const {
     for (int i = 0; i < kTileRows; ++i) {
       base[i] = base_of(top_[i]), sum[i] = sum_[i];
@@ -196,7 +196,7 @@ class LogSumExp {
   }
 
  private:
-  // Where all terms are -inf, so is the result.
+  // If all terms are -inf, the result is -inf too.
   static T base_of(T top) { return top == -Real<T>::kInfinity ? T(0) : top; }
 
   alignas(64) T top_[kTileRows], sum_[kTileRows];
@@ -208,7 +208,7 @@ template <class T>
 struct ForwardRoom {
   Components<T> components;
   T* z;       // [L, kTileRows]
-  T* values;  // [W, kTileRows], W = 1, or of elements L
+  T* values;  // [W, kTileRows], W = 1, or L if `elements`
   T* top;     // likewise
   T* sum;     // likewise
 
@@ -220,7 +220,7 @@ struct ForwardRoom {
         sum(room.take<T>(a.width() * kTileRows)) {}
 };
 
-// Value w of each row, of terms that `term` writes: [kTileRows] of each component.
+// Value w of each row, from the terms that `term` writes: [kTileRows] for each component.
 template <class T, class Term>
 void log_sum(const Mixture& a, const ForwardRoom<T>& room, int64_t w, Term term) {
   alignas(64) T terms[kTerms][kTileRows];

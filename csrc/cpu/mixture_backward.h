@@ -1,6 +1,6 @@
-// The gradients of log densities under mixtures. What the exponentials of a row's terms add up to is known from
-// forward, so one pass over the components does. Rows go in strips: for some components at a time all tiles of a strip
-// add to their sums, lane by lane, which are folded and added in double at the strip's end.
+// The gradients of log densities under mixtures. Forward saves the sum of the exponentials of a row's terms, so one
+// pass over the components is enough. Rows are processed in strips: for some components at a time, all tiles of a strip
+// add to the components' sums, lane by lane. At the end of a strip the lanes are folded and added in double.
 #pragma once
 
 #include "cpu/mixture.h"
@@ -13,14 +13,14 @@ struct BackwardRoom {
   Components<T> components;
   T* z;              // [tiles, L, kTileRows]
   T* grad;           // [tiles, L, kTileRows], by z
-  T* top;            // [tiles, W, kTileRows], W = 1, or of elements L
+  T* top;            // [tiles, W, kTileRows], W = 1, or L if `elements`
   T* sum;            // [tiles, W, kTileRows]
-  T* upstream;       // [tiles, W, kTileRows], over the sum
+  T* upstream;       // [tiles, W, kTileRows], divided by the sum
   int64_t together;  // components at a time
   T* first;          // [together, L, kSumLanes], sums of r y
-  T* second;         // [together, L, kSumLanes], of r y^2
-  T* weight;         // [together, W, kSumLanes], of r
-  double* sums;      // [sums_each], where a group has one part
+  T* second;         // [together, L, kSumLanes], sums of r y^2
+  T* weight;         // [together, W, kSumLanes], sums of r
+  double* sums;      // [sums_each], if a group has one part
 
   BackwardRoom(const Mixture& a, Room& room) : components(a, room) {
     const int64_t L = a.features, wide = a.width();
@@ -38,8 +38,8 @@ struct BackwardRoom {
 
 // ---- a tile's part --------------------------------------------------------------------------------------------------
 
-// The share that a component has of each row's upstream gradient, r: terms, then r [kTileRows]; their sums to weight
-// [kSumLanes].
+// The component's share r of each row's upstream gradient. r [kTileRows] holds the terms on entry. The sums of r are
+// added to weight [kSumLanes].
 template <class T>
 inline void shares(const T* __restrict top, const T* __restrict upstream, T* __restrict r, T* __restrict weight) {
   for (int i = 0; i < kTileRows; ++i) r[i] = upstream[i] * share_of(r[i] - top[i]);
@@ -51,8 +51,8 @@ inline void shares(const T* __restrict top, const T* __restrict upstream, T* __r
   }
 }
 
-// One feature of N components: z, grad [kTileRows]; r [N, kTileRows]; first, second [kSumLanes], of the next component
-// `apart` further.
+// One feature of N components: z, grad [kTileRows]; r [N, kTileRows]; first, second [kSumLanes], where the next
+// component is `apart` elements further.
 template <int N, class T>
 inline void add_gradient(const T* __restrict z, const T (*__restrict r)[kTileRows], const T* mean, const T* inverse,
                          int64_t features, T* __restrict grad, T* __restrict first, T* __restrict second,
@@ -79,12 +79,12 @@ inline void add_gradient(const T* __restrict z, const T (*__restrict r)[kTileRow
   }
 }
 
-// What a tile of the strip has of components k and on, the j-th and on of those that are at work.
+// A tile's pointers for components k and on, which are the j-th and on of the components in work.
 template <class T>
 struct Part {
   const T* mean;      // [.., L]
   const T* inverse;   // [.., L]
-  const T* peak;      // [..], or of elements [.., L]
+  const T* peak;      // [..], or [.., L] if `elements`
   const T* z;         // [L, kTileRows]
   const T* top;       // [W, kTileRows]
   const T* upstream;  // [W, kTileRows]
@@ -104,7 +104,7 @@ struct Part {
   }
 };
 
-// N components side by side, so that gradients by z are loaded and stored once for all of them.
+// N components side by side, so that the gradients by z are loaded and stored once for all of them.
 template <int N, class T>
 PYVAE_NOINLINE void add_joint(const Part<T>& part, int64_t L) {
   alignas(64) T r[N][kTileRows];
@@ -159,8 +159,8 @@ void add_strip(const Mixture& a, const BackwardRoom<T>& room, int64_t tiles, dou
   }
 }
 
-// The rows [start, last) of a group: their gradients by z, and their part of the components': sums [sums_each], added
-// to.
+// The rows [start, last) of a group: writes their gradients by z, and adds their part of the components' gradients to
+// sums [sums_each].
 template <class T>
 void backward_rows(const Mixture& a, const BackwardRoom<T>& room, int64_t group, int64_t start, int64_t last,
                    double* sums) {
@@ -180,7 +180,7 @@ void backward_rows(const Mixture& a, const BackwardRoom<T>& room, int64_t group,
       load_tile(tile, a.sum, wide, sum);
       load_tile(tile, a.upstream, wide, upstream);
       for (int64_t i = 0; i < wide * kTileRows; ++i) upstream[i] /= sum[i];
-      for (int64_t w = 0; w < wide; ++w) {  // rows that are not there have no part
+      for (int64_t w = 0; w < wide; ++w) {  // missing rows contribute nothing
         for (int i = tile.n; i < kTileRows; ++i) upstream[w * kTileRows + i] = T(0);
       }
     }

@@ -1,6 +1,6 @@
-// Log densities where a component has few rows, or where there is one component: vectors go over features, and all
-// terms of a row are at hand, in double: backward computes them anew. One component's features each have their own
-// density without a sum, too.
+// Log densities if a component has few rows, or if there is one component. SIMD vectors run over features. All terms of
+// a row are available at once, in double, so backward recomputes them. With one component, the features may also have
+// separate densities, without a sum.
 #pragma once
 
 #include "cpu/gaussian.h"
@@ -11,13 +11,13 @@ inline namespace PYVAE_ISA {
 template <class T>
 struct FeatureRoom {
   Components<T> components;
-  double* terms;  // [K], of one row
-  T* shares;      // [K], of one row
-  T* first;       // [K, L], sums of r y over a strip; of backward
-  T* second;      // [K, L], of r y^2
-  T* weight;      // [K, W], of r, W = 1, or of elements L
+  double* terms;  // [K], for one row
+  T* shares;      // [K], for one row
+  T* first;       // [K, L], sums of r y over a strip, for backward
+  T* second;      // [K, L], sums of r y^2
+  T* weight;      // [K, W], sums of r, W = 1, or L if `elements`
   T* grad;        // [L], by z
-  double* sums;   // [sums_each], where a group has one part
+  double* sums;   // [sums_each], if a group has one part
 
   FeatureRoom(const Mixture& a, Room& room, bool backward)
       : components(a, room), terms(room.take<double>(a.components)), shares(room.take<T>(a.components)) {
@@ -54,8 +54,8 @@ PYVAE_NOINLINE void row_terms(const Mixture& a, const Components<T>& c, const T*
   }
 }
 
-// A component's share of a row's density, not yet divided by the sum of all, which is returned; and the largest term.
-// shares [K]
+// Each component's share of a row's density, shares [K], not yet divided by the sum of all. Returns that sum; `top` is
+// the largest term.
 template <class T>
 double row_shares(const Mixture& a, const double* terms, T* shares, double& top) {
   top = -Real<double>::kInfinity;
@@ -131,8 +131,8 @@ void add_to(const T* values, int64_t n, double* sums) {
   for (int64_t i = 0; i < n; ++i) sums[i] += double(values[i]);
 }
 
-// The rows [start, last) of a group: their gradients by z, and their part of the components': sums [sums_each], added
-// to.
+// The rows [start, last) of a group: writes their gradients by z, and adds their part of the components' gradients to
+// sums [sums_each].
 template <class T>
 void backward_features(const Mixture& a, const FeatureRoom<T>& room, int64_t group, int64_t start, int64_t last,
                        double* sums) {

@@ -1,4 +1,4 @@
-// The log density's kernels: units of rows, by rows or by features, and what becomes of their sums.
+// The log density's kernels: the loops over units, by rows or by features, and the step from sums to gradients.
 #pragma once
 
 #include "cpu/gaussian.h"
@@ -10,8 +10,8 @@ inline namespace PYVAE_ISA {
 
 // ---- from sums to gradients -----------------------------------------------------------------------------------------
 
-// Cells [begin, begin + n) of a group, n <= kChunk, from the sums of its `parts`, in their order: sums [parts,
-// sums_each]. And the weight of a component whose first cell is among them.
+// The gradients of cells [begin, begin + n) of a group, n <= kChunk, from the sums of its `parts`, added in their
+// order: sums [parts, sums_each]. Also the weight gradient of each component whose first cell is among them.
 template <class Scale, class T>
 PYVAE_NOINLINE void finish(const Mixture& a, int64_t group, int64_t begin, int n, const double* sums, int64_t parts) {
   const int64_t cells = a.cells(), L = a.features, wide = a.width(), each = a.sums_each();
@@ -22,7 +22,7 @@ PYVAE_NOINLINE void finish(const Mixture& a, int64_t group, int64_t begin, int n
   const Clamp<T> clamp{T(a.low), T(a.high)};
   T inverse[kBuffer], slope[kBuffer];
   double first[kBuffer], second[kBuffer], weight[kBuffer];
-  // f(k, from, to): cells [from, to) of these are of component k.
+  // f(k, from, to): cells [from, to) of these belong to component k.
   const auto for_each_component = [&](const auto& f) {
     for (int64_t k = begin / L, from = 0; from < n; ++k) {
       const int64_t to = at_most((k + 1) * L - begin, int64_t(n));
@@ -50,7 +50,7 @@ PYVAE_NOINLINE void finish(const Mixture& a, int64_t group, int64_t begin, int n
     grad_scale[i] = clamp.gradient(scale[i], T(moments.by_scale(double(slope[i]))));
   }
   for_each_component([&](int64_t k, int64_t from, int64_t to) {
-    // 0 times what a component of weight 0 is made of may be NaN.
+    // The numbers of a component of weight 0 may be NaN, and 0 times NaN is NaN.
     const bool absent = a.log_weight && a.log_weight[group * a.components + k] == -Real<double>::kInfinity;
     for (int64_t i = from; absent && i < to; ++i) grad_mean[i] = grad_scale[i] = T(0);
     if (k * L < begin) return;
@@ -62,7 +62,7 @@ PYVAE_NOINLINE void finish(const Mixture& a, int64_t group, int64_t begin, int n
   });
 }
 
-// Chunks [begin, end) of a group's cells, or numbered over all groups.
+// Chunks [begin, end) of the cells of one group.
 template <class Scale, class T>
 void finish_chunks(const Mixture& a, int64_t begin, int64_t end, const double* sums, int64_t parts, int64_t group) {
   for (int64_t chunk = begin; chunk < end; ++chunk) {
@@ -87,8 +87,8 @@ void mixture_finish(const Mixture& a, int64_t begin, int64_t end) {
 
 // ---- units ----------------------------------------------------------------------------------------------------------
 
-// Calls run(group, first, last) of the rows of each unit, when the group's components are there; false: they are not
-// legal.
+// Calls run(unit, group, first, last) for the rows of each unit, after its group's components are loaded. Returns false
+// if the components are not legal.
 template <class Scale, class T, class Run>
 bool for_each_unit(const Mixture& a, bool backward, Components<T>& components, int64_t begin, int64_t end, Run run) {
   const MixtureUnits units(a, backward);

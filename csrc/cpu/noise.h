@@ -14,7 +14,7 @@ inline namespace PYVAE_ISA {
 typedef uint64_t Lanes __attribute__((vector_size(8 * kNoiseLanes)));
 typedef uint32_t HalfLanes __attribute__((vector_size(4 * kNoiseLanes)));
 
-// The compilers do not see that the high halves do not count, and multiply them too; this instruction ignores them.
+// Compilers do not see that the high halves do not matter, and multiply them too. This instruction ignores them.
 template <>
 struct WordProduct<Lanes> {
   PYVAE_HD static Lanes of(Lanes words, uint32_t constant) {
@@ -33,9 +33,9 @@ struct WordProduct<Lanes> {
   }
 };
 
-// The normals of a sample's global indices [first, first + n), in `buffer` (from the returned place on: a group may
-// start before first). Words first, then normals: two loops, each of which the compiler vectorizes at its own width.
-// kFirst: of sample 0, whose half of the counter is 0 to the compiler.
+// The normals of a sample's global indices [first, first + n). They start in `buffer` at the returned pointer, since a
+// group may start before `first`. Two loops, words first, then normals: the compiler vectorizes each at its own width.
+// kFirst: sample 0, whose half of the counter is the constant 0 for the compiler.
 template <bool kFirst, class T>
 const T* draw_sample(uint64_t seed, uint64_t sample, uint64_t first, int n, T* __restrict buffer) {
   constexpr int kWords = (kBuffer / kGroup<T> + kNoiseLanes - 1) / kNoiseLanes * kNoiseLanes;

@@ -1,6 +1,6 @@
-// Decoder side: the one skeleton of all likelihoods. Chunk by chunk it reads the operands, evaluates the likelihood
-// once, and hands the results on: to memory, to sums per row or chunk, to sums per column. A row as such is known to
-// the two stages of a softmax alone.
+// Decoder side: the one skeleton of all likelihoods. For each chunk it reads the operands, evaluates the likelihood
+// once, and passes the results on: to memory, to sums per row or chunk, to sums per column. Only the two stages of a
+// softmax work on whole rows.
 #pragma once
 
 #include "cpu/column_sums.h"
@@ -16,7 +16,7 @@ void multiply(T* __restrict out, const T* __restrict by, int n) {
   for (int i = 0; i < n; ++i) out[i] *= by[i];
 }
 
-// Results of what a mask leaves out: 0, whatever was computed of it.
+// Elements that the mask excludes get 0, whatever was computed for them.
 template <class T>
 void select(T* __restrict out, const T* __restrict mask, int n) {
   for (int i = 0; i < n; ++i) out[i] = mask[i] != T(0) ? out[i] : T(0);
@@ -41,7 +41,7 @@ class ObjectiveKernel {
     return Prepared<T>::scratch(loops, chunks) + row;
   }
 
-  bool run(int64_t begin, int64_t end) {  // of units; whether the data was legal
+  bool run(int64_t begin, int64_t end) {  // computes units; returns whether the data was legal
     const Units units = a_.units();
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first = unit * units.chunks_each, last = first + units.chunks_each;
@@ -74,7 +74,7 @@ class ObjectiveKernel {
     if (a_.softmax) recon = means(recon, c);
     const T* const weight = a_.is_weighted ? weight_(c) : nullptr;
     const T* const mask = a_.is_masked ? weight : nullptr;
-    // A row's upstream gradient is a part of the factor, where no other factor comes before it.
+    // A row's upstream gradient becomes part of the factor if no other factor comes before it.
     const bool in_factor = a_.upstream && c.rows == 1 && !a_.is_weighted && a_.factor == 1;
     const T factor = in_factor ? T(a_.upstream[c.row]) : T(a_.factor);
     const Results<T> out = places(c);
@@ -107,7 +107,7 @@ class ObjectiveKernel {
     return loops_.evaluate[form][with_gradient_](recon, target, in, factor, c.n, out);
   }
 
-  // Where the results of a chunk are computed: in place, where that is a run of T.
+  // Where a chunk's results are computed: in place, if the operand is a run of T there.
   Results<T> places(const Chunk& c) {
     Results<T> out{place(a_.elements, c.first, value_), by_recon_, {}};
     if (by_log_mean_) {
@@ -178,7 +178,7 @@ class ObjectiveKernel {
     }
   }
 
-  // f(scores, n) for the parts of row r of the chunk `c`, which is the row's first.
+  // Calls f(scores, n) for the parts of row r of chunk `c`, which is the first chunk of the row.
   template <class F>
   void for_row(int64_t index, const Chunk& c, int r, const F& f) {
     for (int64_t part = 0; part < chunks_.per_row; ++part) {
@@ -218,7 +218,8 @@ class ObjectiveKernel {
       for (int r = 0, i = 0; r < here.rows; ++r, i += here.features) {
         const T* const d = by_log_mean_ + here.column + i;
         through_softmax(scores + i, normalizer_[r], d, T(sum_of_derivatives_[r]), here.features, out + i);
-        // A row of which nothing counts: not even a NaN among its scores, since no element needs the normalizer.
+        // If the mask excludes the whole row, its gradient is 0, even if a score is NaN: no element uses the
+        // normalizer.
         const bool counts = !a_.is_weighted || !a_.is_masked || selected_[r];
         for (int k = 0; k < here.features && !counts; ++k) out[i + k] = T(0);
       }
@@ -240,12 +241,12 @@ class ObjectiveKernel {
   alignas(64) T by_parameter_[kMaxParameters][kBuffer];
   alignas(64) T mean_[kBuffer];
   alignas(64) T upstream_[kBuffer];
-  T normalizer_[kBuffer];               // of a chunk's rows
-  double sum_of_derivatives_[kBuffer];  // likewise, by the logs of the means
-  bool selected_[kBuffer];              // likewise, whether a mask leaves an element in
+  T normalizer_[kBuffer];               // per row of the chunk
+  double sum_of_derivatives_[kBuffer];  // likewise; derivatives by the logs of the means
+  bool selected_[kBuffer];              // likewise; whether the mask selects any element
 };
 
-// f(loops) with the loops of the call's likelihood.
+// Calls f(loops) with the loops of the call's likelihood.
 template <class T, class F>
 auto with_loops(const Objective& a, const F& f) {
   return visit(Likelihoods{}, a.likelihood, [&](auto tag) {

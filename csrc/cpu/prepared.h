@@ -1,5 +1,5 @@
-// What a likelihood prepares of its parameters, as few times as may be: once a call where every row has the same, once
-// a row where each has one number, and else within the loop.
+// What a likelihood prepares from its parameters, computed as rarely as possible: once per call if every row has the
+// same parameters, once per row if each row has one number, otherwise inside the loop.
 #pragma once
 
 #include "cpu/evaluate.h"
@@ -11,20 +11,20 @@ inline namespace PYVAE_ISA {
 template <class T>
 class Prepared {
  public:
-  // Elements of a row, or of the longest chunk of short ones, rounded up to whole registers.
+  // The number of elements of a row, or of the longest chunk of short rows, rounded up to whole registers.
   static int64_t width(const Chunks& chunks) { return chunks.length > 0 ? chunks.per_row * chunks.length : kBuffer; }
   static int64_t scratch(const Loops<T>& loops, const Chunks& chunks) { return loops.prepared * width(chunks); }
 
   Prepared(const Loops<T>& loops, const Chunks& chunks, T* scratch)
       : loops_(loops), chunks_(chunks), scratch_(scratch), width_(width(chunks)) {}
 
-  // What is prepared for a chunk, in the form that is returned; kParameters: nothing.
+  // Prepares a chunk's parameters into `out` and returns their form; kParameters: nothing is prepared.
   Given operator()(Source<T>* parameters, const Chunk& c, const T** out) {
     bool numbers = true, repeats = true, per_row = c.rows > 1;
     for (int k = 0; k < loops_.reads; ++k) {
       numbers &= parameters[k].is_number(c), repeats &= parameters[k].repeats(), per_row &= parameters[k].is_per_row();
     }
-    // Of fewer chunks than these it would not be read often enough.
+    // With fewer chunks the result would not be reused often enough.
     const bool shared = repeats && chunks_.count >= (chunks_.length > 0 ? 4 * chunks_.per_row : 2);
     if (!numbers && !shared && !per_row) return kParameters;
 
@@ -68,7 +68,7 @@ class Prepared {
   PYVAE_NOINLINE void run(Source<T>* parameters, const Chunk& c, T* const* to) {
     const T* in[kMaxParameters + 1];
     for (int k = 0; k < loops_.reads; ++k) in[k] = parameters[k](c);
-    // The first of several chunks of short rows is as long as any.
+    // Of several chunks of short rows none is longer than the first.
     loops_.prepare(in, chunks_.length > 0 ? c.n : int(chunks_.rows_each) * c.features, to);
   }
 
@@ -77,7 +77,7 @@ class Prepared {
   T* const scratch_;  // [prepared, width]
   const int64_t width_;
   int64_t ready_ = 0;        // columns that are prepared
-  int64_t number_row_ = -1;  // the row that numbers_ are of
+  int64_t number_row_ = -1;  // the row of numbers_
   T numbers_[kMaxPrepared];
 };
 

@@ -1,5 +1,5 @@
-// The softmax over a row, in two stages around the likelihood: its normalizer before, the gradient's way through it
-// after.
+// The softmax over a row, in two stages around the likelihood: before it the normalizer, after it the gradient through
+// the softmax.
 #pragma once
 
 #include "cpu/chunk.h"
@@ -7,7 +7,8 @@
 namespace pyvae {
 inline namespace PYVAE_ISA {
 
-// The largest score of a row: NaN where one is NaN or inf, or all are -inf, so that log sum exp is NaN, as torch's.
+// The largest score of a row. It is NaN if one score is NaN or inf, or if all are -inf, so that log sum exp is NaN, as
+// in torch.
 template <class T>
 class Largest {
  public:

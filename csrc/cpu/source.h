@@ -1,5 +1,5 @@
-// Where an operand's chunks come from, decided once a call: its own memory, a buffer that is filled once, one number a
-// row, or a buffer that is filled anew for each chunk.
+// Where an operand's chunks are read from, decided once per call: its own memory, a buffer that is filled once, one
+// number per row, or a buffer that is filled again for each chunk.
 #pragma once
 
 #include "cpu/chunk.h"
@@ -10,7 +10,7 @@ inline namespace PYVAE_ISA {
 template <class T>
 class Source {
  public:
-  // `number`: all its elements where the operand is absent.
+  // `number`: the value of all elements if the operand is absent.
   PYVAE_NOINLINE void open(const Shape& shape, const Chunks& chunks, const Operand& operand, double number = 1) {
     shape_ = &shape, operand_ = &operand;
     const int last = shape.dims - 1;
@@ -20,7 +20,7 @@ class Source {
     } else if (is_run_of<T>(operand)) {
       kind_ = kInPlace, row_stride_ = shape.features;
     } else if (shape.rows * shape.features == 0) {
-      // nothing is there to be read
+      // no element to read
     } else if (is_one_number(shape, operand)) {
       T value[1];
       read_run(operand, 0, 0, 1, value);
@@ -48,13 +48,13 @@ class Source {
     }
   }
 
-  // Whether a chunk's elements are one number; whether every row, or chunk of whole rows, has the same; and whether
-  // each row has one number.
+  // is_number: all elements of a chunk are one number. repeats: every row, or chunk of whole rows, has the same
+  // elements. is_per_row: each row has one number.
   bool is_number(const Chunk& c) const { return is_number_ || (kind_ == kPerRow && c.rows == 1); }
   bool repeats() const { return kind_ == kFilled || (kind_ == kInPlace && row_stride_ == 0); }
   bool is_per_row() const { return kind_ == kPerRow; }
 
-  // The rows' numbers [c.rows], of one that is per row.
+  // The rows' numbers [c.rows], if is_per_row.
   void per_row(const Chunk& c, T* out) const {
     const int64_t stride = operand_->strides[0];
     read_run(*operand_, c.row * stride, stride, c.rows, out);
@@ -68,7 +68,7 @@ class Source {
     for (int i = 0; i < kBuffer; ++i) buffer_[i] = value;
   }
 
-  // Chunks of whole rows begin at a row, so that one pattern, as long as the longest, does for all.
+  // Chunks of whole rows begin at a row, so one pattern of the longest chunk's length serves all chunks.
   void fill_rows(const Chunks& chunks) {
     kind_ = kFilled;
     const int features = int(shape_->features), all = int(chunks.rows_each) * features;
