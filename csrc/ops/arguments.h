@@ -1,5 +1,5 @@
-// An operator's arguments: one struct a side, from the entry to the device, its fields in the order of the Python
-// signature. The dispatcher's flat lists are made of the structs' fields, here and nowhere else.
+// An operator's arguments: one struct per side, passed from the entry to the device. Its fields have the order of the
+// Python signature. Only this file converts between the structs and the dispatcher's flat argument lists.
 #pragma once
 
 #include <ATen/core/List.h>
@@ -15,7 +15,7 @@ namespace pyvae {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-using Parameters = c10::SmallVector<OptionalTensor, kMaxParameters>;  // of a likelihood, in the order of its functor
+using Parameters = c10::SmallVector<OptionalTensor, kMaxParameters>;  // a likelihood's, in its functor's order
 
 inline const OptionalTensor kAbsent;
 inline const Parameters kNoParameters;
@@ -25,14 +25,14 @@ struct LatentArguments {
   const Tensor& mu;                      // [B, ...]
   const Tensor& scale;                   // [B, ...]
   int64_t scale_kind;                    // Scales (math/gaussian.h)
-  const OptionalTensor& low = kAbsent;   // [], on the CPU: scale is clamped to them, a logvar. Tensors, since
-  const OptionalTensor& high = kAbsent;  // a compiler takes an operator's numbers for constants
-  const OptionalTensor& eps = kAbsent;   // the caller's noise, in z's shape
-  const OptionalTensor& seed = kAbsent;  // [1] int64, of our own
+  const OptionalTensor& low = kAbsent;   // [], on the CPU: bounds of scale, a logvar. Tensors, because a
+  const OptionalTensor& high = kAbsent;  // compiler treats an operator's numbers as constants
+  const OptionalTensor& eps = kAbsent;   // the caller's noise, shaped like z
+  const OptionalTensor& seed = kAbsent;  // [1] int64, of the drawn noise
   c10::SymInt row_offset = 0;
-  const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; without them N(0, I)
+  const OptionalTensor& prior_mean = kAbsent;   // broadcastable to mu; absent: N(0, I)
   const OptionalTensor& prior_scale = kAbsent;  // broadcastable to mu, in the form of scale
-  c10::SymInt samples = 0;                      // of each row: z is [samples, B, ...]. 0: one, in mu's shape
+  c10::SymInt samples = 0;                      // per row: z is [samples, B, ...]. 0: one, in mu's shape
 
   bool is_clamped() const { return low || high; }
 
@@ -49,8 +49,8 @@ struct LikelihoodArguments {
   const Tensor& recon;                // [B, ...]
   const Tensor& target;               // [B, ...], or one of the two is [B, D]; or [B / S, ...], for each of S samples
   int64_t likelihood;                 // Likelihoods (math/likelihood.h)
-  const Parameters& parameters;       // its own, broadcastable to recon
-  const OptionalTensor& log_library;  // [B] or [B, 1]: the mean is e^it softmax(recon)
+  const Parameters& parameters;       // the likelihood's own, broadcastable to recon
+  const OptionalTensor& log_library;  // [B] or [B, 1]: the mean is e^log_library softmax(recon)
   const OptionalTensor& weight;       // broadcastable to recon
   const OptionalTensor& pos_weight;   // broadcastable to recon
 
@@ -60,7 +60,7 @@ struct LikelihoodArguments {
       "Tensor? pos_weight";
 };
 
-// And with its KL, which comes from mu and scale, or from `kl`, or is 0.
+// Decoder side with the KL, which is computed from mu and scale, or given as `kl`, or 0.
 struct ElboArguments {
   const Tensor& recon;
   const Tensor& target;
@@ -72,7 +72,7 @@ struct ElboArguments {
   const Parameters& parameters;
   const OptionalTensor& log_library;
   double beta;
-  const OptionalTensor& beta_tensor;  // [], times beta
+  const OptionalTensor& beta_tensor;  // [], multiplies beta
   const OptionalTensor& weight;
   const OptionalTensor& pos_weight;
   int64_t reduction;  // Reduction (codes.h)
@@ -86,7 +86,7 @@ struct ElboArguments {
             .weight = weight,
             .pos_weight = pos_weight};
   }
-  // Where there are mu and scale.
+  // Only if mu and scale are given.
   LatentArguments posterior() const { return {.mu = *mu, .scale = *scale, .scale_kind = scale_kind}; }
 
   auto fields() const {
@@ -102,11 +102,11 @@ struct ElboArguments {
 // Log densities under mixtures of diagonal Gaussians over vectors.
 struct MixtureArguments {
   const Tensor& z;                         // [..., B, L]
-  const Tensor& mean;                      // [K, L], for every sample, or [B, K, L]
+  const Tensor& mean;                      // [K, L], shared by all samples, or [B, K, L]
   const Tensor& scale;                     // likewise
   int64_t scale_kind;                      // Scales (math/gaussian.h)
-  const OptionalTensor& logits = kAbsent;  // [K] or [B, K]; without them all weights are equal
-  const OptionalTensor& low = kAbsent;     // [], on the CPU: scale is clamped to them, a logvar
+  const OptionalTensor& logits = kAbsent;  // [K] or [B, K]; absent: all weights are equal
+  const OptionalTensor& low = kAbsent;     // [], on the CPU: bounds of scale, a logvar
   const OptionalTensor& high = kAbsent;
 
   bool is_clamped() const { return low || high; }
@@ -165,7 +165,7 @@ template <class Result, class Arguments, class... More>
 struct Flat<Result (*)(const Arguments&, More...)>
     : FlatOf<Result (*)(const Arguments&, More...), decltype(std::declval<const Arguments&>().fields())> {};
 
-// A struct's function as one over its fields, for torch::Library::impl.
+// Converts a function of a struct to a function of its fields, for torch::Library::impl.
 template <auto function>
 constexpr auto flat() {
   return &Flat<decltype(function)>::template call<function>;

@@ -1,4 +1,4 @@
-// What the autograd functions share: the gradient through the reference, and tensors that may be absent.
+// Shared by the autograd functions: the gradient through the reference, and helpers for tensors that may be absent.
 #pragma once
 
 #include <ATen/TensorOperators.h>
@@ -15,13 +15,13 @@ namespace pyvae {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The gradient of an operator through pyvae.reference, set by bindings.cpp. It is asked for what the kernels do not
-// have: second derivatives, and gradients by target, weight, pos_weight, beta and eps.
+// The gradient of an operator through pyvae.reference; bindings.cpp sets it. It is used for what the kernels do not
+// compute: second derivatives, and gradients by target, weight, pos_weight, beta and eps.
 struct ReferenceCall {
-  std::string name;              // of the operator
-  variable_list inputs;          // its tensors, as saved; undefined where absent
+  std::string name;              // the operator's name
+  variable_list inputs;          // its tensors, as saved; undefined: absent
   std::vector<int64_t> codes;    // its integers, as saved
-  std::vector<double> numbers;   // those that are no integers
+  std::vector<double> numbers;   // its other numbers
   variable_list upstream;        // gradients of its outputs; undefined: 0
   std::vector<bool> needs_grad;  // which inputs need one
 };
@@ -56,7 +56,7 @@ bool needs_gradient(const Arguments& a) {
          std::apply([](const auto&... fields) { return (requires_grad(fields) || ...); }, a.fields());
 }
 
-// Which of the operator's tensors need a gradient. The engine counts only those that were there.
+// Which of the operator's tensors need a gradient. The engine counts only the tensors that were present.
 inline std::vector<bool> needs_input_grad(const AutogradContext* ctx, const variable_list& inputs) {
   std::vector<bool> out;
   size_t edge = 0;
@@ -64,13 +64,13 @@ inline std::vector<bool> needs_input_grad(const AutogradContext* ctx, const vari
   return out;
 }
 
-// Whether forward-mode differentiation comes with one of them, which the kernels would drop.
+// Whether one of them has a forward-mode tangent, which the kernels would drop.
 inline bool has_tangent(const variable_list& tensors) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [](const Tensor& t) { return t.defined() && t._fw_grad(/*level=*/0).defined(); });
 }
 
-// Whether vmap batches one of them (is_grads_batched, say), which has no rule for operators that return lists.
+// Whether vmap batches one of them (is_grads_batched, say). vmap has no rule for operators that return lists.
 inline bool is_batched(const variable_list& tensors) {
   constexpr c10::DispatchKeySet kBatched({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
   return std::any_of(tensors.begin(), tensors.end(),

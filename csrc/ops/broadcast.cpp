@@ -13,11 +13,11 @@ namespace pyvae {
 
 namespace {
 
-// Additions that a thread should get at least, and the columns that it takes at a time: few enough for their sums to
-// stay in the cache while the rows pass by.
+// The additions that a thread should get at least, and the columns that it takes at a time: few enough for their sums
+// to stay in the cache while it reads the rows.
 constexpr int64_t kGrain = 1 << 15, kColumns = 1024;
 
-// Neighbors, in eight lanes: one after the other each addition would wait for the one before.
+// Sums adjacent elements in eight lanes: with one lane each addition would wait for the one before.
 template <class In>
 double sum_run(const In* in, int64_t count) {  // [count]
   constexpr int64_t kLanes = 8;
@@ -32,7 +32,7 @@ double sum_run(const In* in, int64_t count) {  // [count]
   return total;
 }
 
-// out[o, i] = sum over r of in[o, r, i], by rows from the first to the last. Threads share the results, not the sums.
+// out[o, i] = sum over r of in[o, r, i], from the first row to the last. Threads share the results, not the sums.
 template <class In>
 void sum_middle(const In* in, int64_t outer, int64_t rows, int64_t inner, double* out) {  // [outer, rows, inner]
   if (inner == 1) {
@@ -49,7 +49,7 @@ void sum_middle(const In* in, int64_t outer, int64_t rows, int64_t inner, double
     for (int64_t task = begin; task < end; ++task) {
       const int64_t o = task / blocks, first = task % blocks * kColumns, n = std::min(kColumns, inner - first);
       double* const sums = out + o * inner + first;           // [n]
-      const In* const block = in + o * rows * inner + first;  // [rows, n], inner apart
+      const In* const block = in + o * rows * inner + first;  // [rows, n], row stride `inner`
       std::fill(sums, sums + n, 0.0);
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t i = 0; i < n; ++i) sums[i] += double(block[r * inner + i]);
@@ -58,7 +58,7 @@ void sum_middle(const In* in, int64_t outer, int64_t rows, int64_t inner, double
   });
 }
 
-// Dimensions [begin, end) of a contiguous tensor, summed; they stay, with size 1.
+// Sums dimensions [begin, end) of a contiguous tensor; they are kept, with size 1.
 at::Tensor sum_dims(const at::Tensor& in, int64_t begin, int64_t end) {
   at::DimVector sizes(in.sizes());
   const auto product = [&sizes](int64_t from, int64_t to) {
@@ -83,7 +83,7 @@ at::Tensor sum_to(const at::Tensor& full, at::IntArrayRef sizes, at::ScalarType 
   for (int64_t end = dims; end > 0; --end) {
     if (!summed(end - 1)) continue;
     int64_t begin = end - 1;
-    while (begin > 0 && summed(begin - 1)) --begin;  // neighbors at once
+    while (begin > 0 && summed(begin - 1)) --begin;  // sum adjacent dimensions together
     out = sum_dims(out, begin, end);
     end = begin + 1;
   }

@@ -1,5 +1,5 @@
-// The integer codes in which operators name a scale, a likelihood and a reduction: places in lists. pyvae/_codes.py has
-// the same, and refuses an extension that says otherwise.
+// The integer codes by which operators name a scale, a likelihood and a reduction: indices into lists. pyvae/_codes.py
+// has the same lists and rejects an extension whose lists differ.
 #pragma once
 
 #include "math/gaussian.h"
@@ -10,7 +10,7 @@ namespace pyvae {
 constexpr auto kScaleNames = names_of(Scales{});
 constexpr auto kLikelihoodNames = names_of(Likelihoods{});
 
-// What the likelihoods say of themselves (math/terms.h), by their codes.
+// The likelihoods' traits (math/terms.h), by code.
 struct Trait {
   bool is_probability, has_unit_target, takes_pos_weight, is_count;
   int parameters, first;
@@ -29,12 +29,12 @@ constexpr Table<Trait, sizeof...(Members)> traits_of(Types<Members...>) {
 constexpr auto kTraits = traits_of(Likelihoods{});
 constexpr Table<const char*, 3> kSoftmaxNames = {{"never", "optional", "always"}};
 
-// The last is the divergence's alone: nothing is summed.
+// Only the divergence takes the last one, which sums nothing.
 enum Reduction : int64_t { kNone, kSum, kBatchMean, kReductions, kElements = kReductions, kDivergenceReductions };
 constexpr Table<const char*, kReductions> kReductionNames = {{"none", "sum", "batchmean"}};
 constexpr Table<const char*, kDivergenceReductions> kDivergenceReductionNames = {
     {"none", "sum", "batchmean", "elements"}};
-// Of a log density, by whether its elements are not summed.
+// For a log density; the index says whether the elements are left unsummed.
 constexpr Table<const char*, 2> kDensityReductionNames = {{"none", "elements"}};
 
 }  // namespace pyvae

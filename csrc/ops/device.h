@@ -1,4 +1,4 @@
-// The devices that the operators run on, and the registry of what each provides.
+// The devices that the operators run on, and a registry of each device's functions.
 #pragma once
 
 #include <c10/core/DeviceType.h>
@@ -14,8 +14,8 @@ struct Device {
   bool draws_seeds;
 };
 
-// What is registered for a device type: its Device (cpu/device.cpp, cuda/device.cpp), or an operator's functions on it
-// (latent/functions.h, objective/functions.h). Null: nothing.
+// The entry registered for a device type: its Device (cpu/device.cpp, cuda/device.cpp), or an operator's functions on
+// it (latent/functions.h, objective/functions.h). Null if nothing is registered.
 template <class Entry>
 const Entry*& registered(c10::DeviceType type) {
   static std::array<const Entry*, c10::COMPILE_TIME_MAX_DEVICE_TYPES> entries{};

@@ -1,4 +1,4 @@
-// The ways of a call to its kernel: directly to the device's function, or through the dispatcher.
+// How a call reaches its kernel: directly through the device's function, or through the dispatcher.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -11,8 +11,8 @@
 
 namespace pyvae {
 
-// Whether a call on `tensor` would reach a device's kernel with nothing in between but autograd and autocast: no mode,
-// no subclass, no tracer, no transform. Only then may a kernel be called around the dispatcher, or write in place.
+// Whether a call on `tensor` would reach a device's kernel with only autograd and autocast in between: no mode, no
+// subclass, no tracer, no transform. Only then may a call bypass the dispatcher, or write in place.
 inline bool is_plain(const Tensor& tensor) {
   const c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
   const c10::DispatchKeySet keys = (tensor.key_set() | local.included_) - local.excluded_;
@@ -39,7 +39,7 @@ const Functions* direct(const Tensor& tensor, const Arguments& a) {
   return plain ? registered<Functions>(tensor.device().type()) : nullptr;
 }
 
-// A typed handle to the registered operator of a struct's function, and its call.
+// A typed handle to the registered operator that corresponds to a function of a struct; and a call of it.
 template <class Function>
 auto find_operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<typename Flat<Function>::Signature>();
@@ -49,8 +49,8 @@ auto call(const Operator& op, const Arguments& a, const More&... more) {
   return std::apply([&](const auto&... fields) { return op.call(to_passed(fields)..., more...); }, a.fields());
 }
 
-// Runs an operator: the device's function, under the operator's name in a profile, or, without `functions`, through the
-// dispatcher, which tracers, modes and subclasses follow.
+// Runs an operator. With `functions`: the device's function, recorded under the operator's name in a profile. Without:
+// through the dispatcher, so that tracers, modes and subclasses see the call.
 template <auto function, class Functions, class Arguments, class... More>
 auto run(const char* name, const Functions* functions, const Arguments& a, const More&... more) {
   if (functions) {

@@ -15,16 +15,16 @@ namespace pyvae {
 
 namespace {
 
-// An operand's tensor and its place in the call.
+// A tensor and the operand of the call that it fills.
 struct Binding {
   const Tensor* tensor;  // undefined: absent
   Operand* operand;
 };
 
-// Lays the operands over one index space, merging dimensions that are contiguous in all of them. All tensors have the
-// sizes of the first. `any_order`: features may be visited in any order (sums do not mind); the first tensor's memory
-// order is taken. Otherwise the order is the logical one, which the noise is counted in.
-// `row_dims`: that many first dimensions are rows.
+// Gives the operands one common index space. Dimensions that are contiguous in all operands are merged. All tensors
+// have the sizes of the first. `any_order`: features may be visited in any order (sums allow that), and the memory
+// order of the first tensor is used. Otherwise the order is the logical one, in which the noise is counted.
+// `row_dims`: the number of leading dimensions that are rows.
 Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order, int64_t row_dims = 1) {
   const Tensor& first = *bindings.begin()->tensor;
   const int64_t dims = first.dim();
@@ -35,7 +35,7 @@ Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order, int64_t row_dims =
   bool contiguous = true;
   for (const Binding& b : bindings) {
     if (!b.tensor->defined()) continue;
-    // data_ptr would materialize lazily cloned memory of inputs that are only read.
+    // data_ptr would materialize lazily cloned memory of inputs that are read only.
     b.operand->data = const_cast<void*>(b.tensor->const_data_ptr());
     b.operand->type = int8_t(type_code(b.tensor->scalar_type()));
     contiguous &= b.tensor->is_contiguous();
@@ -53,7 +53,8 @@ Shape lay_out(at::ArrayRef<Binding> bindings, bool any_order, int64_t row_dims =
     std::stable_sort(order.begin() + row_dims, order.end(),
                      [&](int64_t a, int64_t b) { return first.stride(a) > first.stride(b); });
   }
-  // Outer to inner; a dimension joins the one before it if that one's step is exactly its whole length everywhere.
+  // Outer to inner. A dimension is merged into the one before it if, in every tensor, stride(outer) = stride(inner) *
+  // size(inner).
   int64_t last = -1;  // the dimension of `first` that was added last
   for (const int64_t d : order) {
     if (first.size(d) == 1) continue;
@@ -117,13 +118,13 @@ LatentTensors::LatentTensors(const LatentArguments& a, const OptionalTensor& gra
     : LatentTensors(a) {
   eps = within_dims(a.eps);
   grad_z = within_dims(grad);
-  if (grad_kl && grad_kl->dim() > 1) grad_elements = within_dims(*grad_kl);  // else it is per row, or one
+  if (grad_kl && grad_kl->dim() > 1) grad_elements = within_dims(*grad_kl);  // else it is per row, or a scalar
 }
 
 void LatentTensors::lay_out(const LatentArguments& a, LatentOperands& out) const {
   const bool any_order = !z.defined() && !grad_z.defined();
   out.samples = std::max<int64_t>(a.samples.expect_int(), 1);
-  // Of several samples the first stands for all.
+  // With several samples, the first one gives the layout of all.
   const auto first = [&](const Tensor& tensor, int64_t& step) {
     if (!tensor.defined() || a.samples == 0) return tensor;
     step = tensor.stride(0) * int64_t(tensor.element_size());

@@ -1,4 +1,5 @@
-// From an operator's arguments to the kernels' operands: the tensors are kept here while the kernels run.
+// Converts an operator's arguments to the kernels' operands. These structs keep the tensors alive while the kernels
+// run.
 #pragma once
 
 #include <utility>
@@ -8,17 +9,17 @@
 
 namespace pyvae {
 
-// The kernels follow at most kMaxDims strides: a tensor of more dimensions is read from a contiguous copy, and what
-// they write in its shape is contiguous. With fewer it has the strides of `tensor`.
+// The kernels handle at most kMaxDims strides. A tensor with more dimensions is read from a contiguous copy, and
+// outputs in its shape are contiguous. With fewer dimensions, outputs have the strides of `tensor`.
 Tensor empty_like_operand(const Tensor& tensor, at::TensorOptions options = {});
 
-// For the samples: as `mu` without `samples`, else contiguous, [samples, B, ...].
+// An empty tensor for z: like `mu` without `samples`, else contiguous, [samples, B, ...].
 Tensor empty_sample(const LatentArguments& a);
 
-// For a value per row: [B] without reduction, else a scalar.
+// An empty tensor for a value per row: [B] without reduction, else a scalar.
 Tensor empty_reduced(const Tensor& like, int64_t reduction, at::ScalarType type);
 
-// The range of a logvar in numbers, on each side infinite where there is none. Refuses an empty one.
+// The range of a logvar as numbers, infinite on a side without a bound. Raises if low > high.
 std::pair<double, double> bounds_of(const OptionalTensor& low, const OptionalTensor& high);
 
 struct LatentTensors {
@@ -27,23 +28,23 @@ struct LatentTensors {
   Tensor grad_mu, grad_scale;                                                                  // undefined: absent
   Tensor prior_mean, prior_scale, elements, grad_elements, grad_prior_mean, grad_prior_scale;  // undefined: absent
 
-  explicit LatentTensors(const LatentArguments& a);  // of the two distributions alone
-  // With the noise, and the gradients of z and, if each element has its own, of the divergence.
+  explicit LatentTensors(const LatentArguments& a);  // only the two distributions
+  // Also with the noise and the gradient of z, and with the divergence's gradient if that is per element.
   LatentTensors(const LatentArguments& a, const OptionalTensor& grad, const OptionalTensor& grad_kl = std::nullopt);
   void lay_out(const LatentArguments& a, LatentOperands& out) const;
 };
 
-// In recon's shape; a number for weight or pos_weight stays one.
+// Tensors in recon's shape; a scalar weight or pos_weight stays a number.
 struct LikelihoodTensors {
   Tensor recon, target;
   Tensor weight, pos_weight, elements, gradient;                           // undefined: absent
   Tensor parameters[kMaxParameters], parameter_gradients[kMaxParameters];  // likewise
   double weight_number = 1, pos_weight_number = 1;
-  int64_t samples = 1;  // that recon holds of each of target's rows
+  int64_t samples = 1;  // samples in recon per row of target
 
   LikelihoodTensors() = default;
   explicit LikelihoodTensors(const LikelihoodArguments& a);
-  // `in_order`: features are numbered in the logical order, which sums per column are.
+  // `in_order`: features are numbered in the logical order, which sums per column need.
   void lay_out(const LikelihoodArguments& a, ObjectiveOperands& out, bool in_order = false) const;
 };
 

@@ -15,13 +15,13 @@ namespace pyvae {
 namespace cpu {
 
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type) {
-  // The first is the one that every step makes; it saves a way through the dispatcher.
+  // Most calls take the first branch; it avoids the dispatcher.
   at::Tensor out = like.is_contiguous() ? at::empty(like.sizes(), type) : at::empty_like(like, type);
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kHugePage = uintptr_t(1) << 21;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(out.const_data_ptr()) + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(out.const_data_ptr()) + out.nbytes()) / kHugePage * kHugePage;
-  // Advice: where the system declines, nothing changes.
+  // This is only advice: if the system declines, nothing changes.
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
   return out;

@@ -1,4 +1,4 @@
-// What the CPU operators do around their kernels: fresh memory, and numbers in and out of tensors.
+// Helpers of the CPU operators around their kernels: new outputs, and numbers in and out of tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +13,7 @@
 namespace pyvae {
 namespace cpu {
 
-// The kernels for this machine that compute in float, or in double.
+// The kernels for this machine, in float or in double.
 inline const Kernels& kernels(bool in_double) {
   return in_double ? instruction_set()->in_double : instruction_set()->in_float;
 }
@@ -22,10 +22,10 @@ inline const Kernels& kernels(bool in_double) {
 using Doubles = c10::SmallVector<double, 256>;
 Doubles read_doubles(const at::Tensor& values);  // [B] or a scalar, any floating type, any stride
 
-// Sums of the partials of each row, in their fixed order, and their reduction: [B], sum or batch mean.
+// Sums the partials of each row, in their fixed order, and reduces the rows: [B], sum or batch mean.
 Doubles reduce_rows(int64_t rows, int64_t per_row, const double* partials, int64_t reduction);
 
-// `count` numbers, value(i): [B] without reduction, else a scalar. Float or double.
+// Makes a tensor of the `count` numbers value(i): [B] without reduction, else a scalar. Float or double.
 template <class Value>
 at::Tensor to_tensor(size_t count, const Value& value, int64_t reduction, at::ScalarType type) {
   at::Tensor out = reduction == kNone ? at::empty({int64_t(count)}, type) : at::empty({}, type);
@@ -41,8 +41,8 @@ at::Tensor to_tensor(size_t count, const Value& value, int64_t reduction, at::Sc
 }
 at::Tensor to_tensor(const Doubles& values, int64_t reduction, at::ScalarType type);
 
-// An uninitialized tensor of `like`'s layout, about to be written whole. A large one comes as fresh pages from the
-// system, whose first touch costs as much as the arithmetic: huge pages make that 512 times rarer.
+// An uninitialized tensor with `like`'s layout; the caller writes all of it. A large one gets new pages from the
+// system, whose first touch costs as much as the arithmetic. Huge pages make that 512 times rarer.
 at::Tensor empty_output(const at::Tensor& like, at::ScalarType type);
 
 }  // namespace cpu

@@ -27,20 +27,20 @@ bool is_capturing(cudaStream_t stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-// The tickets of one device. A ticket is back at 0 when its kernel ends, so launches may share it that never run at the
-// same time: those of one stream do, and the replays of one captured launch.
+// The tickets of one device. A ticket is 0 again when its kernel ends. So launches may share a ticket if they never run
+// at the same time: the launches of one stream, and the replays of one captured launch.
 class Tickets {
  public:
-  unsigned* take(cudaStream_t stream) {  // null: none is left
+  unsigned* take(cudaStream_t stream) {  // null: no ticket is left
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!first_) {
-      // The module may have to be loaded first, which a capture in its default mode does not allow.
+      // This may load the module, which a capture in its default mode does not allow.
       const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
       first_ = tickets();
       if (!first_) return nullptr;
     }
     if (is_capturing(stream)) return fresh();
-    unsigned long long id = 0;  // unlike the handle it is never used again
+    unsigned long long id = 0;  // unlike the handle, an id is never reused
     C10_CUDA_CHECK(cudaStreamGetId(stream, &id));
     const auto found = of_stream_.find(id);
     if (found != of_stream_.end()) return found->second;
@@ -98,7 +98,7 @@ std::pair<Seed, at::Tensor> Call::draw(const std::optional<at::Generator>& gener
   at::PhiloxCudaState state;
   {
     const std::lock_guard<std::mutex> lock(own->mutex_);
-    state = own->philox_cuda_state(4);  // words of one Philox call
+    state = own->philox_cuda_state(4);  // the words of one Philox call
   }
   Seed seed;
   if (!state.captured_) {

@@ -1,4 +1,4 @@
-// What a CUDA operator needs of the runtime: device, stream, scratch memory, generator. runtime.cpp alone includes
+// What a CUDA operator needs from the runtime: device, stream, scratch memory, generator. Only runtime.cpp includes
 // CUDA.
 #pragma once
 
@@ -12,27 +12,27 @@
 
 #ifndef PYVAE_DEVICE_KEY
 #  define PYVAE_DEVICE_KEY CUDA    // where the operators are registered
-#  define PYVAE_DEVICE_TYPE kCUDA  // whose tensors they take
+#  define PYVAE_DEVICE_TYPE kCUDA  // the device of their tensors
 #endif
 
 namespace pyvae {
 namespace cuda {
 
-// One operator's call: makes the tensor's device current, and launches on its current stream.
+// One call of an operator: makes the tensor's device current, and launches on its current stream.
 class Call {
  public:
   Call(const char* function, const at::Tensor& tensor);
 
-  // Room for the partial sums of `blocks` blocks; lives as long as the call.
+  // Memory for the partial sums of `blocks` blocks; it lives as long as the call.
   Workspace workspace(int64_t blocks);
 
   // The noise's seed: from a tensor on this device or on the CPU.
   Seed seed(const at::Tensor& given) const;
-  // Or drawn from a generator (none: the device's own); and as a tensor [1] for the backward pass, which a captured
-  // kernel writes on the device, and which else is a number on the CPU.
+  // Or drawn from a generator (none: the device's own). The tensor [1] is the seed for the backward pass: a captured
+  // kernel writes it on the device; otherwise it is a number on the CPU.
   std::pair<Seed, at::Tensor> draw(const std::optional<at::Generator>& generator) const;
 
-  // Raises what CUDA says is wrong, and what helps.
+  // Launches, and raises CUDA's error with a hint.
   template <class Arguments>
   void launch(const Arguments& arguments) const {
     check(cuda::launch(arguments, stream_));
@@ -48,10 +48,10 @@ class Call {
   at::Tensor partials_, ticket_;
 };
 
-// Whether the kernels can run on a device: whether the build holds machine code, or PTX, for it.
+// Whether the kernels can run on a device, that is, whether the build has machine code or PTX for it.
 bool is_runnable(int device);
 
-// Whether eager calls let the kernel draw the seed (not where tests compare with the CPU's).
+// Whether eager calls let the kernel draw the seed (not in tests that compare with the CPU's seeds).
 #ifdef PYVAE_SEEDS_FROM_PYTHON
 constexpr bool kDrawsSeeds = false;
 #else

@@ -1,4 +1,4 @@
-// From tensors to the CUDA kernels' arguments.
+// Converts tensors to the CUDA kernels' arguments.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@ namespace cuda {
 
 inline Result result(const Tensor& tensor) { return {tensor.mutable_data_ptr(), tensor.scalar_type() == at::kDouble}; }
 
-// The kernels read float and double: what else a caller hands over is converted.
+// The kernels read float and double; other dtypes are converted.
 inline Tensor as_real(const OptionalTensor& tensor) {
   if (!tensor) return Tensor();
   const at::ScalarType type = tensor->scalar_type();

@@ -1,4 +1,4 @@
-// Encoder side: the gradient, which draws the noise again.
+// Encoder side: the autograd function. Its backward draws the noise again.
 #include "ops/latent/autograd.h"
 
 #include <torch/library.h>
@@ -11,11 +11,11 @@ namespace pyvae {
 
 namespace {
 
-// What the function below computes: the sample with or without the divergence, or the divergence alone.
+// The outputs of the autograd function: the sample with or without the divergence, or the divergence alone.
 struct LatentCall {
   bool with_z = true, with_kl = true;
   int64_t reduction = kNone;
-  bool drawn = false;  // the seed is drawn by the device, from `generator`
+  bool drawn = false;  // the device draws the seed from `generator`
   std::optional<at::Generator> generator = std::nullopt;
 };
 
@@ -24,14 +24,14 @@ std::tuple<Tensor, Tensor> forward(const LatentArguments& a, const LatentCall& c
                                         call.with_kl, call.reduction);
 }
 
-// With the seed.
+// Like `forward`, and also returns the seed.
 std::tuple<Tensor, Tensor, Tensor> draw(const LatentArguments& a, const LatentCall& call) {
   return run<&LatentFunctions::draw>("pyvae::latent_draw", direct<LatentFunctions>(a.mu, a), a, call.generator,
                                      call.with_kl);
 }
 
 struct Latent : torch::autograd::Function<Latent> {
-  // The inputs as saved, and as the reference takes them: those that may need a gradient, and the others.
+  // The order in which inputs are saved and the reference takes them: first those that may need a gradient.
   enum Input { kMu, kScale, kEps, kPriorMean, kPriorScale, kSeed, kInputs, kLow = kInputs, kHigh };
 
   static variable_list forward(AutogradContext* ctx, const LatentArguments* a, const LatentCall* call, const Tensor&,
@@ -47,7 +47,7 @@ struct Latent : torch::autograd::Function<Latent> {
     if (!call->with_z) ctx->mark_non_differentiable({z});
     if (!call->with_kl) ctx->mark_non_differentiable({kl});
     ctx->set_materialize_grads(false);
-    // No gradient of the sample reads mu.
+    // The sample's gradients do not read mu.
     const Tensor mu = call->with_kl || !call->with_z ? a->mu : without_version_check(a->mu);
     ctx->save_for_backward({mu, a->scale, value_or_undefined(a->eps), value_or_undefined(a->prior_mean),
                             value_or_undefined(a->prior_scale), seed, value_or_undefined(a->low),
@@ -60,7 +60,7 @@ struct Latent : torch::autograd::Function<Latent> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
+    constexpr int kBefore = 2;  // forward's arguments before the inputs
     const variable_list saved = ctx->get_saved_variables();
     const OptionalTensor eps = optional(saved[kEps]), seed = optional(saved[kSeed]);
     const OptionalTensor prior_mean = optional(saved[kPriorMean]), prior_scale = optional(saved[kPriorScale]);
@@ -80,7 +80,7 @@ struct Latent : torch::autograd::Function<Latent> {
     variable_list out(kBefore + kInputs);
     std::vector<bool> needs_grad = needs_input_grad(ctx, {saved.begin(), saved.begin() + kSeed});
     needs_grad.resize(saved.size(), false);
-    check("reparameterize", find_error(a));  // hooks may have unpacked anything
+    check("reparameterize", find_error(a));  // saved-tensor hooks may return anything
     if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kEps]) {
       const std::vector<int64_t> codes = {a.scale_kind, a.row_offset.expect_int(), a.samples.expect_int()};
       ReferenceCall call{"reparameterize", saved, codes, {}, grads, needs_grad};
@@ -144,7 +144,7 @@ Tensor kl_divergence(const LatentArguments& a, int64_t reduction) {
 
 namespace {
 
-// Registered with the dispatcher: their arguments are unchecked.
+// Registered with the dispatcher, so their arguments are unchecked.
 std::tuple<Tensor, Tensor> checked_reparameterize(const LatentArguments& a, bool with_kl) {
   check("reparameterize", find_error(a));
   check("reparameterize", find_noise_error(a));
@@ -157,7 +157,7 @@ Tensor checked_kl_divergence(const LatentArguments& a, int64_t reduction) {
   return kl_divergence(a, reduction);
 }
 
-// Without a gradient to prepare they are their forward kernel: one function for both.
+// If no gradient is needed, these only run the forward kernel, so one function serves both keys.
 void implement_differentiable(torch::Library& m) {
   m.impl("reparameterize", flat<&checked_reparameterize>());
   m.impl("kl_divergence", flat<&checked_kl_divergence>());

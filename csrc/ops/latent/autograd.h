@@ -1,4 +1,4 @@
-// The encoder side's differentiable operators, of checked arguments (find_error).
+// The encoder side's differentiable operators; the arguments are already checked (find_error).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -7,7 +7,7 @@
 
 namespace pyvae {
 
-// (z, kl); kl [B], or empty where it is not asked for.
+// (z, kl); kl [B], or empty without `with_kl`.
 std::tuple<Tensor, Tensor> reparameterize(const LatentArguments& a, bool with_kl);
 // The same with a seed that the device draws from `generator` (none: its own).
 std::tuple<Tensor, Tensor> reparameterize_drawn(const LatentArguments& a, const std::optional<at::Generator>& generator,

@@ -6,7 +6,7 @@ namespace pyvae {
 
 namespace {
 
-// Whether the index of an element, (row_offset + row) * features + column, may pass 2^63; symbols are taken on trust.
+// Whether an element's index, (row_offset + row) * features + column, may exceed 2^63. Symbolic sizes are not checked.
 bool counts_too_far(const LatentArguments& a) {
   const auto offset = a.row_offset.maybe_as_int(), rows = a.mu.sym_size(0).maybe_as_int(),
              count = a.mu.sym_numel().maybe_as_int();

@@ -20,7 +20,7 @@ namespace {
 
 uint64_t seed_of(const LatentArguments& a) { return a.seed ? uint64_t(*a.seed->const_data_ptr<int64_t>()) : 0; }
 
-// Runs the forward kernel: the sample into z, if that is defined, and the divergence, if it is asked for.
+// Runs the forward kernel: writes the sample to z, if z is defined, and returns the divergence if `with_kl`.
 Doubles run_forward(const LatentArguments& a, const LatentTensors& tensors, bool with_kl, int64_t reduction) {
   LatentForward call{};
   tensors.lay_out(a, call);
@@ -41,8 +41,8 @@ Doubles run_forward(const LatentArguments& a, const LatentTensors& tensors, bool
   return with_kl ? reduce_rows(chunks.rows, chunks.per_row, partials.data(), reduction) : Doubles();
 }
 
-// Allocates the gradients of mu and scale, and with `to_prior` those of the prior, element by element, and runs the
-// backward kernel. `grad_kl`: of each row's divergence [B]; null: 0, or each element has its own.
+// Allocates the gradients of mu and scale and, with `to_prior`, of the prior, per element, and runs the backward
+// kernel. `grad_kl`: the gradient of each row's divergence [B]; null: 0, or each element has its own.
 void run_backward(const LatentArguments& a, LatentTensors& tensors, const double* grad_kl, bool to_prior) {
   tensors.grad_mu = empty_output(tensors.mu, a.mu.scalar_type());
   tensors.grad_scale = empty_output(tensors.scale, a.scale.scalar_type());
@@ -78,7 +78,7 @@ std::tuple<Tensor, Tensor, Tensor> draw(const LatentArguments& a, const std::opt
   const OptionalTensor seed = at::empty({1}, at::kLong);
   {
     const std::lock_guard<std::mutex> lock(own->mutex_);
-    // As torch.randint(-2**63, 2**63 - 1) draws it, so that the reference makes the same noise.
+    // Drawn like torch.randint(-2**63, 2**63 - 1), so that the reference makes the same noise.
     *seed->mutable_data_ptr<int64_t>() = int64_t(own->random64() % ~uint64_t(0) + (uint64_t(1) << 63));
   }
   const LatentArguments seeded{.mu = a.mu,

@@ -1,4 +1,4 @@
-// What the decoder side's CPU functions use of the encoder side's: the divergence, and its gradients.
+// The encoder side's functions that the decoder side's CPU functions use: the divergence and its gradients.
 #pragma once
 
 #include "ops/arguments.h"
@@ -7,7 +7,7 @@
 namespace pyvae {
 namespace cpu {
 
-// Reduced, or [B].
+// The divergence, reduced, or [B].
 Doubles divergence(const LatentArguments& a, int64_t reduction);
 // (grad_mu, grad_scale) of the divergence times `upstream` [B].
 std::pair<Tensor, Tensor> divergence_backward(const LatentArguments& a, const Doubles& upstream);

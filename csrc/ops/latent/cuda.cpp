@@ -14,7 +14,7 @@ namespace cuda {
 
 namespace {
 
-// One launch of the forward kernel. `draw`: no seed is given; it is drawn from the generator, into the last result.
+// One launch of the forward kernel. `draw`: no seed is given; it is drawn from the generator and returned last.
 std::tuple<Tensor, Tensor, Tensor> run_forward(const char* function, const LatentArguments& a, bool draw,
                                                const std::optional<at::Generator>& generator, bool with_z, bool with_kl,
                                                int64_t reduction) {

@@ -1,4 +1,4 @@
-// The encoder side without data: shapes and types of results, for compilers and meta tensors.
+// The encoder side without data: shapes and dtypes of results, for compilers and meta tensors.
 #include "ops/latent/implement.h"
 #include "ops/layout.h"
 

@@ -1,4 +1,4 @@
-// The log density's gradient, from the sums that forward took.
+// The log density's autograd function. Its backward uses the sums that forward saved.
 #include "ops/mixture/autograd.h"
 
 #include <torch/library.h>
@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, boo
 }
 
 struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
-  // The inputs as saved, and as the reference takes them: those that may need a gradient, and the others.
+  // The order in which inputs are saved and the reference takes them: first those that may need a gradient.
   enum Input { kZ, kMean, kScale, kLogits, kInputs, kLow = kInputs, kHigh, kNormalizers };
 
   static variable_list forward(AutogradContext* ctx, const MixtureArguments* a, bool elements, const Tensor&,
@@ -33,9 +33,9 @@ struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
+    constexpr int kBefore = 2;  // forward's arguments before the inputs
     variable_list out(kBefore + kInputs);
-    const Tensor& upstream = grads[0];  // as the result
+    const Tensor& upstream = grads[0];  // shaped like the result
     if (!upstream.defined()) return out;
     const variable_list saved = ctx->get_saved_variables();
     const OptionalTensor logits = optional(saved[kLogits]), low = optional(saved[kLow]), high = optional(saved[kHigh]);
@@ -49,7 +49,7 @@ struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
                              .high = high};
     std::vector<bool> needs_grad = needs_input_grad(ctx, {saved.begin(), saved.begin() + kInputs});
     needs_grad.resize(saved.size(), false);
-    check("mixture_log_prob", find_error(a));  // hooks may have unpacked anything
+    check("mixture_log_prob", find_error(a));  // saved-tensor hooks may return anything
     check("mixture_log_prob", find_gradient_error(a, saved[kNormalizers], upstream, elements));
     if (at::GradMode::is_enabled() || has_tangent(grads) || is_batched(grads)) {
       const variable_list gradients =
@@ -69,13 +69,13 @@ struct MixtureLogProb : torch::autograd::Function<MixtureLogProb> {
   }
 };
 
-// Registered with the dispatcher: its arguments are unchecked.
+// Registered with the dispatcher, so its arguments are unchecked.
 Tensor checked_mixture_log_prob(const MixtureArguments& a, bool elements) {
   check("mixture_log_prob", find_error(a));
   return mixture_log_prob(a, elements);
 }
 
-// Without a gradient to prepare it is its forward kernel: one function for both.
+// If no gradient is needed, this only runs the forward kernel, so one function serves both keys.
 void implement_differentiable(torch::Library& m) { m.impl("mixture_log_prob", flat<&checked_mixture_log_prob>()); }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The differentiable log density, of checked arguments (find_error).
+// The differentiable log density; the arguments are already checked (find_error).
 #pragma once
 
 #include "ops/arguments.h"

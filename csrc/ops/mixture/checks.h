@@ -1,4 +1,4 @@
-// Checks of the log density's arguments (ops/check.h): nullptr, or what is wrong.
+// Checks of the log density's arguments (ops/check.h): return nullptr, or what is wrong.
 #pragma once
 
 #include "ops/check.h"
@@ -6,7 +6,8 @@
 namespace pyvae {
 
 const char* find_error(const MixtureArguments& a);
-// What autograd hands to mixture_backward: grad in the result's shape, normalizers [2, ...] of it.
+// The arguments that autograd passes to mixture_backward: grad shaped like the result, normalizers [2, ...] of that
+// shape.
 const char* find_gradient_error(const MixtureArguments& a, const Tensor& normalizers, const Tensor& grad,
                                 bool elements);
 

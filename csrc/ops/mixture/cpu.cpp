@@ -15,7 +15,7 @@ namespace cpu {
 
 namespace {
 
-// Runs f(begin, end, scratch) over the units, some 5 us of work at least to a thread.
+// Runs f(begin, end, scratch) over the units, with at least some 5 us of work per thread.
 template <class Function>
 void for_each_unit(const Mixture& call, bool backward, const Function& f) {
   const MixtureUnits units(call, backward);
@@ -44,7 +44,8 @@ std::tuple<Tensor, Tensor> forward(const MixtureArguments& a, bool elements, boo
   return {values, normalizers};
 }
 
-// weights [groups, K], the sums of each component's part, to those by its logit: less pi of all parts' sum.
+// Turns weights [groups, K], the sums of r per component, into gradients by logit: subtracts pi times the group's
+// total.
 void to_logits(const Tensor& log_weight, Tensor& weights) {
   const int64_t K = weights.size(1);
   double* const sums = weights.mutable_data_ptr<double>();

@@ -12,12 +12,12 @@ namespace cuda {
 
 namespace {
 
-// One component without a weight, for each sample of the batch: a posterior.
+// Whether the call is a posterior: one component without a weight for each sample of the batch.
 bool is_posterior(const MixtureOperands& a) {
   return a.components == 1 && !a.log_weight && a.rows <= kFewSamples * a.groups;
 }
 
-// A mixture's call: its scratch, and its launches.
+// One call of a mixture: its scratch memory and its launches.
 class MixtureCall {
  public:
   MixtureCall(const char* function, const Tensor& z, const MixtureOperands& operands, at::ScalarType type)
@@ -35,7 +35,7 @@ class MixtureCall {
     call_.launch(arguments_);
   }
 
-  // The components' gradients.
+  // Computes the components' gradients.
   void launch_sums() {
     const MixtureTiling& t = arguments_.tiling;
     const int64_t count = t.problems * t.parts * t.sums_each(arguments_.components);
@@ -116,7 +116,7 @@ MixtureGradients backward(const MixtureArguments& a, const Tensor& normalizers, 
   const Tensor by_z = grad_z.to(a.z.scalar_type());
   if (!to_mixture) return {by_z, Tensor(), Tensor(), Tensor()};
   Tensor by_logits;
-  if (a.logits) {  // the sums of each component's part, less pi of all parts' sum
+  if (a.logits) {  // the sum of r per component, minus pi times the total
     by_logits = weights - tensors.log_weight.exp().view_as(weights) * weights.sum(-1, /*keepdim=*/true);
     by_logits = by_logits.view(a.logits->sizes()).to(a.logits->scalar_type());
   }

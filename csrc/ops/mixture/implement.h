@@ -1,4 +1,4 @@
-// Registers a device's functions as the log density's operators, behind the checks.
+// Registers a device's functions as the log density's operators, with argument checks in front of them.
 #pragma once
 
 #include <ATen/ops/empty.h>

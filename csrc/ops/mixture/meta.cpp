@@ -1,4 +1,4 @@
-// The log density without data: shapes and types of results, for compilers and meta tensors.
+// The log density without data: shapes and dtypes of results, for compilers and meta tensors.
 #include "ops/dtypes.h"
 #include "ops/mixture/implement.h"
 

@@ -1,5 +1,5 @@
-// The log density's operators, torch.ops.pyvae.*. Their kernels: cpu.cpp, cuda.cpp, meta.cpp behind implement.h, and
-// autograd.cpp for the one that differentiates.
+// The log density's operators, torch.ops.pyvae.*. cpu.cpp, cuda.cpp and meta.cpp implement them, through implement.h;
+// autograd.cpp implements the differentiable one.
 #include <torch/library.h>
 
 #include <string>
@@ -15,7 +15,7 @@ TORCH_LIBRARY_FRAGMENT(pyvae, m) {
   // Differentiable.
   define("mixture_log_prob(" + mixture + ", bool elements) -> Tensor");
 
-  // What it is made of (functions.h says what each does).
+  // Its building blocks (functions.h documents each).
   define("mixture_forward(" + mixture +
          ", bool elements, bool with_normalizers) -> (Tensor values, Tensor normalizers)");
   define("mixture_backward(" + mixture +

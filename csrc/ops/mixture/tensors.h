@@ -1,5 +1,5 @@
-// The operands of log densities, in the type that is computed in and contiguous. What was not so is a copy, no larger
-// than it. The tensors are kept here while the kernels run.
+// The operands of log densities: contiguous, in the compute dtype. A tensor that is not so is copied; the copy is no
+// larger than the tensor. This struct keeps the tensors alive while the kernels run.
 #pragma once
 
 #include "operand.h"
@@ -16,10 +16,10 @@ struct MixtureTensors {
   Tensor made(const Tensor& tensor) const { return tensor.to(type).contiguous(); }
 };
 
-// normalizers [2, ...], of the values' shape: the largest terms, and the sums
+// normalizers [2, ...], shaped like the values: the largest terms, and the sums
 void lay_out_normalizers(const Tensor& normalizers, MixtureOperands& out);
 
-// The values, and the normalizers, empty where they are not wanted.
+// Empty tensors for the values and the normalizers. The normalizers have no elements if they are not requested.
 std::tuple<Tensor, Tensor> empty_values(const MixtureArguments& a, bool elements, bool with_normalizers,
                                         at::ScalarType type);
 

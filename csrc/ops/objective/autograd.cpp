@@ -1,4 +1,4 @@
-// Decoder side: hand out the gradient that the forward pass wrote, once; after that, compute it again.
+// Decoder side: backward hands out the gradient that the forward pass wrote, once; after that it computes it again.
 #include "ops/objective/autograd.h"
 
 #include <ATen/ops/ones.h>
@@ -25,11 +25,11 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   return {loss, recon_term, kl_term, from_outputs({recon, parameters, log_library})};
 }
 
-// The sum of two gradients of which each may be absent (undefined).
+// The sum of two gradients; either may be absent (undefined).
 Tensor plus(const Tensor& a, const Tensor& b) { return !a.defined() ? b : (b.defined() ? a + b : a); }
 
-// The rescaling of recon's gradient [B, ...] as a function, for a tracer: a copy, on which elbo_backward_ works. It
-// decides by the upstream gradient's value, which a tracer cannot, whether 16-bit numbers have to be made anew.
+// Rescales recon's gradient [B, ...] as a function, for a tracer: elbo_backward_ works on a copy. It decides by the
+// upstream gradient's value whether 16-bit numbers must be computed again, which a tracer cannot do.
 Tensor elbo_backward(const ElboArguments& a, const Tensor& gradient, const OptionalTensor& grad_loss,
                      const OptionalTensor& grad_recon) {
   check("elbo_backward", find_error(a));
@@ -41,7 +41,7 @@ Tensor elbo_backward(const ElboArguments& a, const Tensor& gradient, const Optio
   return out;
 }
 
-// buffer [B, ...] times upstream, [B] or scalar, for a tracer, too.
+// buffer [B, ...] times upstream, [B] or scalar. A tracer can follow it.
 Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
   c10::SymDimVector sizes(upstream.dim() == 0 ? 0 : size_t(buffer.dim()), 1);
   if (!sizes.empty()) sizes[0] = buffer.sym_size(0);
@@ -49,8 +49,8 @@ Tensor scaled(const Tensor& buffer, const Tensor& upstream) {
 }
 
 struct Elbo : torch::autograd::Function<Elbo> {
-  // The inputs as saved, and as the reference takes them. As many parameters as any likelihood has; of fewer the rest
-  // is absent.
+  // The order in which inputs are saved and the reference takes them. There is a slot for as many parameters as any
+  // likelihood has; unused ones are absent.
   enum Input : int64_t {
     kRecon,
     kTarget,
@@ -88,7 +88,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    constexpr int kBefore = 2;  // of forward's arguments, those that are no inputs
+    constexpr int kBefore = 2;  // forward's arguments before the inputs
     grads.resize(3);
     const std::vector<int64_t> codes = ctx->saved_data["codes"].toIntVector();
     const variable_list saved = ctx->get_saved_variables();
@@ -114,7 +114,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     variable_list out(kBefore + kInputs);
     const auto gradient_of = [&out](int64_t place) -> Tensor& { return out[kBefore + input_of(place)]; };
 
-    check("elbo", find_error(a));  // hooks may have unpacked anything
+    check("elbo", find_error(a));  // saved-tensor hooks may return anything
     if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kTarget] || needs_grad[kWeight] ||
         needs_grad[kPosWeight] || needs_grad[kBeta] || (is_batched(grads) && !has_buffers(ctx, a, needs_grad))) {
       const variable_list gradients = reference_gradient()({"elbo", saved, codes, {a.beta}, grads, needs_grad});
@@ -133,7 +133,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     const ObjectiveFunctions* const functions = is_plain(grad_loss) && is_plain(grad_recon) && is_plain(grad_kl)
                                                     ? direct<ObjectiveFunctions>(a.recon, a)
                                                     : nullptr;
-    Tensor kl_gradient;  // [B], or one for all rows
+    Tensor kl_gradient;  // [B], or a scalar for all rows
     if (functions) {
       for (int64_t place = 0; place < kGradients; ++place) {
         if (is_set(output_mask, place)) gradient_of(place) = take_buffer(ctx, place);
@@ -142,7 +142,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
       const bool on_cpu = upstream.defined() && a.recon.is_cpu();
       const bool on_host = on_cpu && functions->compares_rows;
       const Tensor factor = on_cpu ? as_scalar_if_uniform(upstream) : upstream;
-      int64_t scaled_places = unscaled ? 0 : output_mask;  // those that are computed with the upstream gradient
+      int64_t scaled_places = unscaled ? 0 : output_mask;  // computed with the upstream gradient
       for (int64_t place = 0; place < kGradients && unscaled && on_host && factor.dim() == 1; ++place) {
         if (!is_set(output_mask, place) || is_scalable(a, place)) continue;
         scaled_places |= int64_t(1) << place;
@@ -151,7 +151,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
       compute_missing_gradients(a, functions, factor, /*unscaled=*/false, scaled_places, gradient_of);
       Tensor kept = compute_missing_gradients(a, functions, upstream, /*unscaled=*/true, output_mask & ~scaled_places,
                                               gradient_of);
-      const bool on_device = unscaled && !on_host && !are_scalable(a, output_mask);  // rows are compared
+      const bool on_device = unscaled && !on_host && !are_scalable(a, output_mask);  // the device compares the rows
       if (on_device) {
         const auto entry = ctx->saved_data.find(buffer_name(kKept));
         if (entry != ctx->saved_data.end()) kept = entry->second.toTensor();
@@ -163,7 +163,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
             functions->backward_rows_(a, all, grad_loss, grad_recon, grad_kl, to_kl);
         for (int64_t place = 0; place < kGradients; ++place) gradient_of(place) = all[place];
       }
-      // On the CPU it can be seen here that nothing is to be scaled; CUDA's kernel finds out itself.
+      // On the CPU we can see here that nothing has to be scaled; on CUDA the kernel finds out.
       const bool to_scale = unscaled && !on_device && !(on_cpu && is_one(factor));
       c10::SmallVector<Tensor, kGradients> others;
       for (int64_t place = kGradRecon + 1; place < kGradients && to_scale; ++place) {
@@ -181,7 +181,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
         const auto entry = ctx->saved_data.find(buffer_name(place));
         if (!is_set(output_mask, place) || entry == ctx->saved_data.end() || !is_scalable(a, place)) continue;
         const Tensor buffer = entry->second.toTensor();
-        if (is_in_16_bits(buffer)) {  // recon's: those of parameters are not stored unscaled
+        if (is_in_16_bits(buffer)) {  // recon's: parameters' gradients are not stored unscaled in 16 bits
           static const auto op = find_operator<decltype(&elbo_backward)>("pyvae::elbo_backward");
           gradient_of(place) = call(op, a, buffer, grad_loss, grad_recon);
         } else {
@@ -203,9 +203,9 @@ struct Elbo : torch::autograd::Function<Elbo> {
     return out;
   }
 
-  // Of the gradients in the mask those that the forward pass has not made, or that were handed out before. If
-  // `unscaled`, as it makes them, to the bit, and what it keeps with them is returned; else times upstream, [B] or
-  // scalar, before anything is rounded.
+  // Computes the gradients in the mask that the forward pass has not computed, or that were handed out before. If
+  // `unscaled`: the same bits as in the forward pass, and returns what that keeps with them (kKept). Otherwise: times
+  // upstream, [B] or scalar, before anything is rounded.
   template <class GradientOf>
   static Tensor compute_missing_gradients(const ElboArguments& a, const ObjectiveFunctions* functions,
                                           const Tensor& upstream, bool unscaled, int64_t output_mask,
@@ -224,7 +224,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     return found[kKept];
   }
 
-  // The KL's upstream gradient, as elbo_backward_ computes it, in operators that a tracer can follow.
+  // The KL's upstream gradient, as elbo_backward_ computes it, from operators that a tracer can follow.
   static Tensor traced_kl_gradient(const ElboArguments& a, const variable_list& grads) {
     Tensor from_loss = grads[0];
     if (from_loss.defined() && a.beta_tensor) from_loss = from_loss * *a.beta_tensor;
@@ -234,7 +234,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     return a.kl ? out.to(a.kl->scalar_type()) : out;
   }
 
-  // Whether the forward pass has made all gradients that are needed, and any upstream gradient can multiply them.
+  // Whether the forward pass has computed all required gradients, and any upstream gradient can multiply them.
   static bool has_buffers(const AutogradContext* ctx, const ElboArguments& a, const std::vector<bool>& needs_grad) {
     for (int64_t place = 0; place < kGradients; ++place) {
       if (!needs_grad[input_of(place)]) continue;
@@ -243,7 +243,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
     return true;
   }
 
-  // `apply` takes tensors and optional tensors for inputs: of a list of them the gradients would be lost.
+  // `apply` tracks only tensors and optional tensors as inputs: gradients of tensors in a list would be lost.
   template <size_t... k>
   static variable_list of(const ElboArguments& a, bool with_terms, std::index_sequence<k...>) {
     const auto parameter = [&a](size_t i) -> const OptionalTensor& {
@@ -254,7 +254,7 @@ struct Elbo : torch::autograd::Function<Elbo> {
   }
 };
 
-// Registered with the dispatcher: its arguments are unchecked.
+// Registered with the dispatcher, so its arguments are unchecked.
 std::tuple<Tensor, Tensor, Tensor> checked_elbo(const ElboArguments& a) {
   check("elbo", find_error(a));
   const variable_list out = elbo(a, /*with_terms=*/true);

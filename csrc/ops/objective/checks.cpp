@@ -15,14 +15,14 @@ bool is_flattened_form(const Tensor& flat, const Tensor& full) {
          flat.sym_numel() == full.sym_numel();
 }
 
-// Whether recon holds several rows for each of target's: all of the first sample, then all of the second ...
+// Whether recon has several rows per row of target: all rows of the first sample, then all of the second ...
 bool are_samples(const Tensor& recon, const Tensor& target) {
   if (recon.dim() != target.dim() || recon.dim() == 0) return false;
   return recon.sym_sizes().slice(1) == target.sym_sizes().slice(1) && target.sym_size(0) > 0 &&
          recon.sym_size(0) > target.sym_size(0) && recon.sym_size(0) % target.sym_size(0) == 0;
 }
 
-// A factor on recon's elements: weight or pos_weight.
+// A factor for recon's elements: weight or pos_weight.
 const char* find_factor_error(const OptionalTensor& factor, const Tensor& recon) {
   if (!factor) return nullptr;
   if (!is_factor_type(factor->scalar_type())) return "weights must be floating or bool";
@@ -115,7 +115,7 @@ const char* find_gradient_error(const ElboArguments& a, const OptionalTensor& gr
   if (gradient && at::has_internal_overlap(*gradient) == at::MemOverlap::Yes)
     return "gradient is written in place, so its elements must have memory of their own";
   for (const Tensor& other : parameter_gradients) {
-    // 16-bit numbers were rounded before the upstream gradient came.
+    // 16-bit numbers would have been rounded before the upstream gradient is known.
     if (!is_supported_type(other.scalar_type()) || at::elementSize(other.scalar_type()) == 2)
       return "parameter_gradients must be float32 or float64";
     if (other.device() != a.recon.device()) return "parameter_gradients must be on recon's device";

@@ -1,4 +1,4 @@
-// Decoder side on the CPU: allocate and run. The forward pass already writes the gradient.
+// Decoder side on the CPU: allocate and run. The forward pass already computes the gradient.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
@@ -17,7 +17,7 @@ namespace cpu {
 
 namespace {
 
-// Refuses data that the kernel found illegal.
+// Raises an error if the kernel found illegal data.
 void check_data(const LikelihoodArguments& a, bool legal) {
   const Trait& trait = kTraits.values[a.likelihood];
   TORCH_CHECK_VALUE(
@@ -29,7 +29,7 @@ void check_data(const LikelihoodArguments& a, bool legal) {
       trait.is_count ? "" : "; bytes are to be divided by 255, and real numbers go with likelihood='gaussian'");
 }
 
-// Numbers that a call's values were summed to: of each row `per_row`, or of everything.
+// The sums of a call's values: `per_row` for each row, or sums of everything.
 struct ValueSums {
   bool by_row = false;
   Doubles sums;
@@ -43,8 +43,8 @@ struct ValueSums {
   }
 };
 
-// Runs the kernel: sums of the values, if they are wanted, and the gradients that have a place, times factor times
-// upstream [rows]. A null upstream is 1.
+// Runs the kernel. Computes sums of the values if `value` is given, and the gradients that have a buffer, times factor
+// times upstream [rows]; a null upstream is 1.
 void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const ParameterGradients& parameters,
          double factor, const double* upstream, ValueSums* value) {
   Objective call{};
@@ -82,8 +82,8 @@ void run(const LikelihoodArguments& a, const LikelihoodTensors& tensors, const P
   check_data(a, legal);
 }
 
-// The sums of the values and each element's, if they are wanted, and the wanted gradients times factor times upstream
-// [rows].
+// Computes the sums of the values and the elements' values, if requested, and the gradients in the mask times factor
+// times upstream [rows].
 Gradients run(const LikelihoodArguments& a, int64_t output_mask, double factor, const double* upstream,
               ValueSums* value, Tensor* elements = nullptr) {
   Shape shape{};
@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   } else if (a.kl) {
     kl_term = reduce_rows(rows, 1, read_doubles(*a.kl).data(), a.reduction);
   } else if (with_terms) {
-    kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; of no rows the mean is NaN
+    kl_term = reduce_rows(rows, 0, nullptr, a.reduction);  // zeros; without rows the mean is NaN
   }
   const double beta = beta_of(a);
   const auto loss = [beta, recon = recon_term.data(), kl = kl_term.data()](size_t i) {
@@ -135,7 +135,8 @@ std::tuple<Tensor, Gradients> elements(const LikelihoodArguments& a, int64_t out
 
 Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t output_mask) {
   const Doubles rows = read_doubles(upstream);
-  // One number for all rows is a factor as the forward pass has it, of the derivatives before the weights.
+  // A single upstream number is passed as `factor`, as in the forward pass: it multiplies the derivatives before the
+  // weights.
   if (!rows.empty() && upstream.stride(0) == 0) return run(a, output_mask, rows[0], nullptr, nullptr);
   return run(a, output_mask, 1, rows.data(), nullptr);
 }
@@ -147,14 +148,15 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
   const int64_t batch = a.recon.size(0);
   if (gradient || !parameter_gradients.empty()) {
     const Tensor upstream = as_scalar_if_uniform(upstream_of(grad_loss, grad_recon));
-    const bool is_done = is_one(upstream);  // the gradients are as the forward pass wrote them
+    const bool is_done = is_one(upstream);  // the gradients need no scaling
     for (const Tensor& other : parameter_gradients) {
       if (!is_done) other.mul_(aligned_rows(upstream, other));
     }
     if (is_done || !gradient) {
-      // nothing is left to do
+      // nothing to do
     } else if (at::elementSize(a.recon.scalar_type()) == 2) {
-      // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
+      // The 16-bit values were rounded before the factor (a loss scale, say) was known. Computing them again loses
+      // nothing.
       LikelihoodTensors tensors(a);
       tensors.gradient = *gradient;
       run(a, tensors, ParameterGradients(a, /*output_mask=*/0, {}), mean_of(a),
@@ -169,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_(const ElboArguments& a, const Optio
   Doubles out = grad_kl ? read_doubles(*grad_kl) : Doubles(from_loss.size(), 0.0);
   for (size_t i = 0; i < out.size(); ++i) out[i] = mean * kl_upstream(grad_loss ? from_loss[i] : 0, out[i], beta);
   if (!a.mu) return {Tensor(), Tensor(), to_tensor(out, a.reduction, kl_type(a))};
-  // In the KL's type, as it would come from outside.
+  // Rounded to the KL's dtype, as a gradient from outside would be.
   if (kl_type(a) == at::kFloat) std::transform(out.begin(), out.end(), out.begin(), [](double x) { return float(x); });
   if (a.reduction != kNone) out.assign(size_t(batch), out[0]);
   return std::tuple_cat(divergence_backward(a.posterior(), out), std::tuple<Tensor>());

@@ -1,4 +1,4 @@
-// Decoder side on CUDA: allocate and launch, one kernel each way, or what goes by tiles.
+// Decoder side on CUDA: allocate and launch; one kernel each way, or the tiled stages.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -14,7 +14,7 @@ namespace cuda {
 
 namespace {
 
-// beta * beta_tensor: a number where it can be read without waiting for the device, else a tensor as well.
+// beta * beta_tensor: a number if it can be read without waiting for the device, else also a tensor.
 Tensor set_beta(const ElboArguments& a, LossTerms& out) {
   out.beta = beta_of(a);
   if (!a.beta_tensor || a.beta_tensor->is_cpu()) return Tensor();
@@ -23,8 +23,8 @@ Tensor set_beta(const ElboArguments& a, LossTerms& out) {
   return tensor;
 }
 
-// The loss and, where they are asked for, its terms. Scalars of one type share an allocation if they may, which takes
-// as long as a small kernel; none of them is a view, so that each can be written in place.
+// The loss and, if requested, its terms. Scalars of one dtype share an allocation if they may, since an allocation
+// takes as long as a small kernel. None of them is a view, so each can be written in place.
 std::array<Tensor, 3> empty_results(const ElboArguments& a, TermOutputs terms) {
   if (terms == TermOutputs::kSkip) return {empty_reduced(a.recon, a.reduction, loss_type(a)), Tensor(), Tensor()};
   const at::ScalarType types[] = {loss_type(a), recon_type(a), kl_type(a)};
@@ -45,7 +45,7 @@ std::array<Tensor, 3> empty_results(const ElboArguments& a, TermOutputs terms) {
 std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, int64_t output_mask, TermOutputs terms) {
   Call call("elbo_forward", a.recon);
   const auto [loss, recon_term, kl_term] = empty_results(a, terms);
-  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // of the results
+  const bool by_row = a.reduction == kNone && a.recon.size(0) > 1;  // the results are per row
   GradientTensors tensors(a, output_mask);
   const bool by_tiles = goes_by_tiles(a);
   Objective o{};
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor, Tensor, Gradients> forward(const ElboArguments& a, in
   o.loss = result(loss);
   if (terms != TermOutputs::kSkip) o.recon_term = result(recon_term), o.kl_term = result(kl_term);
 
-  // The KL: a second segment of the launch; by row, before tiles, or in the other precision, a launch of its own.
+  // The KL is a second segment of the launch. Per row, with tiles, or in the other precision, it has its own launch.
   DivergenceSegment& segment = o.divergence;
   Tensor kl = a.kl.value_or(Tensor());
   std::optional<LatentTensors> posterior;
@@ -119,17 +119,17 @@ Gradients gradient(const LikelihoodArguments& a, const Tensor& upstream, int64_t
   return tensors.finish();
 }
 
-// sums: per column, of rows that have upstream gradients of their own; null: there are none.
+// sums: sums per column, if rows have different upstream gradients; null: no such sums.
 std::tuple<Tensor, Tensor, Tensor> backward(const ElboArguments& a, const OptionalTensor& given,
                                             at::TensorList parameter_gradients, const OptionalTensor& grad_loss,
                                             const OptionalTensor& grad_recon, const OptionalTensor& grad_kl, bool to_kl,
                                             ColumnSums* sums) {
   Call call("elbo_backward_", a.recon);
   ObjectiveBackward b{};
-  // 16-bit values were rounded before the factor came (a loss scale, say): computing again loses nothing.
+  // 16-bit values were rounded before the factor (a loss scale, say) was known. Computing them again loses nothing.
   b.rescale = at::elementSize(a.recon.scalar_type()) > 2;
   b.done_if_one = true;
-  OptionalTensor gradient = given;  // what is left to be done
+  OptionalTensor gradient = given;  // what remains to be done
   if (given && !b.rescale && goes_by_tiles(a)) {
     const Tensor upstream = upstream_of(grad_loss, grad_recon).mul(mean_of(a));
     given->copy_(cuda::gradient(a, upstream, int64_t(1) << kGradRecon)[kGradRecon]);
@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const ElboArguments& a, const Option
     }
   }
   if (!gradient && !to_kl && others == 0 && !sums) return {};
-  // In the same precision the posterior's gradients are made by the same launch.
+  // In the same precision, the same launch computes the posterior's gradients.
   std::optional<LatentTensors> posterior;
   if (to_kl && a.mu && kl_type(a) == recon_type(a)) {
     posterior.emplace(a.posterior());
@@ -157,7 +157,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const ElboArguments& a, const Option
   LikelihoodTensors tensors;
   if (gradient && gradient->numel() > 0) {
     if (!b.rescale) tensors = LikelihoodTensors(a);
-    if (b.rescale) tensors.recon = *gradient;  // what is laid out: the gradient alone
+    if (b.rescale) tensors.recon = *gradient;  // only the gradient is laid out
     tensors.gradient = *gradient;
     tensors.lay_out(a, b.objective);
     b.objective.partition = Partition(1, a.recon.numel());
@@ -191,7 +191,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_rows_(const ElboArguments& a, Gradie
   const auto is_one_for_all = [&](const OptionalTensor& upstream) {
     return rows == 1 || !upstream || upstream->stride(0) == 0;
   };
-  const bool is_uniform = is_one_for_all(grad_loss) && is_one_for_all(grad_recon);  // which needs no comparison
+  const bool is_uniform = is_one_for_all(grad_loss) && is_one_for_all(grad_recon);  // no comparison needed
   c10::SmallVector<Tensor, kGradients> others;
   Tensor sums[kMaxParameters];
   bool with_sums = false;

@@ -52,7 +52,7 @@ namespace {
 
 Result result_if_any(const Tensor& tensor) { return tensor.defined() ? result(tensor) : Result{}; }
 
-// How a call that is laid out is cut.
+// Chooses the tilings of a call; needs its layout.
 void cut(TiledObjective& o) {
   const int64_t rows = o.shape.rows, features = o.shape.features;
   o.tiling = Tiling(rows, features, most_tile_vectors(kTraits[o.likelihood].parameters, o.in_double ? 8 : 4));
@@ -60,7 +60,7 @@ void cut(TiledObjective& o) {
   o.normalizer_tiling = NormalizerTiling(features);
 }
 
-// What `prepare` makes.
+// Requests scratch memory for the outputs of the `prepare` stage.
 void want_prepared(TiledObjective& o, const LikelihoodTensors& tensors, Scratch& scratch) {
   const int64_t rows = o.shape.rows, features = o.shape.features, bytes = o.in_double ? 8 : 4;
   const Tensor& parameter = tensors.parameters[0];
@@ -75,7 +75,7 @@ void launch_stage(Call& call, TiledObjective& o, Stage stage) {
   call.launch(o);
 }
 
-// Of a call that is laid out but for its sums and what comes from the rows.
+// Runs a call that has its layout and inputs, but not yet its sums and partial results per row.
 void run(Call& call, GradientTensors& tensors, TiledObjective& o) {
   const int64_t rows = o.shape.rows, features = o.shape.features, bytes = o.in_double ? 8 : 4;
   const ParameterGradients& by_parameter = tensors.by_parameter;

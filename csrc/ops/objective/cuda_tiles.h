@@ -1,4 +1,4 @@
-// Decoder side on CUDA: a call's tensors and its gradients', and the calls that go by tiles (cuda/kernels.h).
+// Decoder side on CUDA: a call's tensors and gradients, and the calls that use tiles (cuda/kernels.h).
 #pragma once
 
 #include "ops/cuda/tensors.h"
@@ -7,7 +7,7 @@
 namespace pyvae {
 namespace cuda {
 
-// A call's tensors with the gradients of the mask among them.
+// A call's tensors and the gradients in the output mask.
 struct GradientTensors : LikelihoodTensors {
   ParameterGradients by_parameter;
   bool keeps;   // kKept is in the mask
@@ -18,25 +18,25 @@ struct GradientTensors : LikelihoodTensors {
   Gradients finish() const;
 };
 
-// Counts, and likelihoods with parameters.
+// Whether the call uses tiles: counts, and likelihoods with parameters.
 bool goes_by_tiles(const LikelihoodArguments& a);
 
-// Launches the stages that a call has work for.
+// Launches the stages that the call needs.
 void forward_by_tiles(Call& call, const ElboArguments& a, GradientTensors& tensors, const LossTerms& terms,
-                      const Tensor& kl, bool by_row);  // kl: of each row, or their sum; undefined: 0
-// The gradients alone, times upstream [B], or undefined: 1; and the elements, if `tensors` has a place for them.
+                      const Tensor& kl, bool by_row);  // kl: per row, or the sum; undefined: 0
+// Computes only the gradients, times upstream [B] (undefined: 1), and the elements if `tensors` has a buffer for them.
 void gradients_by_tiles(Call& call, const LikelihoodArguments& a, GradientTensors& tensors,
                         const Tensor& upstream = Tensor());
 
-// Pieces of one allocation, each aligned for vectors: what stages leave for the next one.
+// Parts of one allocation, each aligned for vectors: buffers that one stage writes and the next one reads.
 class Scratch {
  public:
   void want(void*& pointer, int64_t count, int64_t bytes_each) {
     pieces_.emplace_back(&pointer, size_);
     size_ += (count * bytes_each + kAligned - 1) / kAligned * kAligned;
   }
-  void allocate(const Tensor& like);        // on its device
-  void take_over(const Tensor& allocated);  // instead, what a call with the same wants has allocated
+  void allocate(const Tensor& like);        // on the tensor's device
+  void take_over(const Tensor& allocated);  // instead: reuses the allocation of a call that wanted the same
   const Tensor& memory() const { return memory_; }
   bool is_empty() const { return pieces_.empty(); }
 
@@ -48,11 +48,12 @@ class Scratch {
   Tensor memory_;
 };
 
-// Sums per column that were made for an upstream gradient of 1, where each row has its own: the launch that rescales
-// all other gradients compares these, and one more launch multiplies the sums, in place, or makes them again.
+// Sums per column that were computed for an upstream gradient of 1, while each row has its own. The launch that
+// rescales all other gradients compares the rows' upstream gradients. One more launch multiplies the sums in place, or
+// computes them again.
 class ColumnSums {
  public:
-  // `sums`: by parameter; undefined: none. `kept`: the gradients' kKept. upstream: [B].
+  // `sums`: per parameter; undefined: none. `kept`: the gradients' kKept. upstream: [B].
   ColumnSums(const LikelihoodArguments& a, const Tensor (&sums)[kMaxParameters], const Tensor& kept,
              const Tensor& upstream);
   ColumnSums(const ColumnSums&) = delete;

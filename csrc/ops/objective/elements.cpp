@@ -1,4 +1,4 @@
-// Decoder side without sums: each element's own value, whose upstream gradient is a tensor of recon's shape.
+// Decoder side without sums: one value per element; the upstream gradient is a tensor in recon's shape.
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
@@ -22,14 +22,14 @@ std::tuple<Tensor, Gradients> forward(const LikelihoodArguments& a, int64_t outp
   return {values, from_outputs({recon, parameters, log_library})};
 }
 
-// Whether an upstream gradient of each element's own can multiply this gradient: a softmax mixes a row's elements, and
-// a parameter that was broadcast has sums.
+// Whether an upstream gradient per element can multiply this gradient. It cannot after a softmax, which mixes a row's
+// elements, or for a broadcast parameter, whose gradient is a sum.
 bool is_elementwise(const LikelihoodArguments& a, int64_t place) {
   if (place == kGradRecon) return !has_softmax(a);
   return place >= kGradParameter && a.parameters[size_t(place - kGradParameter)]->sym_sizes() == a.recon.sym_sizes();
 }
 
-// Whether an upstream gradient of each row's own can.
+// Whether an upstream gradient per row can multiply this gradient.
 bool is_row_scalable(const LikelihoodArguments& a, int64_t place) {
   if (place < kGradParameter) return true;
   const Tensor& parameter = *a.parameters[size_t(place - kGradParameter)];
@@ -44,8 +44,8 @@ int64_t elementwise_places(const LikelihoodArguments& a, int64_t mask) {
   return out;
 }
 
-// upstream [B, ...] as [B], or as a scalar, where it is seen that each row, or everything, has one number: sum()
-// expands one, and mean() writes it down, which the CPU can see. Else undefined.
+// Returns upstream [B, ...] as [B], or as a scalar, if each row, or the whole tensor, visibly has one number: sum()
+// expands a number, and mean() writes it out, which the CPU can compare. Otherwise undefined.
 Tensor as_rows(const Tensor& upstream) {
   if (upstream.numel() == 0) return Tensor();
   if (upstream.is_cpu() && upstream.is_contiguous()) {
@@ -63,7 +63,7 @@ Tensor as_rows(const Tensor& upstream) {
 }
 
 struct Elements : torch::autograd::Function<Elements> {
-  // The inputs as saved, and as the reference takes them.
+  // The order in which inputs are saved and the reference takes them.
   enum Input : int64_t {
     kRecon,
     kTarget,
@@ -77,9 +77,9 @@ struct Elements : torch::autograd::Function<Elements> {
     return place == kGradRecon ? kRecon : place == kGradLogLibrary ? kLogLibrary : kParameter + place - kGradParameter;
   }
 
-  // Those that are made in the forward pass, for an upstream gradient of 1. Not where hooks would not see them, or
-  // rounding comes before the upstream gradient; and where a tracer would have to look at that, what it can always
-  // multiply.
+  // The gradients that the forward pass computes, for an upstream gradient of 1. None if saved-tensor hooks would not
+  // see them, or if rounding would come before the upstream gradient. A tracer cannot look at the upstream gradient:
+  // then only those that any upstream gradient can multiply.
   static int64_t gradients_in_forward(const LikelihoodArguments& a) {
     if (at::SavedTensorDefaultHooks::get_hooks() || is_any_in_16_bits(a)) return 0;
     const int64_t mask = required_gradients(a);
@@ -101,7 +101,7 @@ struct Elements : torch::autograd::Function<Elements> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    constexpr int kBefore = 1;  // of forward's arguments, the one that is no input
+    constexpr int kBefore = 1;  // forward's arguments before the inputs
     variable_list out(kBefore + kInputs);
     const Tensor& upstream = grads[0];  // [B, ...]
     if (!upstream.defined()) return out;
@@ -119,12 +119,12 @@ struct Elements : torch::autograd::Function<Elements> {
                                 .log_library = given[kLogLibrary],
                                 .weight = given[kWeight],
                                 .pos_weight = given[kPosWeight]};
-    check("elements", find_error(a));  // hooks may have unpacked anything
+    check("elements", find_error(a));  // saved-tensor hooks may return anything
     int64_t mask = 0;
     for (int64_t place = 0; place < kGradients; ++place) mask |= int64_t(needs_grad[input_of(place)]) << place;
     const auto* const functions = is_plain(upstream) ? direct<ObjectiveFunctions>(a.recon, a) : nullptr;
     const Tensor rows = functions ? as_rows(upstream) : Tensor();
-    // Beside a mask there is no room for another weight.
+    // A mask cannot be combined with another weight.
     const bool masked = a.weight && a.weight->scalar_type() == at::kBool && !rows.defined() &&
                         (is_any_in_16_bits(a) || elementwise_places(a, mask) != mask);
     if (at::GradMode::is_enabled() || has_tangent(grads) || needs_grad[kTarget] || needs_grad[kWeight] ||
@@ -166,11 +166,11 @@ struct Elements : torch::autograd::Function<Elements> {
     return out;
   }
 
-  // Without `functions` for a tracer, too.
+  // Without `functions`, a tracer can follow it too.
   static Gradients times_elements(AutogradContext* ctx, const LikelihoodArguments& a,
                                   const ObjectiveFunctions* functions, const Tensor& given, int64_t mask) {
     const bool masked = a.weight && a.weight->scalar_type() == at::kBool;
-    // What a mask leaves out has the gradient 0, whatever comes: NaN times 0 would be NaN.
+    // Elements that the mask excludes get gradient 0, whatever the upstream gradient is: NaN times 0 would be NaN.
     const Tensor upstream = masked ? given.masked_fill(a.weight->logical_not(), 0) : given;
     Gradients out;
     int64_t missing = 0;
@@ -190,7 +190,7 @@ struct Elements : torch::autograd::Function<Elements> {
       }
     }
     if (missing == 0) return out;
-    // What was a mask stays one: its gradients are elements' here, and are multiplied afterwards.
+    // A mask stays a mask: here its gradients are per element, and are multiplied afterwards.
     const OptionalTensor weight = masked ? a.weight : a.weight ? *a.weight * upstream : upstream;
     const LikelihoodArguments weighted{.recon = a.recon,
                                        .target = a.target,
@@ -216,7 +216,7 @@ struct Elements : torch::autograd::Function<Elements> {
   }
 };
 
-// Registered with the dispatcher: its arguments are unchecked.
+// Registered with the dispatcher, so its arguments are unchecked.
 Tensor checked_elements(const LikelihoodArguments& a) {
   check("elements", find_error(a));
   return elements(a);

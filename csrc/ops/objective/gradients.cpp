@@ -14,9 +14,9 @@ namespace {
 
 enum class Form { kElements, kAll, kRows, kColumns };
 
-// What a parameter's gradient is summed over, besides what remains to be summed at the end.
+// What the kernels sum a parameter's gradient over; the rest is summed at the end.
 Form form_of(const Tensor& parameter, const Tensor& recon) {
-  const int64_t features = std::min(parameter.dim(), recon.dim() - 1);  // dimensions of them that the parameter has
+  const int64_t features = std::min(parameter.dim(), recon.dim() - 1);  // feature dimensions of the parameter
   const auto sizes = parameter.sizes();
   const bool batched = parameter.dim() == recon.dim() && parameter.size(0) != 1;
   if (std::all_of(sizes.end() - features, sizes.end(), [](int64_t size) { return size == 1; })) {
@@ -25,7 +25,7 @@ Form form_of(const Tensor& parameter, const Tensor& recon) {
   return batched || recon.size(0) == 1 ? Form::kElements : Form::kColumns;
 }
 
-// How it is made: what no kernel sums is left as elements; of everything, at least the rows'.
+// The form that the kernel writes: elements, if it makes no such sums; for kAll, at least sums per row.
 Form made_form(Form form, const Partials& partials) {
   if (form == Form::kAll && partials.all == 0) form = Form::kRows;
   const bool is_made = form == Form::kAll    ? partials.all > 0
@@ -34,7 +34,7 @@ Form made_form(Form form, const Partials& partials) {
   return is_made ? form : Form::kElements;
 }
 
-// Of as many sums as the parameter has elements, if they are whole.
+// The dtype of sums. Whole sums, as many as the parameter has elements, have its dtype if that is float or double.
 at::ScalarType sum_type(const Tensor& parameter, int64_t sums, bool whole) {
   const at::ScalarType type = parameter.scalar_type();
   return whole && parameter.numel() == sums && (type == at::kFloat || type == at::kDouble) ? type : at::kDouble;
@@ -116,7 +116,7 @@ ParameterGradients::ParameterGradients(const LikelihoodArguments& a, int64_t out
     library = parts_[kGradLogLibrary].buffer.mutable_data_ptr();
   }
   if (a.recon.numel() > 0) return;
-  for (Part& part : parts_) {  // no kernel will run
+  for (Part& part : parts_) {  // no kernel runs
     if (part.buffer.defined()) part.buffer.zero_();
   }
 }

@@ -1,4 +1,4 @@
-// The decoder side without data: shapes and types of results, for compilers and meta tensors.
+// The decoder side without data: shapes and dtypes of results, for compilers and meta tensors.
 #include "ops/layout.h"
 #include "ops/objective/implement.h"
 
@@ -7,7 +7,7 @@ namespace pyvae {
 namespace {
 
 Gradients empty_gradients(const LikelihoodArguments& a, int64_t output_mask) {
-  // Of a parameter that was broadcast, the sums are a new tensor.
+  // For a broadcast parameter, the sums are a new tensor.
   const auto of = [&a](const Tensor& parameter) {
     const bool whole = parameter.sym_sizes() == a.recon.sym_sizes();
     return whole ? empty_like_operand(parameter) : at::empty_symint(parameter.sym_sizes(), parameter.options());

@@ -59,14 +59,14 @@ bool are_scalable(const ElboArguments& a, int64_t mask) {
   return true;
 }
 
-// Whether the device's functions find out if sums over rows can be multiplied.
+// Whether the device's functions can find out if sums over rows may be multiplied.
 static bool compares_rows(const ObjectiveFunctions& functions, const ElboArguments& a, int64_t mask) {
   return functions.compares_rows || (functions.backward_rows_ && are_whole(a, mask));
 }
 
 bool stores_unscaled_gradients(const ElboArguments& a, const ObjectiveFunctions* functions) {
   const Trait& trait = kTraits[a.likelihood];
-  if (!trait.is_count && trait.parameters == 0) return true;  // elbo_backward_ makes 16-bit ones anew, if need be
+  if (!trait.is_count && trait.parameters == 0) return true;  // elbo_backward_ recomputes 16-bit ones
   if (is_any_in_16_bits(a)) return false;
   const int64_t mask = required_gradients(a);
   return are_scalable(a, mask) || (functions && compares_rows(*functions, a, mask));

@@ -1,5 +1,5 @@
-// The decoder side's operators, torch.ops.pyvae.*. Their kernels: cpu.cpp, cuda.cpp, meta.cpp behind implement.h, and
-// autograd.cpp for the one that differentiates.
+// The decoder side's operators, torch.ops.pyvae.*. cpu.cpp, cuda.cpp and meta.cpp implement them, through implement.h;
+// autograd.cpp implements the differentiable one.
 #include <torch/library.h>
 
 #include <string>
@@ -20,13 +20,13 @@ TORCH_LIBRARY_FRAGMENT(pyvae, m) {
 
   define("elements(" + likelihood + ") -> Tensor");
 
-  // What they are made of (functions.h says what each does).
+  // Their building blocks (functions.h documents each).
   define("elbo_forward(" + elbo + ", int output_mask) -> (Tensor loss, Tensor recon_term, Tensor kl_term, " +
          gradients + ")");
   define("elements_forward(" + likelihood + ", int output_mask) -> (Tensor elements, " + gradients + ")");
   define("elbo_gradient(" + likelihood + ", Tensor upstream, int output_mask) -> (" + gradients + ")");
   define("elbo_backward(" + elbo + ", Tensor gradient, Tensor? grad_loss, Tensor? grad_recon) -> Tensor");
-  // For eager mode alone: it works in place.
+  // Only for eager mode: it works in place.
   const std::string backward =
       "elbo_backward_(" + elbo +
       ", Tensor(a!)? gradient, Tensor(b!)[] parameter_gradients, Tensor? grad_loss, Tensor? grad_recon, "
