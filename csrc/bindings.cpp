@@ -1,8 +1,8 @@
 // The pybind11 module: the eager entry points, without the dispatcher's Python overhead.
 //
-// An entry takes exactly what a plain eager call passes and answers None to everything else (a subclass, a mode, a
-// transform, a device without kernels, a wrong argument). Python then checks the arguments in words, and goes through
-// torch.ops or the reference.
+// An entry accepts exactly what a plain eager call passes. It returns None for everything else (a subclass, a mode, a
+// transform, a device without kernels, a wrong argument). Python then checks the arguments, with full error messages,
+// and calls torch.ops or the reference.
 #include "cpu/kernels.h"
 #include "ops/autograd.h"
 #include "ops/latent/autograd.h"
@@ -19,7 +19,7 @@ namespace {
 
 py::object wrap(const Tensor& tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor)); }
 
-// Only a logvar has a range, be it one without bounds.
+// Only logvar can have a range, even one without bounds.
 bool fits(py::handle logvar_range, int64_t kind) {
   return logvar_range.is_none() || kind == kCode<LogVariance, Scales>;
 }
@@ -86,7 +86,7 @@ py::object kl_divergence_entry(py::handle mu, py::handle logvar, py::handle std,
   return wrap(out);
 }
 
-// Without checks; `shape`: of the result, if it is another.
+// Checks the arguments and computes the log density. `shape`: the result's shape if elements are not summed.
 py::object log_prob(const Arguments& in, const MixtureArguments& a, int64_t reduction, at::IntArrayRef shape) {
   if (!in.plain || find_error(a) || !registered<MixtureFunctions>(a.z.device().type())) return py::none();
   const bool elements = reduction != 0;
@@ -99,7 +99,7 @@ py::object log_prob(const Arguments& in, const MixtureArguments& a, int64_t redu
   return wrap(out);
 }
 
-// Of each sample a mixture of one component, over all its features.
+// Each sample of the batch is a mixture of one component over all of its features.
 py::object gaussian_log_prob_entry(py::handle z, py::handle mu, py::handle logvar, py::handle std, py::handle logstd,
                                    py::handle rho, py::handle logvar_range, py::handle reduction) {
   Arguments in;
@@ -133,7 +133,7 @@ py::object mixture_log_prob_entry(py::handle z, py::handle mean, py::handle logv
   return log_prob(in, a, reduce, at.sizes());
 }
 
-// The operators also take several samples for each of target's rows, as `reconstruction_loss` flattens them.
+// The operators also accept several samples per row of target, since `reconstruction_loss` flattens them.
 bool have_same_rows(const Tensor& recon, const Tensor& target) { return recon.size(0) == target.size(0); }
 
 py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::handle mu, py::handle logvar,
@@ -151,7 +151,7 @@ py::object elbo_entry(bool with_terms, py::handle recon, py::handle target, py::
   const OptionalTensor beta_tensor = beta_number ? OptionalTensor() : OptionalTensor(in.tensor(beta));
   const int64_t reduce = in.code(reduction, kReductionNames);
   const Arguments::Likelihood like = in.likelihood(likelihood, output);
-  if (!logvar_range.is_none() || !prior.is_none()) {  // the KL by its own kernel
+  if (!logvar_range.is_none() || !prior.is_none()) {  // the KL has its own kernel
     if (!in.plain || !mean || !scale || divergence || output.dim() == 0) return py::none();
     if (!fits(logvar_range, kind)) return py::none();
     const auto [prior_mean, prior_scale] = in.prior(prior, *mean, *scale);
@@ -241,7 +241,7 @@ py::tuple listed(const Names& names) {
   return py::tuple(out);
 }
 
-// ((name, traits), ...), the traits by their names in pyvae/likelihoods/_member.py.
+// ((name, traits), ...); the keys of `traits` are the names in pyvae/likelihoods/_member.py.
 py::tuple listed_likelihoods() {
   py::list out;
   for (int code = 0; code < Likelihoods::kCount; ++code) {

@@ -1,4 +1,4 @@
-// What a plain eager call passes, read from Python without the dispatcher's overhead.
+// Reads the arguments of a plain eager call from Python, without the dispatcher's overhead.
 #pragma once
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -25,8 +25,9 @@ inline bool is_runnable(c10::DeviceType type, int index) {
   return device && device->is_runnable(index);
 }
 
-// A number that is not Python's own but is registered as one of `kind` with Python's module `numbers`, as numpy's
-// scalars are: `convert` of it, a new reference. Null for anything else; True and False are no numbers.
+// For a number that is not a Python float or int, but is registered as one of `kind` with the module `numbers` (NumPy's
+// scalars are): returns `convert(value)`, a new reference. Returns null for anything else. True and False do not count
+// as numbers.
 template <PyObject* (*convert)(PyObject*)>
 py::object registered_number(py::handle value, const char* kind) {
   if (value.is_none() || PyBool_Check(value.ptr()) || THPVariable_Check(value.ptr())) return {};
@@ -38,7 +39,7 @@ py::object registered_number(py::handle value, const char* kind) {
   return out;
 }
 
-// Reads arguments; `plain` turns false at the first that is not what it should be.
+// Reads arguments. `plain` becomes false at the first argument that the fast path does not accept.
 struct Arguments {
   bool plain = !at::impl::torch_function_mode_enabled();
 
@@ -57,7 +58,7 @@ struct Arguments {
     return value.is_none() ? OptionalTensor() : OptionalTensor(tensor(value));
   }
 
-  // The one scale that is given, and its code; none: 0. It takes all of `Scales`, in their order.
+  // Returns the one scale that is given and its code; code 0 if none is. Takes all forms of `Scales`, in their order.
   template <class... Forms>
   std::pair<OptionalTensor, int64_t> scale(Forms... given) {
     static_assert(sizeof...(Forms) == Scales::kCount, "an entry takes each form of the scale: add the new one to it");
@@ -85,8 +86,8 @@ struct Arguments {
     return -1;
   }
 
-  // A likelihood's name, or an object that has parameters: (name, parameters, log_library) is what it answers to
-  // `resolved`. Of a number for a log_library each of recon's rows gets one.
+  // A likelihood's name, or an object with parameters, whose attribute `resolved` is (name, parameters, log_library).
+  // If log_library is a number, it is expanded to one number per row of recon.
   struct Likelihood {
     int64_t code = -1;
     Parameters parameters;
@@ -108,19 +109,19 @@ struct Arguments {
     return out;
   }
 
-  // A tensor, or a number, which becomes one where recon is, for each of its rows or () for all of it.
+  // A tensor; or a number, which becomes a tensor on recon's device: one number per row, or a scalar for all rows.
   OptionalTensor parameter(py::handle value, const Tensor& recon, bool per_row) {
     if (value.is_none()) return std::nullopt;
     const std::optional<double> constant = number(value);
     if (!constant) return tensor(value);
     plain &= recon.defined() && recon.dim() > 0;
-    if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
-    if (!per_row && recon.is_cpu()) return c10::scalar_to_tensor(*constant);  // the quick way
+    if (!plain) return std::nullopt;  // under a dispatch mode the new tensor might have no memory
+    if (!per_row && recon.is_cpu()) return c10::scalar_to_tensor(*constant);  // the fast path
     const c10::DimVector sizes(size_t(per_row), per_row ? recon.size(0) : 0);
     return at::full(sizes, *constant, recon.options().dtype(at::kDouble));
   }
 
-  // A number, if that is what it is.
+  // The value as a double, if it is a number.
   std::optional<double> number(py::handle value) {
     if (PyFloat_CheckExact(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
     if (!PyLong_CheckExact(value.ptr())) {
@@ -132,14 +133,14 @@ struct Arguments {
     return out;
   }
 
-  // A factor on recon's elements: a tensor, or a number, which becomes one.
+  // A factor for recon's elements: a tensor, or a number, which becomes a scalar tensor.
   OptionalTensor factor(py::handle value) {
     if (value.is_none()) return std::nullopt;
     const std::optional<double> constant = number(value);
     return constant ? c10::scalar_to_tensor(*constant) : tensor(value);
   }
 
-  // An integer as Python's own; anything else as it is.
+  // Converts registered integers to a Python int; returns anything else unchanged.
   py::object integer(py::handle value) {
     py::object own;
     if (!PyLong_CheckExact(value.ptr())) own = registered_number<PyNumber_Index>(value, "Integral");
@@ -154,15 +155,15 @@ struct Arguments {
     return out;
   }
 
-  // How many, 1 or more; None: 0.
+  // The number of samples, 1 or more; None: 0.
   int64_t samples(py::handle given) {
     if (given.is_none()) return 0;
-    const int64_t out = row_offset(given);  // a number of the same kind
+    const int64_t out = row_offset(given);  // the same checks apply
     plain &= out > 0 && out < int64_t(1) << 31;
     return out;
   }
 
-  // 64 bits as an int64 tensor of one element, if they are given.
+  // The seed's 64 bits as an int64 tensor of one element, if a seed is given.
   OptionalTensor seed(py::handle given) {
     if (given.is_none()) return std::nullopt;
     const py::object value = integer(given);
@@ -171,13 +172,13 @@ struct Arguments {
     uint64_t bits = uint64_t(PyLong_AsLongLongAndOverflow(value.ptr(), &overflow));
     if (overflow > 0) bits = PyLong_AsUnsignedLongLong(value.ptr());
     if (overflow < 0 || PyErr_Occurred()) PyErr_Clear(), plain = false;
-    if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+    if (!plain) return std::nullopt;  // under a dispatch mode the new tensor might have no memory
     Tensor out = at::empty({1}, at::kLong);
     *out.mutable_data_ptr<int64_t>() = int64_t(bits);
     return out;
   }
 
-  // (low, high) of finite numbers, either of which may be None; without them no bounds.
+  // (low, high), finite numbers. Either may be None, which means no bound.
   std::pair<OptionalTensor, OptionalTensor> range(py::handle value) {
     if (value.is_none()) return {};
     plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
@@ -190,19 +191,19 @@ struct Arguments {
       plain &= bounds[i] && std::isfinite(*bounds[i]);
     }
     plain &= !bounds[0] || !bounds[1] || *bounds[0] <= *bounds[1];
-    if (!plain) return {};  // under a mode the new tensors would have no memory
+    if (!plain) return {};  // under a dispatch mode the new tensors might have no memory
     const auto scalar = [](std::optional<double> bound) {
       return bound ? OptionalTensor(c10::scalar_to_tensor(*bound)) : std::nullopt;
     };
     return {scalar(bounds[0]), scalar(bounds[1])};
   }
 
-  // (mean, scale) of tensors or of numbers, which become tensors where mu is.
+  // (mean, scale), tensors or numbers. Numbers become tensors on mu's device.
   std::pair<OptionalTensor, OptionalTensor> prior(py::handle value, const Tensor& mu, const Tensor& scale) {
     if (value.is_none()) return {};
     plain &= PyTuple_CheckExact(value.ptr()) && PyTuple_GET_SIZE(value.ptr()) == 2;
     const auto part = [&](int i) -> OptionalTensor {
-      if (!plain) return std::nullopt;  // under a mode the new tensor would have no memory
+      if (!plain) return std::nullopt;  // under a dispatch mode the new tensor might have no memory
       const py::handle given = PyTuple_GET_ITEM(value.ptr(), i);
       const std::optional<double> constant = number(given);
       return constant ? at::full({}, *constant, mu.options().dtype(compute_type(mu, scale))) : tensor(given);
