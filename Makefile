@@ -43,7 +43,7 @@ test-cuda: $(BUILT)
 # cases. What a kernel may execute is in tests/cpp/ptx/instructions.csv: `python tests/ptx_counts.py --write`.
 SHARE ?= 1
 ptx: $(BUILT)
-	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist load -rP $(PTX) --one-in $(SHARE)
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n $(WORKERS) --dist worksteal -rP $(PTX) --one-in $(SHARE)
 
 bench: $(BUILT)
 	$(PY) -m benchmarks
