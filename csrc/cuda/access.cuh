@@ -1,4 +1,4 @@
-// Ways into a tensor: V consecutive elements of the index space as T, and back.
+// Load and store policies: V consecutive elements of the index space, converted to T and back.
 //
 // Packed<Stored>: vectors that are contiguous and aligned to their size, of a type known to the compiler, or
 // (PackedAny<Likely, List>) one of a list, found out at run time, the same way in all threads: the hot kernels.

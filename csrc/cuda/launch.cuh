@@ -19,7 +19,7 @@ const char* run(void (*kernel)(Call), const Call& call, int64_t blocks, void* st
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, call);
   cudaThreadExchangeStreamCaptureMode(&mode);
   if (status == cudaSuccess) return nullptr;
-  cudaGetLastError();  // it is told here, not again by the next call of someone else
+  cudaGetLastError();  // clears the error, so that the next CUDA call does not report it again
   return cudaGetErrorString(status);
 }
 

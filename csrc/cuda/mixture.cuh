@@ -27,7 +27,7 @@ template <class T>
 struct Shares {
   T top, factor;  // factor: the upstream gradient, over the sum of all terms' exponentials
 
-  // Of one component all of it: its term is the largest, and the sum 1.
+  // One component has the whole share: its term is the largest and the sum is 1, so neither was stored.
   __device__ __forceinline__ Shares(const Mixture& a, int64_t value)
       : top(0), factor(static_cast<const T*>(a.upstream)[value]) {
     if (a.top) top = static_cast<const T*>(a.top)[value], factor /= static_cast<const T*>(a.sum)[value];

@@ -5,7 +5,7 @@ namespace pyvae {
 namespace cuda {
 namespace {
 
-// Of terms that come in turn: the largest, and the sum of all relative to it. A NaN shows in the sum.
+// Running log-sum-exp: the largest term so far, and the sum of e^(term - largest). A NaN term makes the sum NaN.
 template <class T>
 struct LogSumExp {
   T top = -Real<T>::kInfinity, sum = T(0);

@@ -1,4 +1,5 @@
-// The one skeleton of all kernels: map a functor over the elements of a block, write its outputs, sum its values.
+// The skeleton of kernels that go element by element: they map a functor over a block's elements, write its outputs and
+// sum its values.
 //
 // Sums run in T within a thread's vector, in double from there on, in an order that only the shape decides. Where a row
 // has several blocks, the block that finishes last adds their sums: one launch, no float atomics.
