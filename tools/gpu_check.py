@@ -39,6 +39,12 @@ class Step(NamedTuple):
 # ---- a step ----------------------------------------------------------------------------------------------------------
 
 
+def own_group() -> None:
+    """What a process begins with. In the background of a shell SIGINT is ignored, and that is inherited."""
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(step: Step, log: Path, left: float) -> tuple[bool, str]:
     """Runs a step into its stage's log; whether it did what it should, and its last line or what went wrong."""
     allowed = min(step.seconds, left)
@@ -53,7 +59,7 @@ def run(step: Step, log: Path, left: float) -> tuple[bool, str]:
         try:
             process = subprocess.Popen(
                 step.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp, env=environment,
+                preexec_fn=own_group, env=environment,
             )  # fmt: skip
         except OSError as error:
             return False, str(error)
