@@ -44,8 +44,8 @@ CUDA_KERNELS = sorted(glob("csrc/cuda/*.cu"))
 CUDA_HEADERS = [*glob("csrc/*.h"), *glob("csrc/math/*.h"), *glob("csrc/cuda/*.h"), *glob("csrc/cuda/*.cuh")]
 INCLUDE = os.path.abspath("csrc")  # absolute, because ninja runs in the folder of the objects
 
-# No file but a variant gets -march flags, which crash on older CPUs. No file gets -ffast-math, which changes the floating
-# point mode of the whole process. The noise has the same bits in every variant, so a * b + c must not be contracted.
+# Only the variants get -march flags, which crash on older CPUs. No file gets -ffast-math: it changes the floating point
+# mode of the whole process. The noise has the same bits in every variant, so a * b + c must not be contracted.
 VARIANT_FLAGS = {
     "avx512": [
         *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"),
